@@ -1,0 +1,174 @@
+"""What the sshd of one connection says, as typed steps of a login.
+
+Everything between quotes, every user name and every farewell text is chosen by the other side
+(any bytes, made visible by sshd, spaces allowed). So a line is matched from its first to its
+last character and never searched, and who is speaking is known from the process, not from the
+address in the text. Messages of OpenSSH 8.4, 9.2 and 10.x at LogLevel VERBOSE.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Step(Enum):
+    """What a line tells about its connection."""
+
+    NOISE = "noise"
+    ACCEPTED = "accepted"
+    FAILED = "failed"
+    INVALID_USER = "invalid user"
+    REFUSED_USER = "refused user"
+    TOO_MANY = "too many attempts"
+    PROBE = "probe"
+    GAVE_UP = "gave up"
+    NO_ATTEMPT = "no attempt"
+    TIMEOUT = "timeout"
+    TERMINAL = "terminal"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthEvent:
+    """One step. `user` is the other side's word; `fingerprint` and `terminal` are sshd's."""
+
+    step: Step
+    user: str = ""
+    method: str = ""
+    fingerprint: str = ""
+    terminal: str = ""
+
+
+_PORT = r"[0-9a-fA-F:.%A-Za-z]+ port \d{1,5}"
+_FROM = rf"from {_PORT}"
+_PROLOGUE = r"(?:error: |fatal: )?"
+
+# The first match wins. USER is greedy: what follows it is anchored at the end of the line, so
+# that text inside a name can never be taken for what sshd adds after it.
+_TABLE: tuple[tuple[Step, "re.Pattern[str]"], ...] = tuple(
+    (step, re.compile(_PROLOGUE + pattern + r"(?: \[preauth\])?"))
+    for step, pattern in (
+        (
+            Step.ACCEPTED,
+            rf"Accepted (?P<method>[a-z-]+(?:/[a-z-]+)?) for (?P<user>.*) {_FROM} ssh2"
+            r"(?:: [A-Z0-9-]+ (?P<fingerprint>SHA256:[A-Za-z0-9+/]{43})(?P<certificate> ID .*)?)?",
+        ),
+        (
+            Step.INVALID_USER,
+            rf"Failed (?P<method>[a-z-]+(?:/[a-z-]+)?) for invalid user (?P<user>.*) {_FROM} ssh2"
+            r"(?:: .*)?",
+        ),
+        (
+            Step.FAILED,
+            rf"Failed (?P<method>[a-z-]+(?:/[a-z-]+)?) for (?P<user>.*) {_FROM} ssh2(?:: .*)?",
+        ),
+        (Step.INVALID_USER, rf"Invalid user (?P<user>.*) {_FROM}"),
+        (Step.REFUSED_USER, r"User (?P<user>.*) not allowed because .*"),
+        (Step.REFUSED_USER, rf"ROOT LOGIN REFUSED FROM {_PORT}"),
+        (
+            Step.TOO_MANY,
+            rf"maximum authentication attempts exceeded for (?:invalid user )?(?P<user>.*) "
+            rf"{_FROM} ssh2",
+        ),
+        (
+            Step.TOO_MANY,
+            rf"Disconnecting (?:authenticating|invalid) user (?P<user>.*) {_PORT}: "
+            r"Too many authentication failures",
+        ),
+        (
+            Step.GAVE_UP,
+            rf"Connection (?:closed|reset) by (?:authenticating|invalid) user (?P<user>.*) {_PORT}",
+        ),
+        (
+            Step.GAVE_UP,
+            rf"Disconnected from (?:authenticating|invalid) user (?P<user>.*) {_PORT}",
+        ),
+        (Step.NO_ATTEMPT, rf"Connection (?:closed|reset) by {_PORT}"),
+        (
+            Step.NO_ATTEMPT,
+            r"kex_exchange_identification: (?:read: )?"
+            r"(?:Connection closed by remote host|Connection reset by peer)",
+        ),
+        (Step.PROBE, r"kex_exchange_identification: client sent invalid protocol identifier .*"),
+        (Step.PROBE, r"kex_exchange_identification: banner line .*"),
+        (Step.PROBE, rf"banner exchange: Connection {_FROM}: invalid format"),
+        (Step.PROBE, rf"Unable to negotiate with {_PORT}: no matching .*"),
+        (Step.PROBE, r"Protocol major versions differ.*"),
+        (Step.PROBE, r"Bad packet length \d+\."),
+        (Step.PROBE, r"(?:ssh_dispatch_run_fatal|dispatch_protocol_error): .*"),
+        (Step.PROBE, r"(?:padding error|Corrupted MAC on input|Connection corrupted).*"),
+        (Step.TIMEOUT, r"Timeout before authentication for .*"),
+        (
+            Step.TERMINAL,
+            rf"Starting session: (?:shell|command|forced-command .*) on (?P<terminal>pts/\d+) "
+            rf"for (?P<user>.*) {_FROM} id \d+",
+        ),
+        (Step.LEFT, rf"Received disconnect {_FROM}:11: .*"),
+        (Step.LEFT, rf"Disconnected from user (?P<user>.*) {_PORT}"),
+    )
+)
+
+_CERTIFICATE = re.compile(r".* \(serial \d+\) CA [A-Z0-9-]+ (SHA256:[A-Za-z0-9+/]{43})")
+
+
+def parse(line: str) -> AuthEvent:
+    """The step that one line of sshd tells; never raises, whatever the line."""
+    for step, pattern in _TABLE:
+        match = pattern.fullmatch(line)
+        if match is not None:
+            return _event(step, match.groupdict())
+    return AuthEvent(Step.NOISE)
+
+
+def _event(step: Step, words: dict[str, str | None]) -> AuthEvent:
+    fingerprint = words.get("fingerprint") or ""
+    certificate = _CERTIFICATE.fullmatch(words.get("certificate") or "")
+    return AuthEvent(
+        step,
+        user=words.get("user") or "",
+        method=words.get("method") or "",
+        # A certificate is known by the authority that stands in the keys file.
+        fingerprint=certificate[1] if certificate else fingerprint,
+        terminal=words.get("terminal") or "",
+    )
+
+
+class Verdict(Enum):
+    """What a whole connection was. The verdict is per connection, not per line."""
+
+    LOGIN = "login"
+    NOTHING = "nothing"
+    PROBE = "probe"
+    FAILED = "failed"
+    INVALID_USER = "invalid user"
+
+
+_EXIT_STATUS = {
+    # From OpenSSH 9.8 and 10.x: sshd-session tells its listener how a connection ended.
+    3: Step.TIMEOUT,
+    4: Step.PROBE,
+    5: Step.FAILED,
+    6: Step.REFUSED_USER,
+    7: Step.INVALID_USER,
+}
+
+_SEVERITY = (
+    (Verdict.LOGIN, {Step.ACCEPTED}),
+    (Verdict.INVALID_USER, {Step.INVALID_USER, Step.REFUSED_USER}),
+    (Verdict.FAILED, {Step.FAILED, Step.TOO_MANY, Step.GAVE_UP}),
+    (Verdict.PROBE, {Step.PROBE, Step.TIMEOUT}),
+)
+
+
+def judge(steps: frozenset[Step], exit_code: int) -> Verdict:
+    """The verdict on a connection from everything its sshd said, and from how it ended.
+
+    A login makes good whatever was tried before it. An agent that offers five keys before the
+    right one, or gives up after one key, is one attempt each.
+    """
+    told = _EXIT_STATUS.get(exit_code)
+    seen = steps | {told} if told is not None else steps
+    for verdict, signs in _SEVERITY:
+        if seen & signs:
+            return verdict
+    return Verdict.NOTHING

@@ -1,0 +1,202 @@
+"""One connection, from the accepted socket to the end of its sshd.
+
+The socket is given to sshd as stdin and stdout; we keep a duplicate to ask the kernel about it,
+and read what this one sshd says. So who logs in, fails or probes is known from the process.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.access import sshd
+from agent.access.authlog import AuthEvent, Step, Verdict, judge, parse
+from agent.access.client import Client
+from agent.access.keys import Keys
+from agent.access.sessions import Session, Sessions
+from agent.events import Bus, ConnectionClosed, SessionClosed, SessionOpened, SshdSaid
+from agent.init.children import Child, Children, ExitStatus
+from agent.settings import Settings
+
+LINE_LIMIT = 8 << 10
+"""Bytes of one line of sshd; it writes at most 1 KiB, so more is not for us to keep."""
+
+_READ = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What every connection needs: the keys' names, the processes, the open sessions, the bus."""
+
+    settings: Settings
+    keys: Keys
+    children: Children
+    sessions: Sessions
+    bus: Bus
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished connection was."""
+
+    client: Client
+    verdict: Verdict
+    user: str
+
+
+class Connection:
+    """Runs one sshd. `on_login` is called at most once, `on_end` once, when it was reaped."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        client: Client,
+        access: Access,
+        on_login: Callable[["Connection"], None],
+        on_end: Callable[["Connection", Outcome], None],
+    ) -> None:
+        self.id = os.urandom(4).hex()
+        self.client = client
+        self.session: Session | None = None
+        self._socket = connection
+        self._access = access
+        self._on_login = on_login
+        self._on_end = on_end
+        self._started = time.monotonic()
+        self._steps: set[Step] = set()
+        self._user = ""
+        self._last_line = ""
+        self._buffer = b""
+        self._loop = asyncio.get_running_loop()
+        self._errors, self._process = self._start()
+        self._loop.add_reader(self._errors, self._read)
+        self._process.exited.add_done_callback(self._ended)
+
+    @property
+    def authenticated(self) -> bool:
+        """Somebody has logged in on it."""
+        return self.session is not None
+
+    def _start(self) -> tuple[int, Child]:
+        reading, writing = os.pipe()
+        # O_NONBLOCK belongs to the open file, which sshd shares: it must block again.
+        self._socket.setblocking(True)
+        try:
+            child = sshd.serve(
+                self._access.settings,
+                self._access.children,
+                self._socket.fileno(),
+                writing,
+                f"SWARM_CLIENT={self.client.address} SWARM_SESSION={self.id}",
+            )
+        except OSError:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        os.set_blocking(reading, False)
+        return reading, child
+
+    def _read(self) -> bool:
+        """Take what sshd has said; False when there is no more for now."""
+        try:
+            data = os.read(self._errors, _READ)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._loop.remove_reader(self._errors)
+            return False
+        *lines, rest = (self._buffer + data).split(b"\n")
+        self._buffer = rest[:LINE_LIMIT]
+        for line in lines:
+            self._heard(line[:LINE_LIMIT].decode("utf-8", "backslashreplace").rstrip("\r"))
+        return True
+
+    def _heard(self, line: str) -> None:
+        event = parse(line)
+        self._access.bus.publish(SshdSaid(session=self.id, line=line))
+        self._steps.add(event.step)
+        if event.step is not Step.NOISE:
+            self._last_line = line
+        if event.step is Step.ACCEPTED:
+            self._accepted(event)
+        elif event.step is Step.TERMINAL and self.session is not None:
+            self.session.terminals.add(event.terminal)
+        elif event.user:
+            self._user = event.user
+
+    def _accepted(self, event: AuthEvent) -> None:
+        if self.session is not None:
+            return
+        key = self._access.keys.name_of(event.fingerprint)
+        self.session = Session(
+            id=self.id,
+            client=self.client,
+            user=event.user,
+            key=key,
+            fingerprint=event.fingerprint,
+            process=self._process,
+            connection=self._socket,
+            started=time.monotonic(),
+        )
+        self._access.sessions.add(self.session)
+        self._access.bus.publish(
+            SessionOpened(
+                session=self.id,
+                client=str(self.client),
+                user=event.user,
+                key=key,
+                fingerprint=event.fingerprint,
+                pid=self._process.pid,
+            )
+        )
+        self._on_login(self)
+
+    def _ended(self, exited: "asyncio.Future[ExitStatus]") -> None:
+        while self._read():
+            pass
+        self._loop.remove_reader(self._errors)
+        os.close(self._errors)
+        verdict = judge(frozenset(self._steps), exited.result().code)
+        if self.session is not None:
+            self._session_closed(self.session, exited.result())
+        else:
+            self._access.bus.publish(
+                ConnectionClosed(
+                    session=self.id,
+                    client=str(self.client),
+                    verdict=verdict.value,
+                    user=self._user,
+                    reason=self._last_line,
+                    seconds=time.monotonic() - self._started,
+                )
+            )
+        # The client waits for the end of the connection until the last duplicate is closed.
+        self._socket.close()
+        self._on_end(self, Outcome(self.client, verdict, self._user))
+
+    def _session_closed(self, session: Session, status: ExitStatus) -> None:
+        self._access.sessions.remove(session)
+        traffic = session.traffic()
+        self._access.bus.publish(
+            SessionClosed(
+                session=session.id,
+                client=str(session.client),
+                user=session.user,
+                key=session.key,
+                fingerprint=session.fingerprint,
+                seconds=time.monotonic() - session.started,
+                bytes_in=traffic.received,
+                bytes_out=traffic.sent,
+                reason=self._reason(status),
+            )
+        )
+
+    def _reason(self, status: ExitStatus) -> str:
+        if Step.LEFT in self._steps:
+            return "logged out"
+        if status.signal is not None:
+            return f"sshd ended by signal {status.signal}"
+        return "connection lost"

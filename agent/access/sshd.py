@@ -1,0 +1,126 @@
+"""sshd's configuration: written for each boot, checked by sshd itself.
+
+Only keywords that every OpenSSH from 8.4 to 10.x knows are used. Algorithms are given as what
+to leave out of the defaults, with patterns, so that a newer sshd keeps its newer algorithms and
+an older one does not stumble over names it has never heard.
+"""
+
+import os
+
+from agent.access.hostkeys import NAME as HOST_KEY
+from agent.init.children import Child, Children, clean_environment
+from agent.platform.account import Account
+from agent.settings import Settings
+
+CONFIG = "sshd_config"
+AUTHORIZED_KEYS = "authorized_keys"
+PRIVILEGE_SEPARATION_DIR = "/run/sshd"
+
+_OUTPUT_LIMIT = 4096
+
+
+class SshdError(Exception):
+    """sshd is missing or refuses its configuration; the message says what to do."""
+
+
+def configuration(settings: Settings, account: Account) -> str:
+    """The text of sshd_config(5) for connections handed over by the gate."""
+    run_dir = settings.run_dir
+    return f"""\
+# Written by swarm-agent at every start; changes are lost.
+HostKey {run_dir}/{HOST_KEY}
+AuthorizedKeysFile {run_dir}/{AUTHORIZED_KEYS}
+AuthenticationMethods publickey
+PubkeyAuthentication yes
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+HostbasedAuthentication no
+PermitEmptyPasswords no
+PermitRootLogin no
+AllowUsers {account.name}
+UsePAM no
+StrictModes yes
+UseDNS no
+
+# An agent that offers its keys one by one needs room before the right one.
+MaxAuthTries 10
+MaxSessions 64
+LoginGraceTime {max(1, round(settings.login_grace_time))}
+ClientAliveInterval 20
+ClientAliveCountMax 3
+
+AllowTcpForwarding yes
+AllowStreamLocalForwarding yes
+AllowAgentForwarding yes
+GatewayPorts no
+PermitTunnel no
+X11Forwarding no
+PermitUserEnvironment no
+PermitUserRC no
+AcceptEnv LANG LC_* COLORTERM TERM_PROGRAM TERM_PROGRAM_VERSION GIT_PROTOCOL
+Subsystem sftp internal-sftp
+PrintMotd no
+PidFile none
+
+# The agent reads what sshd says, so the level is not a matter of taste.
+LogLevel VERBOSE
+
+KexAlgorithms -diffie-hellman-*,ecdh-sha2-*
+Ciphers -*-cbc*
+MACs -hmac-sha1*,umac-64*,hmac-sha2-256,hmac-sha2-512,umac-128@openssh.com
+PubkeyAcceptedKeyTypes -ssh-rsa,ssh-rsa-cert*,ssh-dss*
+"""
+
+
+async def write_and_check(settings: Settings, account: Account, children: Children) -> None:
+    """Write the configuration and have `sshd -t` read it. Raises `SshdError`, `OSError`."""
+    if os.geteuid() == 0:
+        os.makedirs(PRIVILEGE_SEPARATION_DIR, mode=0o755, exist_ok=True)
+    path = f"{settings.run_dir}/{CONFIG}"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(configuration(settings, account))
+    await _check(settings.sshd, path, children)
+
+
+async def _check(program: str, path: str, children: Children) -> None:
+    reading, writing = os.pipe()
+    try:
+        child = children.spawn(
+            [program, "-t", "-f", path], env=clean_environment(), stdout=writing, stderr=writing
+        )
+    except OSError as error:
+        os.close(reading)
+        raise SshdError(
+            f"cannot run {program} ({error.strerror}): install openssh-server, "
+            "or name the program in SWARM_SSHD"
+        ) from error
+    finally:
+        os.close(writing)
+    status = await child.exited
+    with open(reading, "rb") as output:
+        said = output.read(_OUTPUT_LIMIT).decode("utf-8", "replace").strip()
+    if status.code != 0:
+        raise SshdError(f"sshd refuses {path} ({status}): {said}")
+
+
+def serve(
+    settings: Settings, children: Children, connection: int, errors: int, session_env: str
+) -> Child:
+    """Start the sshd of one connection: it owns the socket, and says on `errors` what it does.
+
+    `session_env` is what the login's environment gets beside sshd's own (`NAME=value …`).
+    Raises `OSError`.
+    """
+    argv = [
+        settings.sshd,
+        "-i",
+        "-e",
+        "-f",
+        f"{settings.run_dir}/{CONFIG}",
+        "-o",
+        f"SetEnv={session_env}",
+    ]
+    return children.spawn(
+        argv, env=clean_environment(), stdin=connection, stdout=connection, stderr=errors
+    )

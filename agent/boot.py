@@ -1,0 +1,219 @@
+"""The start-up order.
+
+settings → keys → host key → sshd's configuration → listener: until here every import and every
+file is read from a disk that gives 8 MiB a second, with somebody waiting. What SSH does not need
+is imported after that, once the client who woke the machine has been served.
+"""
+
+import asyncio
+import importlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from agent.access import hostkeys, keys, sshd
+from agent.access.connection import Access
+from agent.access.gate import Gate, GateError
+from agent.access.sessions import Sessions
+from agent.events import (
+    BootFailed,
+    BootPhase,
+    Bus,
+    KeyInstalled,
+    KeyRefused,
+    ListenerOpened,
+    Notice,
+    Trouble,
+)
+from agent.health import Health
+from agent.init.children import Children, become_subreaper, reset_signals
+from agent.log import Log
+from agent.parts import keep_running
+from agent.platform.account import Account, AccountError, find
+from agent.settings import Settings, SettingsError, load
+from agent.stop import Life, Stop
+
+EXIT_UNAVAILABLE = 69
+EXIT_CONFIG = 78
+"""Exit statuses, after sysexits(3). 0 is a stop that was asked for."""
+
+QUIET = 1.0
+"""Seconds without any connection after which the rest is started: nobody is waiting."""
+
+PATIENCE = 15.0
+"""Seconds a first connection may take before the rest is started beside it."""
+
+_FATAL = (AccountError, hostkeys.HostKeyError, sshd.SshdError, GateError, OSError)
+
+
+def run(command: Sequence[str]) -> int:
+    """Be the container's init until a stop signal or the end of `command`; the exit status."""
+    begun = time.monotonic()
+    reset_signals()
+    try:
+        settings = load(os.environ, privileged=os.geteuid() == 0).settings
+    except SettingsError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"swarm-agent: {problem}\n")
+        return EXIT_CONFIG
+    log = Log(style=settings.log_format, level=settings.log_level)
+    bus = Bus()
+    bus.subscribe(log.write)
+    try:
+        return asyncio.run(_serve(settings, command, bus, log, begun))
+    finally:
+        log.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What every phase needs."""
+
+    settings: Settings
+    environ: Mapping[str, str]
+    children: Children
+    sessions: Sessions
+    bus: Bus
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What the phases made: SSH is open."""
+
+    gate: Gate
+    account: Account
+    keys: keys.Keys
+
+
+async def _serve(
+    settings: Settings, command: Sequence[str], bus: Bus, log: Log, begun: float
+) -> int:
+    stop = Stop()
+    core = _Core(settings, os.environ, Children(), Sessions(), bus)
+    core.children.watch(asyncio.get_running_loop())
+    health = Health()
+    bus.subscribe(health.hear)
+    try:
+        opened = await _open(core, begun)
+    except _FATAL as error:
+        bus.publish(BootFailed(problem=str(error)))
+        return EXIT_CONFIG if isinstance(error, AccountError) else EXIT_UNAVAILABLE
+    rest = asyncio.create_task(_start_the_rest(core, opened, health, log))
+    try:
+        life = Life(core.children, core.sessions, bus, stop, settings.stop_timeout)
+        return await life.last(opened.gate, command, core.environ)
+    finally:
+        rest.cancel()
+        await asyncio.gather(rest, return_exceptions=True)
+
+
+async def _open(core: _Core, begun: float) -> _Opened:
+    settings, bus = core.settings, core.bus
+    phases = _Phases(bus, begun)
+    with phases("settings"):
+        account = find(settings.user)
+        _prepare_machine(settings, account, bus)
+    with phases("keys"):
+        authorized = _install_keys(core, account)
+    with phases("hostkey"):
+        await hostkeys.prepare(settings.volume, settings.run_dir, core.children, bus)
+    with phases("sshd"):
+        await sshd.write_and_check(settings, account, core.children)
+    with phases("listener"):
+        gate = Gate(Access(settings, authorized, core.children, core.sessions, bus))
+        gate.open()
+    bus.publish(
+        ListenerOpened(
+            listen=str(settings.listen), user=account.name, seconds=time.monotonic() - begun
+        )
+    )
+    return _Opened(gate, account, authorized)
+
+
+class _Phases:
+    """Measures the phases of the boot; the first one began with the process."""
+
+    def __init__(self, bus: Bus, begun: float) -> None:
+        self._bus = bus
+        self._began = begun
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        yield
+        now = time.monotonic()
+        self._bus.publish(BootPhase(phase=name, seconds=now - self._began))
+        self._began = now
+
+
+def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
+    os.makedirs(settings.run_dir, mode=0o755, exist_ok=True)
+    if os.geteuid() != 0:
+        # An ordinary user's volume is a folder of their own, made on first use.
+        os.makedirs(settings.volume, mode=0o700, exist_ok=True)
+    if account.locked:
+        bus.publish(
+            Trouble(
+                part="user",
+                problem=f"the account {account.name} is locked, and sshd refuses locked accounts: "
+                f"run usermod -p '*' {account.name} when the image is built "
+                "(a password still does not let anybody in)",
+            )
+        )
+    try:
+        become_subreaper()
+    except OSError as error:
+        bus.publish(
+            Notice(part="init", notice=f"orphans of sessions will not be reaped by us: {error}")
+        )
+
+
+def _install_keys(core: _Core, account: Account) -> keys.Keys:
+    bus = core.bus
+    found = keys.from_environment(core.environ)
+    for bad in found.bad:
+        bus.publish(KeyRefused(source=bad.source, line=bad.line, reason=bad.reason))
+    for entry in found.usable:
+        bus.publish(
+            KeyInstalled(
+                key=entry.name,
+                type=entry.key.type,
+                fingerprint=entry.key.fingerprint,
+                source=entry.source,
+            )
+        )
+    if not found.usable:
+        bus.publish(
+            Trouble(
+                part="keys",
+                problem="no usable key: nobody can log in. Put the line of your .pub file into "
+                "the secret SSH_AUTHORIZED_KEYS",
+            )
+        )
+    keys.install(found, f"{core.settings.run_dir}/{sshd.AUTHORIZED_KEYS}", account)
+    return found
+
+
+async def _start_the_rest(core: _Core, opened: _Opened, health: Health, log: Log) -> None:
+    await _first_client_served(opened.gate)
+    log.start()
+
+    async def control() -> None:
+        # In a thread: what it imports takes seconds to read from a cold disk.
+        module = await asyncio.to_thread(importlib.import_module, "agent.observe.control")
+        await module.Control(
+            core.settings.run_dir, opened.account, core.sessions, opened.keys, health
+        ).serve()
+
+    await keep_running("control socket", control, core.bus)
+
+
+async def _first_client_served(gate: Gate) -> None:
+    await asyncio.sleep(QUIET)
+    if gate.accepted:
+        try:
+            await asyncio.wait_for(gate.served.wait(), PATIENCE)
+        except TimeoutError:
+            return

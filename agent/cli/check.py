@@ -1,0 +1,91 @@
+"""`swarm-agent check`: every effective setting and where it comes from, and the machine.
+
+Nothing is started and nothing is written.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+
+from agent.access import keys
+from agent.cli import words
+from agent.platform.account import AccountError, find
+from agent.settings import Loaded, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    says: str
+
+
+def settings_table(loaded: Loaded) -> str:
+    """Setting, value and source of every setting."""
+    rows = [
+        (item.name, _shown(item.name, loaded.settings), loaded.sources[item.name])
+        for item in fields(Settings)
+    ]
+    return words.table(("setting", "value", "source"), rows)
+
+
+def machine(settings: Settings) -> Iterator[Finding]:
+    """Look at everything SSH needs on this machine."""
+    yield _look("sshd", lambda: _sshd(settings.sshd))
+    yield _look("login account", lambda: _account(settings.user))
+    yield _look("volume", lambda: _volume(settings.volume))
+    yield from _keys()
+
+
+def _shown(name: str, settings: Settings) -> str:
+    value = getattr(settings, name)
+    if isinstance(value, float):
+        return f"{value:g}s"
+    return str(value) or "(chosen at start)"
+
+
+def _look(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except (OSError, AccountError) as error:
+        return Finding(what, False, str(error))
+
+
+def _sshd(program: str) -> str:
+    if shutil.which(program) is None:
+        raise OSError(f"{program} cannot be run: install openssh-server, or set SWARM_SSHD")
+    return f"{program} found"
+
+
+def _account(name: str) -> str:
+    account = find(name)
+    if account.locked:
+        raise AccountError(
+            f"{account.name} is locked, and sshd refuses locked accounts: "
+            f"run usermod -p '*' {account.name}"
+        )
+    return f"{account.name} (uid {account.uid}), home {account.home}, shell {account.shell}"
+
+
+def _volume(path: str) -> str:
+    if not os.path.isdir(path):
+        raise OSError(f"{path} is no folder: host keys will not outlive this machine")
+    status = os.statvfs(path)
+    if status.f_flag & os.ST_RDONLY or not os.access(path, os.W_OK):
+        raise OSError(f"{path} cannot be written: host keys will not outlive this machine")
+    free = words.size(status.f_bavail * status.f_frsize)
+    where = "a mounted volume" if os.path.ismount(path) else "a folder, not a mounted volume"
+    return f"{path} is {where}, {free} free"
+
+
+def _keys() -> Iterator[Finding]:
+    found = keys.from_environment(os.environ)
+    for bad in found.bad:
+        yield Finding("key", False, str(bad))
+    for entry in found.usable:
+        yield Finding("key", True, f"{entry.name}: {entry.key.type} {entry.key.fingerprint}")
+    if not found.usable:
+        yield Finding("key", False, "no usable key in SSH_AUTHORIZED_KEYS: nobody can log in")

@@ -1,0 +1,75 @@
+"""Asking the running agent, over its control socket."""
+
+import http.client
+import os
+import socket
+from typing import TypeVar
+
+import click
+import msgspec
+
+from agent.settings import SettingsError, load
+
+T = TypeVar("T")
+
+TIMEOUT = 10.0
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT)
+        self.sock.connect(self._path)
+
+
+def get(path: str, shape: type[T]) -> T:
+    """The answer of the agent. Raises `click.ClickException` in the user's words."""
+    body = _request("GET", path)
+    return msgspec.json.decode(body, type=shape)
+
+
+def _request(method: str, path: str) -> bytes:
+    where = f"{run_dir()}/agent.sock"
+    connection = _UnixConnection(where)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        body = answer.read()
+    except PermissionError:
+        raise click.ClickException(
+            f"{where}: only root and the login account may ask the agent"
+        ) from None
+    except OSError as error:
+        raise click.ClickException(
+            f"the agent does not answer at {where} ({error.strerror or error}): "
+            "is swarm-agent running here? (SWARM_RUN_DIR names another folder)"
+        ) from error
+    finally:
+        connection.close()
+    if answer.status >= http.client.BAD_REQUEST and not path.endswith("/health"):
+        raise click.ClickException(f"the agent refused: {body.decode('utf-8', 'replace')}")
+    return body
+
+
+def run_dir() -> str:
+    """Where the agent keeps its socket: root's usual place unless the settings name another.
+
+    Inside an SSH session the agent's own settings are not in the environment.
+    """
+    try:
+        settings = load(os.environ, privileged=True).settings
+        unprivileged = load(os.environ, privileged=False).settings
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+    if os.path.exists(settings.run_dir) or os.geteuid() == 0:
+        return settings.run_dir
+    return unprivileged.run_dir
+
+
+def to_json(value: object) -> str:
+    """A report as people read JSON."""
+    return msgspec.json.format(msgspec.json.encode(value)).decode()

@@ -1,0 +1,113 @@
+"""The commands of `swarm-agent`."""
+
+import os
+import time
+
+import click
+
+from agent import __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """The init, the SSH gate and the watchman of a remote dev container."""
+
+
+@cli.command()
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def run(command: tuple[str, ...]) -> None:
+    """Be the container's init and let its user in over SSH.
+
+    With COMMAND (write -- before it), also run that in the foreground of the container: signals
+    reach it, and its exit status becomes the container's.
+    """
+    from agent.boot import run as boot
+
+    raise SystemExit(boot(command))
+
+
+@cli.command()
+def check() -> None:
+    """Show every setting with its source, and look at the machine, without starting anything."""
+    from agent.boot import EXIT_CONFIG
+    from agent.cli import check as checks
+    from agent.settings import SettingsError, load
+
+    try:
+        loaded = load(os.environ, privileged=os.geteuid() == 0)
+    except SettingsError as error:
+        for problem in error.problems:
+            click.echo(f"swarm-agent: {problem}", err=True)
+        raise SystemExit(EXIT_CONFIG) from error
+    click.echo(checks.settings_table(loaded) + "\n")
+    findings = list(checks.machine(loaded.settings))
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.says}")
+    raise SystemExit(0 if all(finding.ok for finding in findings) else 1)
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@cli.command()
+@_json
+def keys(as_json: bool) -> None:
+    """List the keys that may log in, and the lines that were refused."""
+    from agent.cli import client, words
+    from agent.observe.reports import KeysReport
+
+    report = client.get("/v1/keys", KeysReport)
+    if as_json:
+        click.echo(client.to_json(report))
+        return
+    rows = [(key.name, key.type, key.fingerprint, key.source) for key in report.keys]
+    click.echo(words.table(("name", "type", "fingerprint", "source"), rows))
+    for refused in report.refused:
+        click.echo(f"refused: {refused}", err=True)
+
+
+@cli.command()
+@_json
+def sessions(as_json: bool) -> None:
+    """List the open SSH sessions."""
+    from agent.cli import client, words
+    from agent.observe.reports import SessionReport
+
+    report = client.get("/v1/sessions", list[SessionReport])
+    if as_json:
+        click.echo(client.to_json(report))
+        return
+    rows = [
+        (
+            entry.id,
+            entry.user,
+            entry.key,
+            entry.client,
+            words.duration(time.time() - entry.since),
+            words.duration(entry.idle),
+            words.size(entry.bytes_in),
+            words.size(entry.bytes_out),
+        )
+        for entry in report
+    ]
+    head = ("session", "user", "key", "from", "open for", "idle", "in", "out")
+    click.echo(words.table(head, rows))
+
+
+@cli.command()
+@_json
+def health(as_json: bool) -> None:
+    """Say whether SSH can be used; exits with 1 when it can't."""
+    from agent.cli import client
+    from agent.observe.reports import HealthReport
+
+    report = client.get("/v1/health", HealthReport)
+    if as_json:
+        click.echo(client.to_json(report))
+    else:
+        for part, problem in report.problems.items():
+            click.echo(f"{part}: {problem}")
+        if report.healthy:
+            click.echo("healthy")
+    raise SystemExit(0 if report.healthy else 1)

@@ -1,0 +1,264 @@
+"""The event vocabulary: everything the agent says has one of these types.
+
+An event is a fact, named once and for ever. The spine publishes events and knows nobody who
+listens; the log (and metrics, audit, status) subscribe. A listener that fails is reported and
+never costs the publisher anything.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """The base of all events; `at` is the wall clock at which it happened, in seconds."""
+
+    name: ClassVar[str]
+    level: ClassVar[str] = "info"
+    at: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootPhase(Event):
+    """A phase of the start-up ended; `seconds` is how long it took."""
+
+    name: ClassVar[str] = "boot.phase"
+    phase: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerOpened(Event):
+    """SSH can be reached from now on; `seconds` counts from the start of the process."""
+
+    name: ClassVar[str] = "boot.listening"
+    listen: str
+    user: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootFailed(Event):
+    """The agent cannot serve SSH and ends."""
+
+    name: ClassVar[str] = "boot.failed"
+    level: ClassVar[str] = "error"
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble(Event):
+    """Something is wrong that the user should mend; the agent goes on."""
+
+    name: ClassVar[str] = "agent.problem"
+    level: ClassVar[str] = "error"
+    part: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """Something is not as it could be; nothing is broken."""
+
+    name: ClassVar[str] = "agent.notice"
+    level: ClassVar[str] = "warning"
+    part: str
+    notice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFailed(Event):
+    """A part that SSH does not need crashed; it is started again after `retry_in` seconds."""
+
+    name: ClassVar[str] = "agent.part.failed"
+    level: ClassVar[str] = "error"
+    part: str
+    problem: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyInstalled(Event):
+    """An authorised key may log in."""
+
+    name: ClassVar[str] = "ssh.key.installed"
+    key: str
+    type: str
+    fingerprint: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRefused(Event):
+    """A line of the authorised keys is not usable."""
+
+    name: ClassVar[str] = "ssh.key.refused"
+    level: ClassVar[str] = "error"
+    source: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostKey(Event):
+    """The machine's host key; `origin` is `restored`, `created` or `ephemeral`."""
+
+    name: ClassVar[str] = "ssh.hostkey"
+    type: str
+    fingerprint: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostKeyReplaced(Event):
+    """A host key on the volume could not be used and was set aside: clients will be warned."""
+
+    name: ClassVar[str] = "ssh.hostkey.replaced"
+    level: ClassVar[str] = "error"
+    reason: str
+    kept_as: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionRefused(Event):
+    """The gate closed a connection before any sshd was started for it."""
+
+    name: ClassVar[str] = "ssh.connection.refused"
+    level: ClassVar[str] = "warning"
+    client: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionClosed(Event):
+    """A connection ended without a login; `verdict` says what it was."""
+
+    name: ClassVar[str] = "ssh.connection.closed"
+    session: str
+    client: str
+    verdict: str
+    user: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerPaused(Event):
+    """New connections cannot be taken for the moment (out of descriptors or memory)."""
+
+    name: ClassVar[str] = "ssh.listener.paused"
+    level: ClassVar[str] = "error"
+    problem: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOpened(Event):
+    """Somebody logged in."""
+
+    name: ClassVar[str] = "ssh.session.opened"
+    session: str
+    client: str
+    user: str
+    key: str
+    fingerprint: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionClosed(Event):
+    """A logged-in connection ended. Bytes are as the machine sees them."""
+
+    name: ClassVar[str] = "ssh.session.closed"
+    session: str
+    client: str
+    user: str
+    key: str
+    fingerprint: str
+    seconds: float
+    bytes_in: int
+    bytes_out: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshdSaid(Event):
+    """A line of sshd that is no step of a login."""
+
+    name: ClassVar[str] = "ssh.sshd"
+    level: ClassVar[str] = "debug"
+    session: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandStarted(Event):
+    """The command given to `run --` was started."""
+
+    name: ClassVar[str] = "command.started"
+    command: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandEnded(Event):
+    """The command given to `run --` ended; the container ends with it."""
+
+    name: ClassVar[str] = "command.ended"
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopBegan(Event):
+    """The agent stops; all of it takes at most `budget` seconds."""
+
+    name: ClassVar[str] = "agent.stopping"
+    reason: str
+    sessions: int
+    budget: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopForced(Event):
+    """Processes were killed because they did not end by themselves."""
+
+    name: ClassVar[str] = "agent.stop.forced"
+    level: ClassVar[str] = "warning"
+    processes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped(Event):
+    """The last word of this life."""
+
+    name: ClassVar[str] = "agent.stopped"
+    reason: str
+    seconds: float
+    orphans_reaped: int
+
+
+Listener = Callable[[Event], None]
+
+
+class Bus:
+    """Hands each event to every listener, in the order they subscribed."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call `listener` with every event from now on; it must not block."""
+        self._listeners.append(listener)
+
+    def publish(self, event: Event) -> None:
+        """Tell every listener; never raises."""
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception as error:
+                # The log may be the listener that failed: stderr is what is left.
+                sys.stderr.write(f"swarm-agent: {event.name} not delivered: {error!r}\n")

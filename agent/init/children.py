@@ -1,0 +1,157 @@
+"""The only place that starts processes and the only place that waits for them.
+
+`waitpid(-1)` beside any other wait gives wrong exit statuses (one side takes what the other
+waits for). So there is one reaper, and starting and registering a child happen in one step of
+the event loop, before the loop can look at SIGCHLD again: no status can be lost, and no signal
+can reach a process id that was given to somebody else.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+REAP_BATCH = 256
+"""Children reaped in one step of the loop: 10,000 orphans must not hold it."""
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+PR_SET_CHILD_SUBREAPER = 36
+
+Stream = int | IO[bytes] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a process ended: `code` as a shell shows it (0-255; 128 + signal)."""
+
+    code: int
+    signal: int | None = None
+
+    @classmethod
+    def from_wait(cls, status: int) -> "ExitStatus":
+        """From the status word of wait(2)."""
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            return cls(128 + number, number)
+        return cls(os.WEXITSTATUS(status))
+
+    def __str__(self) -> str:
+        return f"signal {self.signal}" if self.signal is not None else f"status {self.code}"
+
+
+class Child:
+    """A process we started. `exited` is done as soon as it was reaped, whatever holds its pipes."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+        self.pid = process.pid
+        self.exited: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
+
+    @property
+    def running(self) -> bool:
+        """Not reaped yet, so that `pid` is still ours."""
+        return self._process.returncode is None
+
+    def send(self, number: int) -> None:
+        """Signal the process; nothing happens when it has ended."""
+        if self.running:
+            os.kill(self.pid, number)
+
+    def send_group(self, number: int) -> None:
+        """Signal the process group that it leads; nothing happens when the leader has ended."""
+        if self.running:
+            os.killpg(self.pid, number)
+
+    def _ended(self, status: int) -> None:
+        # Popen must never wait by itself: a return code tells it that somebody did.
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        if not self.exited.done():
+            self.exited.set_result(ExitStatus.from_wait(status))
+
+
+class Children:
+    """Starts and reaps. One per process, used from the event loop's thread only."""
+
+    def __init__(self) -> None:
+        self._children: dict[int, Child] = {}
+        self.orphans_reaped = 0
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Reap from now on, beginning with what ended before we looked."""
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        loop.call_soon(self._reap)
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        stdin: Stream = subprocess.DEVNULL,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        own_group: bool = False,
+    ) -> Child:
+        """Start a process with exactly this environment. Raises `OSError` when it can't be."""
+        process = subprocess.Popen(
+            argv,
+            env=dict(env),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            process_group=0 if own_group else None,
+        )
+        child = Child(process)
+        self._children[child.pid] = child
+        return child
+
+    def _reap(self) -> None:
+        for _ in range(REAP_BATCH):
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self._children.pop(pid, None)
+            if child is None:
+                self.orphans_reaped += 1
+            else:
+                child._ended(status)
+        asyncio.get_running_loop().call_soon(self._reap)
+
+
+def clean_environment() -> dict[str, str]:
+    """What every child starts from: nothing of ours, so that no secret travels by accident."""
+    kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ}
+    return {"PATH": PATH} | kept
+
+
+def become_subreaper() -> None:
+    """Let orphans of our descendants become our children where we are not PID 1 (prctl(2)).
+
+    Raises `OSError` where the kernel refuses.
+    """
+    if os.getpid() == 1:
+        return
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def reset_signals() -> None:
+    """Undo what a parent left blocked or ignored, so that children start with a clean slate.
+
+    A service that inherits an ignored SIGHUP (nohup) or a blocked SIGTERM cannot be stopped by
+    the usual means. SIGPIPE stays as Python set it; `Popen` restores it in children.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,53 @@
+"""The processes below us, read from /proc.
+
+sshd calls setsid for every connection, so no process group reaches the sessions, and kill(-1)
+on Fly.io would reach the platform's own processes: walking our descendants is what is left.
+"""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One line of /proc/PID/stat, as far as it is needed."""
+
+    pid: int
+    parent: int
+    state: str
+    command: str
+
+
+def read_process(pid: int) -> Process | None:
+    """The process, or None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    # The command stands in parentheses and may itself contain any byte (proc_pid_stat(5)).
+    head, _, tail = text.rpartition(b")")
+    rest = tail.split()
+    command = head.partition(b"(")[2].decode("utf-8", "replace")
+    return Process(pid, int(rest[1]), rest[0].decode("ascii"), command)
+
+
+def all_processes() -> list[Process]:
+    """Every process that this process can see."""
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return [process for pid in pids if (process := read_process(pid)) is not None]
+
+
+def descendants(root: int) -> list[Process]:
+    """The living descendants of `root`, parents before children; zombies are left out."""
+    children: dict[int, list[Process]] = {}
+    for process in all_processes():
+        children.setdefault(process.parent, []).append(process)
+    found: list[Process] = []
+    waiting = [root]
+    while waiting:
+        for process in children.get(waiting.pop(), ()):
+            waiting.append(process.pid)
+            if process.state not in "ZX":
+                found.append(process)
+    return found

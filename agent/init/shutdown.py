@@ -1,0 +1,77 @@
+"""Ending every process below us within a budget of time.
+
+Programs are asked first and sshd after them, so that a session's last words still travel.
+Shortly before the budget is over, or when a second stop signal says "now", what is left is
+killed: a process that stays could cost the user's volume a clean unmount.
+"""
+
+import asyncio
+import os
+import signal
+
+from agent.init import proctree
+
+POLL = 0.02
+KILL_TIME = 1.0
+"""Seconds of the budget kept for SIGKILL to take effect."""
+
+SSHD_PATIENCE = 1.0
+"""Seconds that sshd gets to end by itself after the programs of its session ended."""
+
+
+async def end_descendants(deadline: float, hurry: asyncio.Event, spared: set[int]) -> int:
+    """End all our descendants by `deadline` (event-loop time); how many had to be killed.
+
+    The process ids in `spared` were asked by the caller already. With `hurry` set nobody is
+    asked any longer. The caller's reaper collects the dead.
+    """
+    loop = asyncio.get_running_loop()
+    sshd_turn = loop.time() + SSHD_PATIENCE
+    asked = set(spared)
+    while not hurry.is_set() and loop.time() < deadline - KILL_TIME:
+        living = proctree.descendants(os.getpid())
+        if not living:
+            return 0
+        turn = {
+            process.pid
+            for process in living
+            if loop.time() >= sshd_turn or not process.command.startswith("sshd")
+        }
+        _ask(turn - asked)
+        asked |= turn
+        await _pause(hurry)
+    return await _kill_all(deadline)
+
+
+async def _pause(hurry: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(hurry.wait(), POLL)
+    except TimeoutError:
+        return
+
+
+def _ask(pids: set[int]) -> None:
+    # Interactive shells ignore SIGTERM but end on SIGHUP; the stopped hear nothing without CONT.
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
+        for pid in pids:
+            _send(pid, number)
+
+
+async def _kill_all(deadline: float) -> int:
+    killed: set[int] = set()
+    loop = asyncio.get_running_loop()
+    while living := proctree.descendants(os.getpid()):
+        for process in living:
+            _send(process.pid, signal.SIGKILL)
+            killed.add(process.pid)
+        if loop.time() > deadline:
+            break  # in uninterruptible sleep, or a set-uid program of an ordinary user's session
+        await asyncio.sleep(POLL)
+    return len(killed)
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return

@@ -1,0 +1,1 @@
+"""What the machine is and what it offers: accounts, the volume."""

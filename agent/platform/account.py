@@ -1,0 +1,62 @@
+"""The one account that may log in."""
+
+import os
+import pwd
+from dataclasses import dataclass
+
+DEFAULT_UID = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A Unix account. `locked` accounts are refused by sshd (`UsePAM no`)."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+    shell: str
+    locked: bool
+
+
+class AccountError(Exception):
+    """There is no account to log in to; the message says what to do."""
+
+
+def find(name: str, *, shadow: str = "/etc/shadow") -> Account:
+    """The account `name`; with no name, uid 1000, or whoever runs us where that is not root.
+
+    Raises `AccountError`.
+    """
+    uid = os.geteuid()
+    try:
+        entry = pwd.getpwnam(name) if name else pwd.getpwuid(uid or DEFAULT_UID)
+    except KeyError:
+        wanted = f"the account {name!r}" if name else f"an account with uid {uid or DEFAULT_UID}"
+        raise AccountError(
+            f"{wanted} does not exist: create it, or name the login account in SWARM_USER"
+        ) from None
+    if entry.pw_uid == 0:
+        raise AccountError(
+            "root cannot be the login account: name an ordinary account in SWARM_USER"
+        )
+    if uid not in (0, entry.pw_uid):
+        raise AccountError(
+            f"only root can let {entry.pw_name} log in: without root, SWARM_USER can only be "
+            f"the account that runs the agent"
+        )
+    locked = uid == 0 and _is_locked(entry.pw_name, entry.pw_passwd, shadow)
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell, locked)
+
+
+def _is_locked(name: str, password: str, shadow: str) -> bool:
+    # auth.c of OpenSSH: on Linux an account is locked when its password field starts with "!".
+    try:
+        with open(shadow, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                fields = line.split(":")
+                if fields[0] == name and len(fields) > 1:
+                    return fields[1].startswith("!")
+    except OSError:
+        pass  # no shadow file: the password field of /etc/passwd is what sshd looks at
+    return password.startswith("!")

@@ -1,0 +1,149 @@
+"""The agent's own folder on the volume, opened so that the volume's owner cannot lead root.
+
+The volume belongs to the user. Whatever lies in it is opened relative to a directory
+descriptor, never through a link, and used only when it is ours and nobody else can write it.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+FOLDER = ".swarm"
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class NotTrusted(Exception):
+    """A file or folder on the volume is not ours, or others could have written it."""
+
+
+class Folder:
+    """An open folder that only we can write; all names are relative to its descriptor."""
+
+    def __init__(self, descriptor: int, path: str) -> None:
+        self._descriptor = descriptor
+        self.path = path
+
+    def read(self, name: str, limit: int = 1 << 20) -> bytes | None:
+        """The content of a file of ours, or None where there is none.
+
+        Raises `NotTrusted` for a link, a special file, another owner, or a mode that lets
+        others in; `OSError` when it cannot be read.
+        """
+        try:
+            descriptor = os.open(
+                name,
+                os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+                dir_fd=self._descriptor,
+            )
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if self._is_link(name):
+                raise NotTrusted("it is a symbolic link") from error
+            raise
+        with open(descriptor, "rb") as file:
+            _require_ours(os.fstat(descriptor), stat.S_IFREG)
+            return file.read(limit)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace a file as a whole, readable by us only; a kill leaves the old or the new one.
+
+        Raises `OSError`.
+        """
+        temporary = f".{name}.new"
+        self._remove(temporary)
+        descriptor = os.open(
+            temporary,
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+            0o600,
+            dir_fd=self._descriptor,
+        )
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(temporary, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+        os.fsync(self._descriptor)
+
+    def set_aside(self, name: str) -> str:
+        """Move what cannot be used out of the way, under a name that says so; that name."""
+        kept_as = f"{name}.refused-{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(2).hex()}"
+        os.rename(name, kept_as, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+        return kept_as
+
+    def _replace_subfolder(self, name: str) -> str:
+        """Set aside a folder that is not ours and put a new one in its place; the old one's name.
+
+        Raises `NotTrusted`, with nothing moved, where the file system keeps no owners or modes.
+        """
+        fresh = f"{name}.new-{os.urandom(4).hex()}"
+        try:
+            os.close(self._open_subfolder(fresh))
+        except NotTrusted:
+            os.rmdir(fresh, dir_fd=self._descriptor)
+            raise
+        kept_as = self.set_aside(name)
+        os.rename(fresh, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+        return kept_as
+
+    def _open_subfolder(self, name: str) -> int:
+        with suppress(FileExistsError):  # the usual case; whose it is, is looked at below
+            os.mkdir(name, 0o700, dir_fd=self._descriptor)
+        try:
+            descriptor = os.open(name, _DIRECTORY, dir_fd=self._descriptor)
+        except NotADirectoryError as error:
+            raise NotTrusted("it is a symbolic link or no folder") from error
+        try:
+            _require_ours(os.fstat(descriptor), stat.S_IFDIR)
+        except NotTrusted:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _is_link(self, name: str) -> bool:
+        return stat.S_ISLNK(os.lstat(name, dir_fd=self._descriptor).st_mode)
+
+    def _remove(self, name: str) -> None:
+        try:
+            os.unlink(name, dir_fd=self._descriptor)
+        except FileNotFoundError:
+            return
+
+
+@contextmanager
+def own_folder(volume: str, on_replaced: Callable[[str, str], None]) -> Iterator[Folder]:
+    """The agent's folder on the volume, made when missing.
+
+    One that is not to be trusted is set aside and replaced; `on_replaced` is told why and under
+    which path it is kept. Raises `OSError` where the volume cannot be used and `NotTrusted`
+    where its file system keeps no owners or modes.
+    """
+    path = f"{volume}/{FOLDER}"
+    root = Folder(os.open(volume, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), volume)
+    try:
+        try:
+            descriptor = root._open_subfolder(FOLDER)
+        except NotTrusted as reason:
+            kept_as = root._replace_subfolder(FOLDER)
+            on_replaced(f"{path}: {reason}", f"{volume}/{kept_as}")
+            descriptor = root._open_subfolder(FOLDER)
+        try:
+            yield Folder(descriptor, path)
+        finally:
+            os.close(descriptor)
+    finally:
+        os.close(root._descriptor)
+
+
+def _require_ours(status: os.stat_result, kind: int) -> None:
+    if stat.S_IFMT(status.st_mode) != kind:
+        raise NotTrusted("it is not a regular file")
+    if status.st_uid != os.geteuid():
+        raise NotTrusted(f"it belongs to uid {status.st_uid}, not to uid {os.geteuid()}")
+    if status.st_mode & 0o077:
+        raise NotTrusted(f"others may use it (mode {stat.S_IMODE(status.st_mode):04o})")
+    if kind == stat.S_IFREG and status.st_nlink != 1:
+        raise NotTrusted("it has a second name (hard link)")

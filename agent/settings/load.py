@@ -1,0 +1,140 @@
+"""Where settings come from: `SWARM_*` variables over a TOML file over defaults.
+
+All problems are found before any is reported, so that one look at the log mends them all.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from agent.settings.model import Settings, Spec
+
+PREFIX = "SWARM_"
+CONFIG_VARIABLE = "SWARM_CONFIG"
+DEFAULT_CONFIG = "/etc/swarm/agent.toml"
+SESSION_VARIABLES = frozenset({"SWARM_CLIENT", "SWARM_SESSION"})
+"""Set by the agent in SSH sessions; a command typed there is not misconfigured by them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One setting that cannot be used, in the words the user reads."""
+
+    setting: str
+    source: str
+    value: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.setting} = {self.value!r} ({self.source}): expected {self.expected}"
+
+
+class SettingsError(Exception):
+    """Some settings cannot be used; `problems` has all of them."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Effective settings, and where each came from (field name → source)."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    setting: str
+    source: str
+    text: str
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def specs() -> dict[str, Spec]:
+    """Field name → how it is parsed, in the order of declaration."""
+    return {item.name: item.metadata["spec"] for item in fields(Settings)}
+
+
+def load(environ: Mapping[str, str], *, privileged: bool) -> Loaded:
+    """The effective settings of a process with this environment.
+
+    `privileged` chooses between the defaults of root and those of an ordinary user. Raises
+    `SettingsError` with every problem there is.
+    """
+    problems: list[Problem] = []
+    given = _from_file(environ, problems) | _from_environment(environ, problems)
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    for name, spec in specs().items():
+        default = spec.default if privileged else os.path.expanduser(spec.default_unprivileged)
+        item = given.get(name, _Given(variable(name), "default", default))
+        try:
+            values[name] = spec.parse(item.text)
+        except ValueError as error:
+            problems.append(Problem(item.setting, item.source, item.text, str(error)))
+        sources[name] = item.source
+    if problems:
+        raise SettingsError(problems)
+    return Loaded(Settings(**values), sources)  # type: ignore[arg-type]  # parsed by each field's own spec
+
+
+def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> dict[str, _Given]:
+    known = {variable(name): name for name in specs()}
+    given: dict[str, _Given] = {}
+    for key, text in environ.items():
+        if not key.startswith(PREFIX) or key == CONFIG_VARIABLE or key in SESSION_VARIABLES:
+            continue
+        if key in known:
+            given[known[key]] = _Given(key, "environment", text)
+        else:
+            problems.append(Problem(key, "environment", text, _suggest(key, list(known))))
+    return given
+
+
+def _from_file(environ: Mapping[str, str], problems: list[Problem]) -> dict[str, _Given]:
+    path = environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG)
+    if CONFIG_VARIABLE not in environ and not os.path.exists(path):
+        return {}
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        problems.append(
+            Problem(CONFIG_VARIABLE, "environment", path, f"a readable file ({error.strerror})")
+        )
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(Problem(path, "file", "", f"TOML ({error})"))
+        return {}
+    return _from_table(table, path, problems)
+
+
+def _from_table(
+    table: Mapping[str, object], path: str, problems: list[Problem]
+) -> dict[str, _Given]:
+    known = list(specs())
+    given: dict[str, _Given] = {}
+    for key, value in table.items():
+        if key not in known:
+            problems.append(Problem(key, path, str(value), _suggest(key, known)))
+        elif isinstance(value, str | int) and not isinstance(value, bool):
+            given[key] = _Given(key, path, str(value))
+        else:
+            problems.append(Problem(key, path, str(value), "a string or a whole number"))
+    return given
+
+
+def _suggest(key: str, known: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"a known setting (did you mean {close[0]}?)" if close else "a known setting"

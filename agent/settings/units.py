@@ -1,0 +1,105 @@
+"""Parsers of setting values: text in, typed value out.
+
+Every parser takes the text a person wrote and raises `ValueError` whose message says what
+would be right, never what is wrong: the caller already shows the value.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_DURATION = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a socket listens. `host` is empty for every address, IPv4 and IPv6."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host or "*"
+        return f"{host}:{self.port}"
+
+
+def duration(text: str) -> float:
+    """Seconds, from `90s`, `30m`, `2h`, `1h30m`, `500ms`."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError("a duration with its unit, such as 90s, 30m, 2h or 1h30m")
+    return sum(float(number) * _DURATION[unit] for number, unit in parts)
+
+
+def positive_duration(text: str) -> float:
+    """Seconds, more than none."""
+    seconds = duration(text)
+    if seconds <= 0:
+        raise ValueError("a duration longer than 0s")
+    return seconds
+
+
+def size(text: str) -> int:
+    """Bytes, from `65536`, `64KiB`, `1GiB`."""
+    match = re.fullmatch(r"(\d+)(|B|KiB|MiB|GiB)", text, re.ASCII)
+    if match is None:
+        raise ValueError("a size in bytes or with its unit, such as 64KiB, 10MiB or 1GiB")
+    return int(match[1]) * _SIZE[match[2]]
+
+
+def count(text: str) -> int:
+    """A whole number of at least one."""
+    if not re.fullmatch(r"[1-9]\d{0,8}", text, re.ASCII):
+        raise ValueError("a whole number of at least 1")
+    return int(text)
+
+
+def endpoint(text: str) -> Endpoint:
+    """Where to listen, from `2222`, `*:2222`, `127.0.0.1:2222`, `[::1]:2222`."""
+    match = re.fullmatch(
+        r"(?:(?:\*|\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<v4>[\d.]+)):)?(?P<port>\d{1,5})", text, re.ASCII
+    )
+    if match is None or not 0 < int(match["port"]) < 65536 or not _is_address(match):
+        raise ValueError("a port, or an address and a port, such as 2222, 127.0.0.1:2222, [::]:22")
+    return Endpoint(match["v6"] or match["v4"] or "", int(match["port"]))
+
+
+def _is_address(match: "re.Match[str]") -> bool:
+    import socket
+
+    try:
+        if match["v6"]:
+            socket.inet_pton(socket.AF_INET6, match["v6"])
+        elif match["v4"]:
+            socket.inet_pton(socket.AF_INET, match["v4"])
+    except OSError:
+        return False
+    return True
+
+
+def absolute_path(text: str) -> str:
+    """An absolute path without control characters, normalised."""
+    if not text.startswith("/") or not text.isprintable():
+        raise ValueError("an absolute path, such as /workspace")
+    return os.path.normpath(text)
+
+
+def user_name(text: str) -> str:
+    """The name of a Unix account, or nothing: then the agent chooses one."""
+    if text and not _USER_NAME.fullmatch(text):
+        raise ValueError("the name of an account, such as node")
+    return text
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A parser that accepts exactly `choices`."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text
+
+    return parse

@@ -1,0 +1,121 @@
+"""From the open listener to the exit status: stop signals, the command of `run --`, the end."""
+
+import asyncio
+import signal
+from collections.abc import Mapping, Sequence
+
+from agent.access.gate import Gate
+from agent.access.sessions import Sessions
+from agent.events import Bus, CommandEnded, CommandStarted, StopBegan, StopForced, Stopped, Trouble
+from agent.init import foreground, shutdown
+from agent.init.children import Child, Children
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+KILLED = 128 + signal.SIGKILL
+
+
+class Stop:
+    """Waits for a reason to stop; a second stop signal means "now" (`hurry`)."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._reason: asyncio.Future[str] = loop.create_future()
+        self.hurry = asyncio.Event()
+        self.signal: signal.Signals | None = None
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._signalled, number)
+        # Without a handler SIGHUP would end the agent when a terminal closes.
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+
+    def because(self, reason: str) -> None:
+        """Stop now; the first reason counts."""
+        if not self._reason.done():
+            self._reason.set_result(reason)
+
+    async def wait(self) -> str:
+        """The reason, once there is one."""
+        return await asyncio.shield(self._reason)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self.signal is not None:
+            self.hurry.set()
+        self.signal = number
+        self.because(number.name)
+
+
+class Life:
+    """Runs the command, waits for the end, and brings everything down within the budget."""
+
+    def __init__(
+        self, children: Children, sessions: Sessions, bus: Bus, stop: Stop, budget: float
+    ) -> None:
+        self._children = children
+        self._sessions = sessions
+        self._bus = bus
+        self._stop = stop
+        self._budget = budget
+
+    async def last(self, gate: Gate, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+        """Serve until it is time to stop, and stop; the exit status of the container."""
+        command: Child | None = None
+        status = 0
+        if argv:
+            try:
+                command = self._start(argv, environ)
+            except OSError as error:
+                status = foreground.exit_status_of(error)
+                reason = f"cannot run {argv[0]}: {error.strerror}"
+                self._bus.publish(Trouble(part="command", problem=reason))
+                self._stop.because(reason)
+        reason = await self._stop.wait()
+        await self._end(gate, command, reason)
+        if command is not None:
+            status = command.exited.result().code if command.exited.done() else KILLED
+        return status
+
+    def _start(self, argv: Sequence[str], environ: Mapping[str, str]) -> Child:
+        loop = asyncio.get_running_loop()
+        command = foreground.start(self._children, argv, environ)
+        foreground.forward_signals(loop, command)
+        self._bus.publish(CommandStarted(command=argv[0], pid=command.pid))
+
+        def ended(_: object) -> None:
+            status = command.exited.result()
+            self._bus.publish(CommandEnded(status=status.code))
+            self._stop.because(f"{argv[0]} ended with {status}")
+
+        command.exited.add_done_callback(ended)
+        return command
+
+    async def _end(self, gate: Gate, command: Child | None, reason: str) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        gate.close()
+        self._bus.publish(
+            StopBegan(reason=reason, sessions=len(self._sessions), budget=self._budget)
+        )
+        for session in self._sessions:
+            session.tell(f"swarm-agent: this machine is stopping ({reason}); your session ends.")
+        asked: set[int] = set()
+        if command is not None and command.running:
+            command.send_group(self._stop.signal or signal.SIGTERM)
+            asked = {command.pid}
+        killed = await shutdown.end_descendants(begun + self._budget, self._stop.hurry, asked)
+        if killed:
+            self._bus.publish(
+                StopForced(
+                    processes=killed,
+                    reason="second stop signal" if self._stop.hurry.is_set() else "time is over",
+                )
+            )
+        # One more turn, so that the last exits are reaped and told before the last word.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self._bus.publish(
+            Stopped(
+                reason=reason,
+                seconds=loop.time() - begun,
+                orphans_reaped=self._children.orphans_reaped,
+            )
+        )

@@ -1,0 +1,1 @@
+"""The laptop side of SwarmContainer: machines to try the agent on."""

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Makes the inside of a machine, in mount and PID namespaces of its own, and becomes its init.
+# $1: a folder with etc/ (files that replace the host's), volume/ and home/; then the command.
+set -eu
+folder=$1
+shift
+# A resolver configuration often lies in /run, which becomes another one.
+resolver=$(cat /etc/resolv.conf 2>/dev/null || true)
+mount --make-rprivate /
+mount -t proc -o nosuid,nodev,noexec proc /proc
+mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /run
+mount -t devpts -o newinstance,mode=620,ptmxmode=666 devpts /dev/pts
+mount --bind /dev/pts/ptmx /dev/ptmx
+mount --bind "$folder/home" /home
+mount --bind "$folder/volume" /mnt
+for file in passwd shadow group; do
+    mount --bind "$folder/etc/$file" "/etc/$file"
+done
+if ! [ -e /etc/resolv.conf ]; then
+    target=$(readlink -m /etc/resolv.conf)
+    mkdir -p "$(dirname "$target")"
+    echo "$resolver" >"$target"
+fi
+cd /
+exec "$@"

@@ -1,0 +1,129 @@
+"""A machine on this computer: swarm-agent as PID 1 of namespaces of its own.
+
+As root the machine has its own processes, mounts, /run, terminals and login account, and the
+host keeps everything it had. As an ordinary user the agent runs as a plain process, with that
+user as the only login.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+LOGIN = "dev"
+UID = 1000
+VOLUME = "/mnt"
+
+_ENTER = Path(__file__).with_name("enter.sh")
+AGENT = (str(Path(sys.executable).with_name("swarm-agent")), "run")
+
+
+class Machine:
+    """One life of a machine at a time; what lies in `folder` outlives them all."""
+
+    def __init__(self, folder: Path, *, password_field: str = "*", namespaces: bool = True) -> None:
+        self.folder = folder
+        self.namespaces = namespaces and os.geteuid() == 0
+        self.user = LOGIN if self.namespaces else _own_name()
+        self._password_field = password_field
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def volume(self) -> Path:
+        """The machine's volume, as the host sees it."""
+        return self.folder / "volume"
+
+    def start(
+        self,
+        environ: Mapping[str, str],
+        *,
+        command: Sequence[str] = AGENT,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stdout: int | IO[bytes] | None = None,
+        stderr: int | IO[bytes] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """Boot. `environ` is the whole environment of the agent but for PATH and the volume."""
+        self._prepare()
+        base = {"PATH": os.environ["PATH"], "SWARM_VOLUME": self._volume_inside()}
+        if not self.namespaces:
+            base["SWARM_RUN_DIR"] = str(self.folder / "run")
+        argv = [*prefix, *self._enter(), *command]
+        self._process = subprocess.Popen(
+            argv, env=base | dict(environ), stdin=stdin, stdout=stdout, stderr=stderr
+        )
+
+    @property
+    def init(self) -> int:
+        """The process id of the machine's PID 1, as the host sees it."""
+        assert self._process is not None
+        if not self.namespaces:
+            return self._process.pid
+        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return int(path.read_text().split()[0])
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal to the machine's init."""
+        os.kill(self.init, number)
+
+    def running(self) -> bool:
+        """The machine has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status of the machine's init; negative for a signal."""
+        assert self._process is not None
+        return self._process.wait(timeout)
+
+    def kill(self) -> None:
+        """Pull the plug."""
+        if self.running():
+            os.kill(self.init, signal.SIGKILL)
+            self.wait()
+
+    def _volume_inside(self) -> str:
+        return VOLUME if self.namespaces else str(self.volume)
+
+    def _enter(self) -> list[str]:
+        if not self.namespaces:
+            return []
+        unshare = shutil.which("unshare") or "/usr/bin/unshare"
+        flags = ["--pid", "--fork", "--mount", "--uts", "--ipc", "--kill-child"]
+        return [unshare, *flags, str(_ENTER), str(self.folder)]
+
+    def _prepare(self) -> None:
+        self.volume.mkdir(parents=True, exist_ok=True)
+        if not self.namespaces:
+            return
+        home = self.folder / "home" / LOGIN
+        if not home.exists():
+            shutil.copytree("/etc/skel", home)
+            for path in (home, *home.rglob("*")):
+                os.chown(path, UID, UID)
+        etc = self.folder / "etc"
+        etc.mkdir(exist_ok=True)
+        _with_account(etc, "passwd", f"{LOGIN}:x:{UID}:{UID}::/home/{LOGIN}:/bin/bash")
+        _with_account(etc, "group", f"{LOGIN}:x:{UID}:")
+        _with_account(etc, "shadow", f"{LOGIN}:{self._password_field}:19000:0:99999:7:::")
+
+
+def _with_account(etc: Path, name: str, line: str) -> None:
+    """The host's account file with our account in the place of whoever had its name or id."""
+    kept = [
+        entry
+        for entry in Path("/etc", name).read_text().splitlines()
+        if entry.split(":")[0] != LOGIN and entry.split(":")[2:3] != [str(UID)]
+    ]
+    path = etc / name
+    path.touch(mode=0o600 if name == "shadow" else 0o644)
+    path.write_text("\n".join([*kept, line, ""]))
+
+
+def _own_name() -> str:
+    import pwd
+
+    return pwd.getpwuid(os.geteuid()).pw_name

@@ -1,0 +1,49 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import ROOT, Box, Key, make_key
+
+BoxMaker = Callable[..., Box]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("root") and not ROOT:
+            item.add_marker(pytest.mark.skip(reason="needs root: namespaces and other accounts"))
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Key:
+    return make_key(tmp_path_factory.mktemp("keys") / "ann")
+
+
+@pytest.fixture
+def make_box(tmp_path: Path, key: Key) -> Iterator[BoxMaker]:
+    """Makes machines that end with the test."""
+    boxes: list[Box] = []
+
+    def make(**machine: Any) -> Box:
+        box = Box(tmp_path / f"box{len(boxes)}", key, **machine)
+        boxes.append(box)
+        return box
+
+    yield make
+    for box in boxes:
+        box.machine.kill()
+
+
+@pytest.fixture
+def box(make_box: BoxMaker) -> Box:
+    """A machine that is up."""
+    return make_box().boot()
+
+
+@pytest.fixture(scope="module")
+def shared_box(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[Box]:
+    """A machine that is up for all tests of a module; none may change it."""
+    box = Box(tmp_path_factory.mktemp("shared") / "box", key).boot()
+    yield box
+    box.machine.kill()

@@ -1,0 +1,185 @@
+"""What the tests drive: a real agent in a real machine, seen from the outside."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deploy.machine import AGENT, Machine
+
+T = TypeVar("T")
+
+DEADLINE = 30.0
+ROOT = os.geteuid() == 0
+
+
+def until(look: Callable[[], T], what: str, timeout: float = DEADLINE) -> T:
+    """The first true answer of `look`; fails with `what` when there is none in time."""
+    end = time.monotonic() + timeout
+    while not (answer := look()):
+        assert time.monotonic() < end, f"not in {timeout:g} s: {what}"
+        time.sleep(0.02)
+    return answer
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key pair made by ssh-keygen."""
+
+    path: Path
+
+    @property
+    def public(self) -> str:
+        return self.path.with_name(self.path.name + ".pub").read_text().strip()
+
+    @property
+    def fingerprint(self) -> str:
+        out = subprocess.run(
+            ["ssh-keygen", "-lf", str(self.path)], capture_output=True, text=True, check=True
+        )
+        return out.stdout.split()[1]
+
+
+def make_key(path: Path, *options: str) -> Key:
+    """A new key pair; Ed25519 unless `options` say otherwise."""
+    kind = options or ("-t", "ed25519")
+    command = ["ssh-keygen", "-q", "-N", "", "-C", path.name, "-f", str(path), *kind]
+    subprocess.run(command, check=True)
+    return Key(path)
+
+
+class Box:
+    """A machine with a key that may log in, an SSH client for it, and its log."""
+
+    def __init__(self, folder: Path, key: Key, **machine: Any) -> None:
+        self.folder = folder
+        self.key = key
+        self.port = free_port()
+        self.machine = Machine(folder, **machine)
+        self.user = self.machine.user
+        self.log_path = folder / "log"
+        self.error_path = folder / "errors"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What `boot` gives the agent unless told otherwise."""
+        return {
+            "SSH_AUTHORIZED_KEYS": self.key.public,
+            "SWARM_LISTEN": f"127.0.0.1:{self.port}",
+            "SWARM_LOG_FORMAT": "json",
+            "SWARM_USER": self.user,
+        }
+
+    def start(self, environ: Mapping[str, str] | None = None, *command: str, **how: Any) -> "Box":
+        """Boot without waiting; `command` is given to `run --`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("wb") as log, self.error_path.open("wb") as errors:
+            self.machine.start(
+                self.environ | dict(environ or {}),
+                command=[*AGENT, *(("--", *command) if command else ())],
+                **({"stdout": log, "stderr": errors} | how),
+            )
+        return self
+
+    def boot(self, environ: Mapping[str, str] | None = None, *command: str, **how: Any) -> "Box":
+        """Boot and wait until SSH answers."""
+        self.start(environ, *command, **how)
+        until(self.answers, f"an SSH banner; the log says:\n{self.said()}")
+        return self
+
+    def answers(self) -> bool:
+        """The gate gives a banner."""
+        assert self.machine.running(), f"the agent ended:\n{self.said()}"
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as probe:
+                return probe.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def said(self) -> str:
+        """Everything on stdout and stderr so far."""
+        return self.log_path.read_text() + self.error_path.read_text()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log lines of one event."""
+        lines = self.log_path.read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        return [record for record in records if record["event"] == name]
+
+    def event(self, name: str, **fields: object) -> dict[str, Any]:
+        """The first log line of an event with these fields, once there is one."""
+
+        def look() -> list[dict[str, Any]]:
+            return [
+                record
+                for record in self.events(name)
+                if all(record[field] == value for field, value in fields.items())
+            ]
+
+        return until(look, f"the event {name} {fields}; the log says:\n{self.said()}")[0]
+
+    def ssh_options(self, key: Key | None = None) -> list[str]:
+        """Options for ssh, scp and sftp that know nothing of the account running the tests."""
+        options = {
+            "IdentityFile": str((key or self.key).path),
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": str(self.folder / "known_hosts"),
+            "StrictHostKeyChecking": "accept-new",
+            "BatchMode": "yes",
+            "LogLevel": "ERROR",
+            "Port": str(self.port),
+        }
+        return ["-F", "none", *(f"-o{name}={value}" for name, value in options.items())]
+
+    def ssh_command(self, *words: str, options: Sequence[str] = (), user: str = "") -> list[str]:
+        """The command line of a login."""
+        target = f"{user or self.user}@127.0.0.1"
+        return ["ssh", *self.ssh_options(), *options, target, *words]
+
+    def ssh(
+        self,
+        *words: str,
+        options: Sequence[str] = (),
+        user: str = "",
+        timeout: float = DEADLINE,
+        **run: Any,
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command over SSH."""
+        how = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL} | run
+        if "input" in how:
+            del how["stdin"]
+        command = self.ssh_command(*words, options=options, user=user)
+        result: subprocess.CompletedProcess[str] = subprocess.run(
+            command, timeout=timeout, check=False, **how
+        )
+        return result
+
+    def agent(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run `swarm-agent` inside the machine, as root there (or as its only user)."""
+        command = [AGENT[0], *words]
+        if self.machine.namespaces:
+            command = ["nsenter", "-t", str(self.machine.init), "-m", "-p", *command]
+        environ = {"PATH": os.environ["PATH"], "SWARM_RUN_DIR": self._run_dir()}
+        return subprocess.run(
+            command, env=environ, capture_output=True, text=True, check=False, timeout=DEADLINE
+        )
+
+    def _run_dir(self) -> str:
+        return "/run/swarm" if self.machine.namespaces else str(self.folder / "run")
+
+    def stop(self, timeout: float = DEADLINE) -> int:
+        """Stop the machine the polite way; its exit status."""
+        self.machine.signal()
+        return self.machine.wait(timeout)

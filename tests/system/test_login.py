@@ -1,0 +1,338 @@
+"""A stock OpenSSH client gets a full login through the agent."""
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import pty
+import shlex
+import signal
+import socket
+import struct
+import subprocess
+import termios
+import threading
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from tests.support import Box, Key, free_port, make_key, until
+
+BULK = 200_000_000
+
+
+@pytest.fixture(scope="module")
+def bulk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A file of 200 MB, and its SHA-256."""
+    path = tmp_path_factory.mktemp("bulk") / "bulk"
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for _ in range(BULK // 10_000_000):
+            block = os.urandom(10_000_000)
+            digest.update(block)
+            file.write(block)
+    return path, digest.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@pytest.mark.parametrize("status", [0, 1, 7, 255])
+def test_command_gives_output_and_exit_status(shared_box: Box, status: int) -> None:
+    result = shared_box.ssh(f"echo out; echo err >&2; exit {status}")
+    assert (result.stdout, result.stderr, result.returncode) == ("out\n", "err\n", status)
+
+
+def test_session_environment_names_client_and_session(shared_box: Box) -> None:
+    result = shared_box.ssh("echo $SWARM_CLIENT $SWARM_SESSION")
+    client, session = result.stdout.split()
+    assert client == "127.0.0.1"
+    assert shared_box.event("ssh.session.opened", session=session)["client"] == client
+
+
+def test_session_does_not_inherit_the_agents_environment(shared_box: Box) -> None:
+    assert "SSH_AUTHORIZED_KEYS" not in shared_box.ssh("env").stdout
+
+
+def test_bulk_through_stdin_and_stdout_is_unchanged(
+    shared_box: Box, bulk: tuple[Path, str]
+) -> None:
+    path, digest = bulk
+    with path.open("rb") as file:
+        client = subprocess.Popen(shared_box.ssh_command("cat"), stdin=file, stdout=subprocess.PIPE)
+        assert client.stdout is not None
+        assert hashlib.file_digest(client.stdout, "sha256").hexdigest() == digest  # type: ignore[arg-type]
+    assert client.wait() == 0
+
+
+def test_sftp_both_ways_is_unchanged(
+    shared_box: Box, bulk: tuple[Path, str], tmp_path: Path
+) -> None:
+    path, digest = bulk
+    back = tmp_path / "back"
+    batch = f"put {path} there\nget there {back}\nrm there\n"
+    target = f"{shared_box.user}@127.0.0.1"
+    command = ["sftp", *shared_box.ssh_options(), "-b", "-", target]
+    subprocess.run(command, input=batch, text=True, check=True, capture_output=True)
+    assert sha256(back) == digest
+
+
+def test_scp_and_rsync_bring_files_back_unchanged(shared_box: Box, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(1_000_000))
+    target = f"{shared_box.user}@127.0.0.1"
+    scp = ["scp", *shared_box.ssh_options()]
+    subprocess.run([*scp, str(source), f"{target}:by-scp"], check=True)
+    subprocess.run([*scp, f"{target}:by-scp", str(tmp_path / "scp")], check=True)
+    shell = shlex.join(["ssh", *shared_box.ssh_options()])
+    rsync = ["rsync", "-e", shell]
+    subprocess.run([*rsync, str(source), f"{target}:by-rsync"], check=True)
+    subprocess.run([*rsync, f"{target}:by-rsync", str(tmp_path / "rsync")], check=True)
+    assert sha256(tmp_path / "scp") == sha256(tmp_path / "rsync") == sha256(source)
+
+
+def test_git_clone_and_push_over_ssh(shared_box: Box, tmp_path: Path) -> None:
+    assert shared_box.ssh("git init -q --bare project.git").returncode == 0
+    environ = os.environ | {"GIT_SSH_COMMAND": shlex.join(["ssh", *shared_box.ssh_options()])}
+    url = f"{shared_box.user}@127.0.0.1:project.git"
+
+    def git(*words: str, cwd: Path = tmp_path) -> str:
+        command = ["git", "-c", "user.name=ann", "-c", "user.email=ann@example.org", *words]
+        return subprocess.run(
+            command, cwd=cwd, env=environ, check=True, capture_output=True, text=True
+        ).stdout
+
+    git("clone", "-q", url, "one")
+    (tmp_path / "one" / "file").write_text("content\n")
+    git("add", "file", cwd=tmp_path / "one")
+    git("commit", "-qm", "first", cwd=tmp_path / "one")
+    git("push", "-q", "origin", "HEAD", cwd=tmp_path / "one")
+    git("clone", "-q", url, "two")
+    assert (tmp_path / "two" / "file").read_text() == "content\n"
+
+
+class Terminal:
+    """A terminal of the test's own, with an ssh client on it."""
+
+    def __init__(self, command: list[str], rows: int, columns: int) -> None:
+        self.pid, self.descriptor = pty.fork()
+        if self.pid == 0:
+            os.execvp(command[0], command)
+        self.seen = ""
+        self.resize(rows, columns)
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        os.kill(self.pid, signal.SIGWINCH)
+
+    def type(self, text: str) -> None:
+        os.write(self.descriptor, text.encode())
+
+    def expect(self, text: str) -> None:
+        os.set_blocking(self.descriptor, False)
+
+        def look() -> bool:
+            with contextlib.suppress(OSError):  # nothing yet, or the client has ended
+                self.seen += os.read(self.descriptor, 65536).decode(errors="replace")
+            return text in self.seen
+
+        until(look, f"{text!r} on the terminal")
+
+    def close(self) -> int:
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self.descriptor)
+        return status
+
+
+def test_terminal_follows_resizes(shared_box: Box) -> None:
+    terminal = Terminal(shared_box.ssh_command(options=["-tt"]), 24, 80)
+    terminal.type("PS1=; stty size; tty | cut -c1-9\n")
+    terminal.expect("24 80")
+    terminal.expect("/dev/pts/")
+    terminal.resize(50, 132)
+    terminal.type('while [ "$(stty size)" != "50 132" ]; do sleep 0.1; done; echo fol""lowed\n')
+    terminal.expect("followed")
+    terminal.type("exit 3\n")
+    assert terminal.close() == 3
+
+
+class Echo:
+    """A TCP server that sends back what it gets, once."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._server.getsockname()[1])
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._server.accept()
+            with connection:
+                connection.sendall(b"echo " + connection.recv(100))
+
+
+def ask(port: int, text: bytes, prologue: bytes = b"") -> bytes:
+    """What comes back from a port, or nothing while it is not open."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            if prologue:
+                for part in (b"\x05\x01\x00", prologue):
+                    connection.sendall(part)
+                    connection.recv(100)
+            connection.sendall(text)
+            return connection.recv(100)
+    except OSError:
+        return b""
+
+
+def test_local_remote_and_dynamic_forwarding(shared_box: Box) -> None:
+    echo, local, remote, dynamic = Echo(), free_port(), free_port(), free_port()
+    options = [
+        *("-N", "-L", f"127.0.0.1:{local}:127.0.0.1:{echo.port}"),
+        *("-R", f"127.0.0.1:{remote}:127.0.0.1:{echo.port}", "-D", f"127.0.0.1:{dynamic}"),
+    ]
+    client = subprocess.Popen(shared_box.ssh_command(options=options))
+    socks = b"\x05\x01\x00\x01" + socket.inet_aton("127.0.0.1") + struct.pack(">H", echo.port)
+    try:
+        for port, prologue in ((local, b""), (remote, b""), (dynamic, socks)):
+            answer = until(lambda p=port, q=prologue: ask(p, b"hello", q), f"port {port}")  # type: ignore[misc]
+            assert answer == b"echo hello"
+    finally:
+        client.terminate()
+        client.wait()
+
+
+def test_agent_forwarding(shared_box: Box, key: Key, tmp_path: Path) -> None:
+    path = tmp_path / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
+    environ = os.environ | {"SSH_AUTH_SOCK": str(path)}
+    try:
+        until(path.exists, "the agent's socket")
+        subprocess.run(
+            ["ssh-add", "-q", str(key.path)], env=environ, check=True, stderr=subprocess.DEVNULL
+        )
+        result = shared_box.ssh("ssh-add -l", options=["-A"], env=environ)
+        assert key.fingerprint in result.stdout
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+def test_fifty_sessions_at_once(shared_box: Box) -> None:
+    clients = [
+        subprocess.Popen(
+            shared_box.ssh_command(f"echo {number}; read -r line; exit 0"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(50)
+    ]
+    for number, client in enumerate(clients):
+        assert client.stdout is not None
+        assert client.stdout.readline() == f"{number}\n"
+    report = shared_box.agent("sessions", "--json")
+    assert report.stdout.count('"fingerprint"') >= 50
+    for client in clients:
+        client.communicate("\n")
+    assert [client.wait() for client in clients] == [0] * 50
+
+
+def test_asyncssh_client_logs_in(shared_box: Box, key: Key) -> None:
+    async def login() -> str:
+        async with asyncssh.connect(
+            "127.0.0.1",
+            shared_box.port,
+            username=shared_box.user,
+            client_keys=[str(key.path)],
+            known_hosts=None,
+            config=None,
+        ) as connection:
+            result = await connection.run("echo hello", check=True)
+            return str(result.stdout)
+
+    assert asyncio.run(login()) == "hello\n"
+
+
+def test_session_is_reported_with_key_traffic_and_reason(box: Box, key: Key) -> None:
+    client = subprocess.Popen(
+        box.ssh_command("head -c 1000000 /dev/zero; read -r line"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert client.stdout is not None
+    assert len(client.stdout.read(1_000_000)) == 1_000_000
+    table = until(lambda: box.agent("sessions").stdout, "the control socket")
+    opened = box.event("ssh.session.opened")
+    for word in (opened["session"], box.user, "ann", "127.0.0.1", "KiB"):
+        assert word in table
+    client.communicate(b"\n")
+    closed = box.event("ssh.session.closed", session=opened["session"])
+    assert closed["key"] == "ann"
+    assert closed["fingerprint"] == key.fingerprint
+    assert closed["reason"] == "logged out"
+    assert closed["bytes_out"] > 1_000_000
+    assert 0 < closed["bytes_in"] < 100_000
+    assert "(none)" not in box.agent("sessions", "--json").stdout
+
+
+def test_lost_connection_is_told_apart_from_a_logout(box: Box) -> None:
+    client = subprocess.Popen(
+        box.ssh_command("echo in; sleep 1000"), stdout=subprocess.PIPE, text=True
+    )
+    assert client.stdout is not None
+    client.stdout.readline()
+    client.kill()
+    client.wait()
+    assert box.event("ssh.session.closed")["reason"] == "connection lost"
+
+
+def test_wrong_key_gets_nowhere_and_is_one_line(box: Box, tmp_path: Path) -> None:
+    stranger = make_key(tmp_path / "stranger")
+    result = subprocess.run(
+        ["ssh", *box.ssh_options(stranger), f"{box.user}@127.0.0.1", "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 255
+    assert "Permission denied (publickey)" in result.stderr
+    box.event("ssh.connection.closed", verdict="failed", user=box.user)
+    assert len(box.events("ssh.connection.closed")) == 2  # and the probe for the banner
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("user", ["root", "nobody", "nosuchuser"])
+def test_nobody_but_the_login_account_gets_in(box: Box, user: str) -> None:
+    assert box.ssh("true", user=user).returncode == 255
+    box.event("ssh.connection.closed", verdict="invalid user")
+
+
+def test_passwords_are_never_asked_for(shared_box: Box) -> None:
+    options = ["-oPubkeyAuthentication=no", "-oPreferredAuthentications=password"]
+    result = shared_box.ssh("true", options=options)
+    assert "Permission denied (publickey)" in result.stderr
+
+
+def test_client_that_says_nothing_is_closed_after_the_grace_time(make_box: object) -> None:
+    box: Box = make_box().boot({"SWARM_LOGIN_GRACE_TIME": "1s"})  # type: ignore[operator]
+    with socket.create_connection(("127.0.0.1", box.port)) as silent:
+        silent.settimeout(20)
+        assert silent.recv(4) == b"SSH-"
+        while silent.recv(1000):
+            pass
+
+
+def test_only_modern_algorithms_are_offered(shared_box: Box) -> None:
+    with socket.create_connection(("127.0.0.1", shared_box.port)) as connection:
+        connection.sendall(b"SSH-2.0-test\r\n")
+        offer = b""
+        while b"none,zlib" not in offer:
+            offer += connection.recv(4096)
+    for weak in (b"sha1", b"-cbc", b"nistp", b"diffie-hellman", b"umac-64", b"ssh-rsa", b"3des"):
+        assert weak not in offer
+    assert b"curve25519-sha256" in offer
