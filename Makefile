@@ -1,4 +1,4 @@
-.PHONY: run test check bench setup lock
+.PHONY: run test check bench setup lock docs
 
 run: setup
 	@.venv/bin/python -m deploy.run
@@ -21,3 +21,6 @@ setup: .venv/.ready
 
 lock:
 	@scripts/lock
+
+docs: setup
+	@.venv/bin/python -m agent.settings.reference > docs/configuration.md

@@ -109,8 +109,8 @@ class Life:
                     reason="second stop signal" if self._stop.hurry.is_set() else "time is over",
                 )
             )
-        # One more turn, so that the last exits are reaped and told before the last word.
-        await asyncio.sleep(0)
+        # The last processes may be zombies still, and their ends not yet told.
+        self._children.reap()
         await asyncio.sleep(0)
         self._bus.publish(
             Stopped(

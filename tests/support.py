@@ -1,9 +1,13 @@
 """What the tests drive: a real agent in a real machine, seen from the outside."""
 
+import contextlib
+import fcntl
 import json
 import os
 import socket
+import struct
 import subprocess
+import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +17,7 @@ from typing import Any, TypeVar
 from deploy.machine import AGENT, Machine
 
 T = TypeVar("T")
+
 
 DEADLINE = 30.0
 ROOT = os.geteuid() == 0
@@ -60,6 +65,32 @@ def make_key(path: Path, *options: str) -> Key:
     return Key(path)
 
 
+class Screen:
+    """The other side of a terminal: types, and reads what is shown."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.descriptor = descriptor
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.descriptor, text.encode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        size = struct.pack("HHHH", rows, columns, 0, 0)
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, size)
+
+    def expect(self, text: str) -> None:
+        """Wait until `text` was shown."""
+
+        def look() -> bool:
+            with contextlib.suppress(OSError):  # nothing yet, or the other side has ended
+                self.seen += os.read(self.descriptor, 65536).decode(errors="replace")
+            return text in self.seen
+
+        until(look, f"{text!r} on the terminal, which shows {self.seen!r}")
+
+
 class Box:
     """A machine with a key that may log in, an SSH client for it, and its log."""
 
@@ -82,13 +113,22 @@ class Box:
             "SWARM_USER": self.user,
         }
 
-    def start(self, environ: Mapping[str, str] | None = None, *command: str, **how: Any) -> "Box":
-        """Boot without waiting; `command` is given to `run --`."""
+    def start(
+        self,
+        environ: Mapping[str, str] | None = None,
+        *command: str,
+        before: str = "",
+        **how: Any,
+    ) -> "Box":
+        """Boot without waiting; `command` is given to `run --`.
+
+        `before` is a shell command that spoils the machine before the agent becomes its init.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("wb") as log, self.error_path.open("wb") as errors:
             self.machine.start(
                 self.environ | dict(environ or {}),
-                command=[*AGENT, *(("--", *command) if command else ())],
+                command=_agent(command, before),
                 **({"stdout": log, "stderr": errors} | how),
             )
         return self
@@ -114,8 +154,9 @@ class Box:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log lines of one event."""
-        lines = self.log_path.read_text().splitlines()
-        records = [json.loads(line) for line in lines]
+        # The command of `run --` shares stdout; a line without its end is still being written.
+        lines = self.log_path.read_text(errors="replace").splitlines(keepends=True)
+        records = [json.loads(line) for line in lines if line[0] == "{" and line[-1] == "\n"]
         return [record for record in records if record["event"] == name]
 
     def event(self, name: str, **fields: object) -> dict[str, Any]:
@@ -183,3 +224,8 @@ class Box:
         """Stop the machine the polite way; its exit status."""
         self.machine.signal()
         return self.machine.wait(timeout)
+
+
+def _agent(command: Sequence[str], before: str) -> list[str]:
+    words = [*AGENT, *(("--", *command) if command else ())]
+    return ["sh", "-c", f'{before}; exec "$@"', "sh", *words] if before else words

@@ -82,8 +82,8 @@ class Children:
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Reap from now on, beginning with what ended before we looked."""
-        loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        loop.call_soon(self._reap)
+        loop.add_signal_handler(signal.SIGCHLD, self.reap)
+        loop.call_soon(self.reap)
 
     def spawn(
         self,
@@ -108,7 +108,8 @@ class Children:
         self._children[child.pid] = child
         return child
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
+        """Take every ended process, a batch at a time; SIGCHLD calls it."""
         for _ in range(REAP_BATCH):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -121,7 +122,7 @@ class Children:
                 self.orphans_reaped += 1
             else:
                 child._ended(status)
-        asyncio.get_running_loop().call_soon(self._reap)
+        asyncio.get_running_loop().call_soon(self.reap)
 
 
 def clean_environment() -> dict[str, str]:

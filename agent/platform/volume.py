@@ -44,9 +44,11 @@ class Folder:
             if self._is_link(name):
                 raise NotTrusted("it is a symbolic link") from error
             raise
-        with open(descriptor, "rb") as file:
+        try:
             _require_ours(os.fstat(descriptor), stat.S_IFREG)
-            return file.read(limit)
+            return os.read(descriptor, limit)
+        finally:
+            os.close(descriptor)
 
     def write(self, name: str, content: bytes) -> None:
         """Replace a file as a whole, readable by us only; a kill leaves the old or the new one.

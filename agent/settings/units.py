@@ -28,7 +28,7 @@ class Endpoint:
 
 def duration(text: str) -> float:
     """Seconds, from `90s`, `30m`, `2h`, `1h30m`, `500ms`."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text, re.ASCII)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError("a duration with its unit, such as 90s, 30m, 2h or 1h30m")
     return sum(float(number) * _DURATION[unit] for number, unit in parts)

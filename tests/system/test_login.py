@@ -1,24 +1,20 @@
 """A stock OpenSSH client gets a full login through the agent."""
 
 import asyncio
-import contextlib
-import fcntl
 import hashlib
 import os
 import pty
 import shlex
-import signal
 import socket
 import struct
 import subprocess
-import termios
 import threading
 from pathlib import Path
 
 import asyncssh
 import pytest
 
-from tests.support import Box, Key, free_port, make_key, until
+from tests.support import Box, Key, Screen, free_port, make_key, until
 
 BULK = 200_000_000
 
@@ -115,49 +111,22 @@ def test_git_clone_and_push_over_ssh(shared_box: Box, tmp_path: Path) -> None:
     assert (tmp_path / "two" / "file").read_text() == "content\n"
 
 
-class Terminal:
-    """A terminal of the test's own, with an ssh client on it."""
-
-    def __init__(self, command: list[str], rows: int, columns: int) -> None:
-        self.pid, self.descriptor = pty.fork()
-        if self.pid == 0:
-            os.execvp(command[0], command)
-        self.seen = ""
-        self.resize(rows, columns)
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        os.kill(self.pid, signal.SIGWINCH)
-
-    def type(self, text: str) -> None:
-        os.write(self.descriptor, text.encode())
-
-    def expect(self, text: str) -> None:
-        os.set_blocking(self.descriptor, False)
-
-        def look() -> bool:
-            with contextlib.suppress(OSError):  # nothing yet, or the client has ended
-                self.seen += os.read(self.descriptor, 65536).decode(errors="replace")
-            return text in self.seen
-
-        until(look, f"{text!r} on the terminal")
-
-    def close(self) -> int:
-        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        os.close(self.descriptor)
-        return status
-
-
 def test_terminal_follows_resizes(shared_box: Box) -> None:
-    terminal = Terminal(shared_box.ssh_command(options=["-tt"]), 24, 80)
-    terminal.type("PS1=; stty size; tty | cut -c1-9\n")
-    terminal.expect("24 80")
-    terminal.expect("/dev/pts/")
-    terminal.resize(50, 132)
-    terminal.type('while [ "$(stty size)" != "50 132" ]; do sleep 0.1; done; echo fol""lowed\n')
-    terminal.expect("followed")
-    terminal.type("exit 3\n")
-    assert terminal.close() == 3
+    command = shared_box.ssh_command(options=["-tt"])
+    client, descriptor = pty.fork()
+    if client == 0:
+        os.execvp(command[0], command)
+    screen = Screen(descriptor)
+    screen.resize(24, 80)
+    screen.type("PS1=; stty size; tty | cut -c1-9\n")
+    screen.expect("24 80")
+    screen.expect("/dev/pts/")
+    screen.resize(50, 132)
+    screen.type('while [ "$(stty size)" != "50 132" ]; do sleep 0.1; done; echo fol""lowed\n')
+    screen.expect("followed")
+    screen.type("exit 3\n")
+    assert os.waitstatus_to_exitcode(os.waitpid(client, 0)[1]) == 3
+    os.close(descriptor)
 
 
 class Echo:

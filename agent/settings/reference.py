@@ -1,0 +1,32 @@
+"""The configuration reference in docs/, generated from the settings themselves."""
+
+from agent.settings.load import specs, variable
+
+HEAD = """\
+# Configuration reference
+
+Generated from `agent/settings/model.py` by `make docs`; a test holds it to the code.
+
+Each setting is an environment variable, or a key of the TOML file that `SWARM_CONFIG` names
+(`/etc/swarm/agent.toml` where it exists). The environment wins over the file, the file over the
+default. Durations have a unit (`90s`, `30m`, `1h30m`). A setting that is unknown or cannot be read
+ends the agent at once with status 78, and every such problem is told in one go.
+
+| variable | TOML key | default | default without root | meaning |
+|---|---|---|---|---|
+"""
+
+
+def markdown() -> str:
+    """The whole page."""
+    rows = []
+    for name, spec in specs().items():
+        other = "the same" if spec.default == spec.default_unprivileged else ""
+        other = other or f"`{spec.default_unprivileged}`"
+        default = f"`{spec.default}`" if spec.default else "empty"
+        rows.append(f"| `{variable(name)}` | `{name}` | {default} | {other} | {spec.doc} |\n")
+    return HEAD + "".join(rows)
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")  # noqa: T201

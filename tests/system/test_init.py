@@ -1,0 +1,311 @@
+"""The agent is a good init: it reaps, passes signals and statuses on, and ends in time."""
+
+import concurrent.futures
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from agent.init import foreground
+from tests.conftest import BoxMaker
+from tests.support import ROOT, Box, Screen, until
+
+ORPHANS = """
+import os
+for _ in range(10_000):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os._exit(0)
+        os._exit(0)
+    os.wait()
+"""
+
+PRINT_SIGNALS = """
+import os, signal, sys
+def caught(number, frame):
+    print(number, flush=True)
+for number in range(1, 32):
+    if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD):
+        signal.signal(number, caught)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def children_of(pid: int) -> list[int]:
+    """The direct children of a process, zombies included."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(path.parent.name))
+    return found
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
+
+
+@pytest.fixture(params=["pid 1", "subreaper"])
+def mode(request: pytest.FixtureRequest) -> bool:
+    """Both ways of being init: PID 1 of a namespace, or somebody else's child."""
+    if request.param == "pid 1" and not ROOT:
+        pytest.skip("needs root: PID namespaces")
+    return bool(request.param == "pid 1")
+
+
+def environ_for(namespaces: bool) -> dict[str, str]:
+    """Without namespaces root needs an account of this computer to serve."""
+    return {} if namespaces or not ROOT else {"SWARM_USER": "nobody"}
+
+
+def test_ten_thousand_orphans_are_reaped_while_the_gate_answers(
+    make_box: BoxMaker, mode: bool
+) -> None:
+    """No zombie stays, every connection made meanwhile is served, and statuses stay right."""
+    box = make_box(namespaces=mode)
+    box.boot(environ_for(mode), sys.executable, "-c", ORPHANS + "raise SystemExit(42)")
+    slowest = 0.0
+    while box.machine.running():
+        began = time.monotonic()
+        if not box.events("command.ended"):
+            assert box.answers() or box.events("command.ended")
+            slowest = max(slowest, time.monotonic() - began)
+    assert box.machine.wait() == 42
+    assert box.event("agent.stopped")["orphans_reaped"] >= 10_000
+    print(f"slowest banner while orphans were reaped: {slowest * 1000:.0f} ms")
+
+
+def test_no_zombie_is_left(make_box: BoxMaker, mode: bool) -> None:
+    box = make_box(namespaces=mode)
+    orphans = "import os,time\n" + ORPHANS.replace("10_000", "500") + "print('made', flush=True)\n"
+    box.boot(environ_for(mode), sys.executable, "-c", orphans + "time.sleep(1000)")
+    until(lambda: "made" in box.log_path.read_text(), "the orphans")
+    init = box.machine.init
+    until(lambda: not [pid for pid in children_of(init) if state_of(pid) == "Z"], "no zombie")
+    # What is left is the command, and a sshd of the probe that may be closing.
+    until(lambda: len(children_of(init)) == 1, "only the command left")
+
+
+def test_without_a_subreaper_orphans_go_elsewhere() -> None:
+    """The negative control: the test above fails where nobody adopts the orphans."""
+    script = "import os,time\nif os.fork() == 0:\n time.sleep(1000)\nprint(os.getpid())"
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import subprocess;subprocess.run({[sys.executable, '-c', script]!r})\ninput()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: not children_of(parent.pid), "the orphan is somebody else's")
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def run_to_the_end(box: Box, environ: dict[str, str], command: Sequence[str]) -> int:
+    box.start(environ, *command)
+    return box.machine.wait(60)
+
+
+def test_all_exit_codes_become_the_containers(make_box: BoxMaker) -> None:
+    environ = environ_for(False)
+    boxes = [make_box(namespaces=False) for _ in range(256)]
+
+    def one(number: int) -> int:
+        return run_to_the_end(boxes[number], environ, ["sh", "-c", f"exit {number}"])
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one, range(256))) == list(range(256))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.SIGSEGV])
+def test_death_by_signal_is_128_and_the_signal(make_box: BoxMaker, mode: bool, number: int) -> None:
+    box = make_box(namespaces=mode)
+    command = ["sh", "-c", f"ulimit -c 0; kill -{int(number)} $$"]
+    assert run_to_the_end(box, environ_for(mode), command) == 128 + number
+
+
+@pytest.mark.parametrize(("command", "status"), [("/no/such", 127), ("/etc", 126)])
+def test_command_that_cannot_run_has_the_shells_status(
+    make_box: BoxMaker, command: str, status: int
+) -> None:
+    box = make_box(namespaces=False)
+    assert run_to_the_end(box, environ_for(False), [command]) == status
+    assert f"cannot run {command}" in box.event("agent.problem")["problem"]
+
+
+def test_every_forwarded_signal_reaches_the_command(make_box: BoxMaker, mode: bool) -> None:
+    box = make_box(namespaces=mode)
+    box.boot(environ_for(mode), sys.executable, "-c", PRINT_SIGNALS)
+    until(lambda: "ready\n" in box.log_path.read_text(), "the command")
+    for number in foreground.FORWARDED:
+        box.machine.signal(number)
+        until(
+            lambda n=number: f"\n{int(n)}\n" in "\n" + box.log_path.read_text(),  # type: ignore[misc]
+            f"signal {number} at the command",
+        )
+    assert box.answers()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signals_reach_the_command_and_its_status_counts(
+    make_box: BoxMaker, mode: bool, number: int
+) -> None:
+    box = make_box(namespaces=mode)
+    script = f"trap 'exit 33' {int(number)}; echo ready; while :; do sleep 0.1; done"
+    box.boot(environ_for(mode), "sh", "-c", script)
+    until(lambda: "ready\n" in box.log_path.read_text(), "the command")
+    box.machine.signal(number)
+    assert box.machine.wait(30) == 33
+
+
+def test_signals_reach_the_whole_group_of_the_command(make_box: BoxMaker, mode: bool) -> None:
+    box = make_box(namespaces=mode)
+    box.boot(environ_for(mode), "sh", "-c", "trap '' USR1; env sleep 1000; exit 5")
+    child = until(lambda: _sleeping_below(box.machine.init), "the sleep")
+    # The shell ignores USR1 and the sleep inherits that: TERM is what both hear.
+    box.machine.signal(signal.SIGTERM)
+    assert box.machine.wait(30) == 128 + signal.SIGTERM
+    assert state_of(child) == "gone"
+
+
+def _sleeping_below(pid: int) -> int:
+    for child in children_of(pid):
+        for grandchild in children_of(child):
+            if b"sleep" in Path(f"/proc/{grandchild}/cmdline").read_bytes():
+                return grandchild
+    return 0
+
+
+def test_stop_ends_twenty_sessions_with_a_line_and_leaves_nothing(
+    make_box: BoxMaker, mode: bool
+) -> None:
+    box = make_box(namespaces=True) if mode else make_box()
+    box.boot()
+    command = box.ssh_command("echo in; exec sleep 1000", options=["-tt"])
+    clients = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(20)
+    ]
+    for client in clients:
+        assert client.stdout is not None
+        assert b"in" in client.stdout.readline()
+    detached = "setsid nohup sh -c 'trap \"\" HUP; sleep 1001' >/dev/null 2>&1 & echo started"
+    assert box.ssh(detached).stdout == "started\n"
+    began = time.monotonic()
+    assert box.stop() == 0
+    assert time.monotonic() - began < 20
+    for client in clients:
+        assert b"this machine is stopping (SIGTERM)" in client.communicate()[0]
+    assert b"sleep\x001001" not in _all_command_lines()
+    assert len(box.events("ssh.session.closed")) == 21
+    assert not box.events("agent.stop.forced")
+
+
+def _all_command_lines() -> bytes:
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes())
+        except OSError:
+            continue
+    return b"\n".join(lines)
+
+
+def test_who_does_not_end_is_killed_within_the_budget(make_box: BoxMaker, mode: bool) -> None:
+    box = make_box(namespaces=mode)
+    script = "trap '' TERM HUP INT; echo ready; while :; do sleep 1; done"
+    box.boot(environ_for(mode) | {"SWARM_STOP_TIMEOUT": "3s"}, "sh", "-c", script)
+    until(lambda: "ready\n" in box.log_path.read_text(), "the command")
+    assert box.stop() == 128 + signal.SIGKILL
+    assert box.event("agent.stop.forced")["reason"] == "time is over"
+    assert box.event("agent.stopped")["seconds"] < 3.5
+
+
+def test_second_stop_signal_means_now(make_box: BoxMaker, mode: bool) -> None:
+    box = make_box(namespaces=mode)
+    script = "trap '' TERM HUP INT; echo ready; while :; do sleep 1; done"
+    box.boot(environ_for(mode) | {"SWARM_STOP_TIMEOUT": "1h"}, "sh", "-c", script)
+    until(lambda: "ready\n" in box.log_path.read_text(), "the command")
+    box.machine.signal(signal.SIGTERM)
+    until(lambda: box.events("agent.stopping"), "the stop")
+    box.machine.signal(signal.SIGINT)
+    assert box.machine.wait(30) == 128 + signal.SIGKILL
+    assert box.event("agent.stop.forced")["reason"] == "second stop signal"
+
+
+def test_hangup_does_not_end_the_agent(box: Box) -> None:
+    box.machine.signal(signal.SIGHUP)
+    assert box.answers()
+    assert box.ssh("echo still here").stdout == "still here\n"
+
+
+def test_stop_during_boot_ends_at_once(make_box: BoxMaker) -> None:
+    box = make_box(namespaces=False)
+    box.start(environ_for(False))
+    box.machine.signal(signal.SIGTERM)
+    assert box.machine.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_inherited_signal_state_is_reset(make_box: BoxMaker) -> None:
+    """A parent that blocked or ignored signals must not make the children unstoppable."""
+    box = make_box(namespaces=False)
+    prefix = [sys.executable, "-c", _SULLY, "--"]
+
+    box.boot(environ_for(False), "sh", "-c", "cat /proc/self/status; sleep 1000", prefix=prefix)
+    until(lambda: "SigCgt" in box.log_path.read_text(), "the status")
+    status = dict(
+        line.split(":\t") for line in box.log_path.read_text().splitlines() if ":\t" in line
+    )
+    assert int(status["SigBlk"], 16) == 0
+    assert int(status["SigIgn"], 16) == 0
+
+
+_SULLY = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGILL, signal.SIGTTIN})
+for number in (signal.SIGHUP, signal.SIGTTOU, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_terminal_is_handed_to_the_command(make_box: BoxMaker) -> None:
+    """The command may read the terminal, and Ctrl-C reaches it, not the agent."""
+    box = make_box(namespaces=False)
+    master, slave = pty.openpty()
+    # A session of its own with the terminal as its controlling one, as docker run -it gives.
+    prefix = ["setsid", "--ctty", "--wait"]
+    script = "trap 'echo interrupted; exit 9' INT; read -r line; echo got $line; sleep 1000 & wait"
+    box.start(
+        environ_for(False),
+        *("sh", "-c", script),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        prefix=prefix,
+    )
+    os.close(slave)
+    screen = Screen(master)
+    screen.type("hello\n")
+    screen.expect("got hello")
+    screen.type("\x03")
+    screen.expect("interrupted")
+    assert box.machine.wait(30) == 9
+    os.close(master)
