@@ -102,8 +102,11 @@ class Machine:
         home = self.folder / "home" / LOGIN
         if not home.exists():
             shutil.copytree("/etc/skel", home)
+            # Debian's login shells have this folder in their PATH.
+            (home / ".local" / "bin").mkdir(parents=True)
+            (home / ".local" / "bin" / "swarm-agent").symlink_to(AGENT[0])
             for path in (home, *home.rglob("*")):
-                os.chown(path, UID, UID)
+                os.chown(path, UID, UID, follow_symlinks=False)
         etc = self.folder / "etc"
         etc.mkdir(exist_ok=True)
         _with_account(etc, "passwd", f"{LOGIN}:x:{UID}:{UID}::/home/{LOGIN}:/bin/bash")

@@ -38,9 +38,7 @@ def main() -> int:
         try:
             return machine.wait()
         except KeyboardInterrupt:
-            # The terminal sent it to the whole group, except to a PID 1 in another namespace.
-            if machine.namespaces and machine.running():
-                machine.signal()
+            continue  # the terminal sent it to the agent too, which ends in order
 
 
 def _short(path: Path) -> str:
