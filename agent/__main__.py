@@ -3,6 +3,7 @@
 Somebody waits while `run` starts; click and what it imports would be read from a slow disk.
 """
 
+import os
 import sys
 
 
@@ -12,7 +13,7 @@ def main() -> None:
     if words == ["run"] or words[:2] == ["run", "--"]:
         from agent.boot import run
 
-        sys.exit(run(words[2:]))
+        sys.exit(run(words[2:], os.environ))
     from agent.cli.main import cli
 
     cli(prog_name="swarm-agent")

@@ -10,13 +10,15 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from agent.access import hostkeys, keys, sshd
 from agent.access.connection import Access
-from agent.access.gate import Gate, GateError
+from agent.access.gate import Gate, clock
+from agent.access.jail import Jail, Policy
+from agent.access.listener import ListenError
 from agent.access.sessions import Sessions
 from agent.events import (
     BootFailed,
@@ -32,6 +34,7 @@ from agent.health import Health
 from agent.init.children import Children, become_subreaper, reset_signals
 from agent.log import Log
 from agent.parts import keep_running
+from agent.platform import volume
 from agent.platform.account import Account, AccountError, find
 from agent.settings import Settings, SettingsError, load
 from agent.stop import Life, Stop
@@ -46,15 +49,15 @@ QUIET = 1.0
 PATIENCE = 15.0
 """Seconds a first connection may take before the rest is started beside it."""
 
-_FATAL = (AccountError, hostkeys.HostKeyError, sshd.SshdError, GateError, OSError)
+_FATAL = (AccountError, hostkeys.HostKeyError, sshd.SshdError, ListenError, OSError)
 
 
-def run(command: Sequence[str]) -> int:
+def run(command: Sequence[str], environ: Mapping[str, str]) -> int:
     """Be the container's init until a stop signal or the end of `command`; the exit status."""
     begun = time.monotonic()
     reset_signals()
     try:
-        settings = load(os.environ, privileged=os.geteuid() == 0).settings
+        settings = load(environ, privileged=os.geteuid() == 0).settings
     except SettingsError as error:
         for problem in error.problems:
             sys.stderr.write(f"swarm-agent: {problem}\n")
@@ -63,7 +66,7 @@ def run(command: Sequence[str]) -> int:
     bus = Bus()
     bus.subscribe(log.write)
     try:
-        return asyncio.run(_serve(settings, command, bus, log, begun))
+        return asyncio.run(_serve(settings, environ, command, bus, log, begun))
     finally:
         log.close()
 
@@ -86,13 +89,19 @@ class _Opened:
     gate: Gate
     account: Account
     keys: keys.Keys
+    close_state: Callable[[], None]
 
 
 async def _serve(
-    settings: Settings, command: Sequence[str], bus: Bus, log: Log, begun: float
+    settings: Settings,
+    environ: Mapping[str, str],
+    command: Sequence[str],
+    bus: Bus,
+    log: Log,
+    begun: float,
 ) -> int:
     stop = Stop()
-    core = _Core(settings, os.environ, Children(), Sessions(), bus)
+    core = _Core(settings, environ, Children(), Sessions(), bus)
     core.children.watch(asyncio.get_running_loop())
     health = Health()
     bus.subscribe(health.hear)
@@ -108,6 +117,7 @@ async def _serve(
     finally:
         rest.cancel()
         await asyncio.gather(rest, return_exceptions=True)
+        opened.close_state()
 
 
 async def _open(core: _Core, begun: float) -> _Opened:
@@ -122,15 +132,17 @@ async def _open(core: _Core, begun: float) -> _Opened:
         await hostkeys.prepare(settings.volume, settings.run_dir, core.children, bus)
     with phases("sshd"):
         await sshd.write_and_check(settings, account, core.children)
+    with phases("state"):
+        jail, close_state = _open_state(settings, bus)
     with phases("listener"):
-        gate = Gate(Access(settings, authorized, core.children, core.sessions, bus))
+        gate = Gate(Access(settings, authorized, core.children, core.sessions, bus), jail)
         gate.open()
     bus.publish(
         ListenerOpened(
             listen=str(settings.listen), user=account.name, seconds=time.monotonic() - begun
         )
     )
-    return _Opened(gate, account, authorized)
+    return _Opened(gate, account, authorized, close_state)
 
 
 class _Phases:
@@ -196,6 +208,40 @@ def _install_keys(core: _Core, account: Account) -> keys.Keys:
     return found
 
 
+def _open_state(settings: Settings, bus: Bus) -> tuple[Jail, Callable[[], None]]:
+    """The jail with the bans of earlier lives, and what ends the writing of new ones."""
+    jail = Jail(
+        Policy(
+            maxretry=settings.maxretry,
+            findtime=settings.findtime,
+            bantime=settings.bantime,
+            bantime_max=settings.bantime_max,
+            ipv6_prefix=settings.ipv6_prefix,
+            ignore=settings.ignoreip,
+        )
+    )
+    try:
+        folder = volume.private_path(settings.volume)
+    except OSError as error:
+        folder, reason = None, str(error)
+    else:
+        reason = "others may replace folders in it: chown root, and chmod 1777 if they must write"
+    if folder is None:
+        bus.publish(
+            Notice(
+                part="state", notice=f"bans last for this life only: {settings.volume}: {reason}"
+            )
+        )
+        return jail, lambda: None
+    from agent.state.bans import NAME, BanStore
+
+    store = BanStore(f"{folder}/{NAME}", bus)
+    for ban in store.load(clock()):
+        jail.restore(ban)
+    bus.subscribe(store.hear)
+    return jail, store.close
+
+
 async def _start_the_rest(core: _Core, opened: _Opened, health: Health, log: Log) -> None:
     await _first_client_served(opened.gate)
     log.start()
@@ -204,7 +250,7 @@ async def _start_the_rest(core: _Core, opened: _Opened, health: Health, log: Log
         # In a thread: what it imports takes seconds to read from a cold disk.
         module = await asyncio.to_thread(importlib.import_module, "agent.observe.control")
         await module.Control(
-            core.settings.run_dir, opened.account, core.sessions, opened.keys, health
+            core.settings.run_dir, opened.account, core.sessions, opened.keys, opened.gate, health
         ).serve()
 
     await keep_running("control socket", control, core.bus)

@@ -123,13 +123,18 @@ class HostKeyReplaced(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionRefused(Event):
-    """The gate closed a connection before any sshd was started for it."""
+class ConnectionsRefused(Event):
+    """The gate closed connections before any sshd was started for them.
 
-    name: ClassVar[str] = "ssh.connection.refused"
+    The first one for a reason is told at once, with its client; a flood is summed up.
+    """
+
+    name: ClassVar[str] = "ssh.connections.refused"
     level: ClassVar[str] = "warning"
-    client: str
     reason: str
+    count: int
+    client: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +148,68 @@ class ConnectionClosed(Event):
     user: str
     reason: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionUnused(Event):
+    """A connection ended without a try: a health check or a port scan."""
+
+    name: ClassVar[str] = "ssh.connection.unused"
+    level: ClassVar[str] = "debug"
+    session: str
+    client: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientUnknown(Event):
+    """The proxy did not say who is calling; such clients are never banned. Told once."""
+
+    name: ClassVar[str] = "ssh.client.unknown"
+    level: ClassVar[str] = "warning"
+    proxy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BanStarted(Event):
+    """A network stays out for so many seconds; in a dry run it only would."""
+
+    name: ClassVar[str] = "ban.started"
+    level: ClassVar[str] = "warning"
+    network: str
+    seconds: float
+    times: int
+    reason: str
+    cut: int
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BanLifted(Event):
+    """A ban was taken back by hand, or its history is over."""
+
+    name: ClassVar[str] = "ban.lifted"
+    network: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateReplaced(Event):
+    """The state database could not be read and was set aside; a new one was begun."""
+
+    name: ClassVar[str] = "state.replaced"
+    level: ClassVar[str] = "error"
+    reason: str
+    kept_as: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateNotKept(Event):
+    """Something could not be written to the state database: it does not outlive this life."""
+
+    name: ClassVar[str] = "state.not_kept"
+    level: ClassVar[str] = "error"
+    problem: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,18 +2,28 @@
 
 from dataclasses import dataclass
 
+from agent.network import Network
+
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The other end of a connection, as far as it is known."""
+    """The other end of a connection.
 
-    address: str
+    Where the proxy did not tell (`known` is false), `host` is the proxy: it is nobody to blame.
+    """
+
+    host: Network
     port: int
+    known: bool = True
 
     def __str__(self) -> str:
-        return self.address
+        return self.host.address if self.known else f"unknown (by way of {self.host.address})"
 
-    @classmethod
-    def from_peer(cls, peer: tuple[str, int] | tuple[str, int, int, int]) -> "Client":
-        """From what accept(2) returned; an IPv4 client of an IPv6 socket is an IPv4 client."""
-        return cls(peer[0].removeprefix("::ffff:"), peer[1])
+
+Peer = tuple[str, int] | tuple[str, int, int, int]
+"""What accept(2) says of the other end."""
+
+
+def from_peer(peer: Peer) -> Client:
+    """The client of a connection that comes without a proxy."""
+    return Client(Network.host(peer[0]), peer[1])

@@ -6,9 +6,11 @@ and read what this one sshd says. So who logs in, fails or probes is known from 
 
 import asyncio
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from agent.access import sshd
@@ -16,7 +18,14 @@ from agent.access.authlog import AuthEvent, Step, Verdict, judge, parse
 from agent.access.client import Client
 from agent.access.keys import Keys
 from agent.access.sessions import Session, Sessions
-from agent.events import Bus, ConnectionClosed, SessionClosed, SessionOpened, SshdSaid
+from agent.events import (
+    Bus,
+    ConnectionClosed,
+    ConnectionUnused,
+    SessionClosed,
+    SessionOpened,
+    SshdSaid,
+)
 from agent.init.children import Child, Children, ExitStatus
 from agent.settings import Settings
 
@@ -60,6 +69,7 @@ class Connection:
         self.id = os.urandom(4).hex()
         self.client = client
         self.session: Session | None = None
+        self.was_cut = False
         self._socket = connection
         self._access = access
         self._on_login = on_login
@@ -79,6 +89,13 @@ class Connection:
         """Somebody has logged in on it."""
         return self.session is not None
 
+    def cut(self) -> None:
+        """End it now: no byte of the client is read any more, no attempt succeeds."""
+        self.was_cut = True
+        with suppress(OSError):  # the client was faster
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._process.send(signal.SIGKILL)
+
     def _start(self) -> tuple[int, Child]:
         reading, writing = os.pipe()
         # O_NONBLOCK belongs to the open file, which sshd shares: it must block again.
@@ -89,7 +106,7 @@ class Connection:
                 self._access.children,
                 self._socket.fileno(),
                 writing,
-                f"SWARM_CLIENT={self.client.address} SWARM_SESSION={self.id}",
+                f"SWARM_CLIENT={self.client.host.address} SWARM_SESSION={self.id}",
             )
         except OSError:
             os.close(reading)
@@ -163,19 +180,23 @@ class Connection:
         if self.session is not None:
             self._session_closed(self.session, exited.result())
         else:
-            self._access.bus.publish(
-                ConnectionClosed(
-                    session=self.id,
-                    client=str(self.client),
-                    verdict=verdict.value,
-                    user=self._user,
-                    reason=self._last_line,
-                    seconds=time.monotonic() - self._started,
-                )
-            )
+            self._access.bus.publish(self._closed(verdict))
         # The client waits for the end of the connection until the last duplicate is closed.
         self._socket.close()
         self._on_end(self, Outcome(self.client, verdict, self._user))
+
+    def _closed(self, verdict: Verdict) -> ConnectionClosed | ConnectionUnused:
+        client, seconds = str(self.client), time.monotonic() - self._started
+        if verdict is Verdict.NOTHING and not self.was_cut:
+            return ConnectionUnused(session=self.id, client=client, seconds=seconds)
+        return ConnectionClosed(
+            session=self.id,
+            client=client,
+            verdict="cut" if self.was_cut else verdict.value,
+            user=self._user,
+            reason=self._last_line,
+            seconds=seconds,
+        )
 
     def _session_closed(self, session: Session, status: ExitStatus) -> None:
         self._access.sessions.remove(session)

@@ -1,4 +1,6 @@
-"""The gate: accepts connections and hands each to a sshd of its own.
+"""The gate: accepts connections, learns who is calling, and hands each to a sshd of its own.
+
+listener → PROXY header → client → admission → sshd → verdict → strike → ban → admission.
 
 It keeps no connection waiting for another one, and an error of one connection, or of the
 machine (no descriptors, no processes), never ends the listener.
@@ -6,105 +8,202 @@ machine (no descriptors, no processes), never ends the listener.
 
 import asyncio
 import socket
+import time
 
-from agent.access.client import Client
+from agent.access.admission import Admission, Limits, Refusal
+from agent.access.client import Client, Peer, from_peer
 from agent.access.connection import Access, Connection, Outcome
-from agent.events import ConnectionRefused, ListenerPaused
-from agent.settings.units import Endpoint
+from agent.access.jail import Ban, Jail
+from agent.access.listener import Listener
+from agent.access.proxied import HeaderWait
+from agent.access.proxy_header import Source
+from agent.access.refusals import Refusals
+from agent.events import BanLifted, BanStarted, ClientUnknown
+from agent.network import Network, any_covers, is_own
+from agent.settings import Settings
 
-BACKLOG = 1024
-ACCEPT_BATCH = 64
-"""Connections taken in one step of the loop, so that a flood leaves room for the rest."""
+HEADERS_WAITING = 256
+"""Connections that may wait for their PROXY header at once."""
 
-PAUSE = 0.2
-"""Seconds without accepting when the machine is out of descriptors or memory."""
+HOUSEKEEPING = 30.0
+"""Seconds between looks at what can be forgotten or summed up."""
 
 
-class GateError(Exception):
-    """The listener cannot be opened; the message says what to do."""
+def clock() -> float:
+    """Seconds that never step and go on while the machine sleeps (CLOCK_BOOTTIME)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Gate:
-    """Serves SSH on one endpoint. `served` is set once a connection logged in or ended."""
+    """Serves SSH. `served` is set once a connection logged in or ended."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, jail: Jail) -> None:
         self._access = access
-        self._listener: socket.socket | None = None
-        self._connections: set[Connection] = set()
+        self._settings = access.settings
+        self.jail = jail
+        self._admission: Admission[Connection] = Admission(_limits(access.settings), jail)
+        self.refusals = Refusals(access.bus)
+        self._listeners: list[Listener] = []
+        self._headers: set[HeaderWait] = set()
+        self._unknown_told = False
         self._loop = asyncio.get_running_loop()
-        self._resume: asyncio.TimerHandle | None = None
+        self._housekeeping: asyncio.TimerHandle | None = None
         self.accepted = 0
         self.served = asyncio.Event()
 
     def open(self) -> None:
-        """Listen from now on. Raises `GateError`."""
-        self._listener = _listen(self._access.settings.listen)
-        self._loop.add_reader(self._listener, self._accept, self._listener)
+        """Listen from now on. Raises `ListenError`."""
+        proxied = self._settings.proxy_protocol == "required"
+        public = self._arrived_by_proxy if proxied else self._arrived
+        self._listeners.append(Listener(self._settings.listen, public, self._access.bus))
+        if self._settings.private_listen is not None:
+            private = Listener(self._settings.private_listen, self._arrived, self._access.bus)
+            self._listeners.append(private)
+        self._keep_house()
 
     def close(self) -> None:
         """Take no more connections; those that are there go on."""
-        if self._resume is not None:
-            self._resume.cancel()
-        if self._listener is not None:
-            self._loop.remove_reader(self._listener)
-            self._listener.close()
-            self._listener = None
+        for listener in self._listeners:
+            listener.close()
+        for header in list(self._headers):
+            header.stop()
+            header.connection.close()
+        self._headers.clear()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPT_BATCH):
-            try:
-                connection, peer = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._pause(listener, error)
-                return
-            self._admit(connection, Client.from_peer(peer))
+    def ban(self, network: Network, seconds: float | None, reason: str) -> Ban:
+        """Keep a network out from now on, and cut what it has open without a login."""
+        ban = self.jail.ban(network, seconds, clock(), reason)
+        self._enforce(ban)
+        return ban
+
+    def unban(self, network: Network | None) -> int:
+        """Lift one ban, or all; how many held until now."""
+        networks = [ban.network for ban in self.jail.active(clock())]
+        lifted = networks if network is None else [network]
+        count = 0
+        for each in lifted:
+            if self.jail.unban(each, clock()) is not None:
+                count += 1
+                self._access.bus.publish(BanLifted(network=str(each), reason="by hand"))
+        return count
+
+    @property
+    def unauthenticated(self) -> int:
+        """Connections that have not logged in yet."""
+        return self._admission.unauthenticated
+
+    def _arrived_by_proxy(self, connection: socket.socket, peer: Peer) -> None:
+        proxy = from_peer(peer)
+        if not any_covers(self._settings.proxy_networks, proxy.host):
+            self._refuse(connection, Refusal.NOT_PROXY, str(proxy))
+        elif len(self._headers) >= HEADERS_WAITING:
+            self._refuse(connection, Refusal.HEADER_CAP, str(proxy))
+        else:
+            self._await_header(connection, proxy)
+
+    def _await_header(self, connection: socket.socket, proxy: Client) -> None:
+        def arrived(wait: HeaderWait, source: Source | None) -> None:
+            self._headers.discard(wait)
+            if source is not None:
+                self._admit(connection, Client(source.host, source.port))
+            else:
+                self._tell_unknown(proxy)
+                self._admit(connection, Client(proxy.host, proxy.port, known=False))
+
+        def refused(wait: HeaderWait, refusal: Refusal, detail: str) -> None:
+            self._headers.discard(wait)
+            self._refuse(connection, refusal, str(proxy), detail)
+
+        self._headers.add(HeaderWait(connection, arrived, refused))
+
+    def _tell_unknown(self, proxy: Client) -> None:
+        if not self._unknown_told:
+            self._unknown_told = True
+            self._access.bus.publish(ClientUnknown(proxy=str(proxy)))
+
+    def _arrived(self, connection: socket.socket, peer: Peer) -> None:
+        self._admit(connection, from_peer(peer))
 
     def _admit(self, connection: socket.socket, client: Client) -> None:
+        refusal = self._admission.decide(client, clock())
+        if refusal is not None:
+            self._refuse(connection, refusal, str(client))
+            return
         self.accepted += 1
         try:
             entry = Connection(connection, client, self._access, self._logged_in, self._ended)
         except OSError as error:
-            connection.close()
-            self._access.bus.publish(
-                ConnectionRefused(
-                    client=str(client), reason=f"no sshd could be started: {error.strerror}"
-                )
-            )
+            self._refuse(connection, Refusal.NO_PROCESS, str(client), str(error))
             return
-        self._connections.add(entry)
+        self._admission.entered(entry, client)
+        evicted = self._admission.to_evict()
+        if evicted is not None:
+            self.refusals.add(Refusal.TOTAL_CAP, str(evicted.client), "", clock())
+            self._cut(evicted)
 
-    def _logged_in(self, _connection: Connection) -> None:
+    def _refuse(
+        self, connection: socket.socket, refusal: Refusal, client: str, detail: str = ""
+    ) -> None:
+        connection.close()
+        self.refusals.add(refusal, client, detail, clock())
+
+    def _logged_in(self, connection: Connection) -> None:
+        self._admission.left(connection)
+        if connection.client.known:
+            self.jail.login(connection.client.host, clock())
         self.served.set()
 
-    def _ended(self, connection: Connection, _outcome: Outcome) -> None:
-        self._connections.discard(connection)
+    def _ended(self, connection: Connection, outcome: Outcome) -> None:
+        self._admission.left(connection)
         self.served.set()
+        client = outcome.client
+        if not client.known or connection.was_cut:
+            return
+        ban = self.jail.strike(client.host, outcome.verdict, clock())
+        if ban is None:
+            return
+        if is_own(client.host):
+            self.jail.unban(ban.network, clock())
+        else:
+            self._enforce(ban)
 
-    def _pause(self, listener: socket.socket, error: OSError) -> None:
-        # The listener stays readable while accept fails: asking again at once would spin.
-        self._loop.remove_reader(listener)
-        self._access.bus.publish(ListenerPaused(problem=str(error), retry_in=PAUSE))
-        self._resume = self._loop.call_later(
-            PAUSE, self._loop.add_reader, listener, self._accept, listener
+    def _enforce(self, ban: Ban) -> None:
+        dry_run = self._settings.ban_dry_run
+        cut = [] if dry_run else self._admission.of(ban.network)
+        cut = [entry for entry in cut if entry.client.known]
+        for connection in cut:
+            self._cut(connection)
+        self._access.bus.publish(
+            BanStarted(
+                network=str(ban.network),
+                seconds=ban.until - ban.since,
+                times=ban.times,
+                reason=ban.reason,
+                cut=len(cut),
+                dry_run=dry_run,
+            )
         )
 
+    def _cut(self, connection: Connection) -> None:
+        self._admission.left(connection)
+        connection.cut()
 
-def _listen(endpoint: Endpoint) -> socket.socket:
-    try:
-        if endpoint.host == "" and socket.has_dualstack_ipv6():
-            return _non_blocking(("::", endpoint.port), socket.AF_INET6, dual=True)
-        family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-        return _non_blocking((endpoint.host, endpoint.port), family, dual=False)
-    except OSError as error:
-        raise GateError(
-            f"cannot listen on {endpoint} ({error.strerror}): end what uses the port "
-            "(ss -ltnp shows it), or choose another in SWARM_LISTEN"
-        ) from error
+    def _keep_house(self) -> None:
+        now = clock()
+        for network in self.jail.expire(now):
+            self._access.bus.publish(BanLifted(network=str(network), reason="its time is over"))
+        self.refusals.flush(now)
+        self._housekeeping = self._loop.call_later(HOUSEKEEPING, self._keep_house)
 
 
-def _non_blocking(address: tuple[str, int], family: int, *, dual: bool) -> socket.socket:
-    listener = socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=dual)
-    listener.setblocking(False)
-    return listener
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        allow=settings.allow_from,
+        deny=settings.deny_from,
+        unauthenticated=settings.max_unauthenticated,
+        unauthenticated_per_client=settings.max_unauthenticated_per_client,
+        connections_per_minute=settings.max_connections_per_minute,
+        enforce_bans=not settings.ban_dry_run,
+    )

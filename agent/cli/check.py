@@ -42,8 +42,15 @@ def machine(settings: Settings) -> Iterator[Finding]:
 
 def _shown(name: str, settings: Settings) -> str:
     value = getattr(settings, name)
-    if isinstance(value, float):
-        return f"{value:g}s"
+    match value:
+        case bool():
+            return "on" if value else "off"
+        case float():
+            return f"{value:g}s"
+        case tuple():
+            return ", ".join(map(str, value)) or "(none)"
+        case None:
+            return "(none)"
     return str(value) or "(chosen at start)"
 
 

@@ -15,6 +15,10 @@ T = TypeVar("T")
 TIMEOUT = 10.0
 
 
+class _Refused(msgspec.Struct, frozen=True):
+    error: str
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=TIMEOUT)
@@ -27,16 +31,21 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def get(path: str, shape: type[T]) -> T:
-    """The answer of the agent. Raises `click.ClickException` in the user's words."""
-    body = _request("GET", path)
-    return msgspec.json.decode(body, type=shape)
+    """What the agent answers. Raises `click.ClickException` in the user's words."""
+    return ask("GET", path, shape)
 
 
-def _request(method: str, path: str) -> bytes:
+def ask(method: str, path: str, shape: type[T], order: object = None) -> T:
+    """Have the agent do something, and what it answers. Raises `click.ClickException`."""
+    body = None if order is None else msgspec.json.encode(order)
+    return msgspec.json.decode(_request(method, path, body), type=shape)
+
+
+def _request(method: str, path: str, content: bytes | None) -> bytes:
     where = f"{run_dir()}/agent.sock"
     connection = _UnixConnection(where)
     try:
-        connection.request(method, path)
+        connection.request(method, path, body=content)
         answer = connection.getresponse()
         body = answer.read()
     except PermissionError:
@@ -51,7 +60,8 @@ def _request(method: str, path: str) -> bytes:
     finally:
         connection.close()
     if answer.status >= http.client.BAD_REQUEST and not path.endswith("/health"):
-        raise click.ClickException(f"the agent refused: {body.decode('utf-8', 'replace')}")
+        reason = msgspec.json.decode(body, type=_Refused).error
+        raise click.ClickException(f"the agent refused: {reason}")
     return body
 
 

@@ -15,8 +15,9 @@ def cli() -> None:
 
 
 @cli.command()
+@click.option("--dry-run", is_flag=True, help="Say who would be banned and ban nobody.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def run(command: tuple[str, ...]) -> None:
+def run(command: tuple[str, ...], dry_run: bool) -> None:
     """Be the container's init and let its user in over SSH.
 
     With COMMAND (write -- before it), also run that in the foreground of the container: signals
@@ -24,7 +25,8 @@ def run(command: tuple[str, ...]) -> None:
     """
     from agent.boot import run as boot
 
-    raise SystemExit(boot(command))
+    environ = dict(os.environ) | ({"SWARM_BAN_DRY_RUN": "on"} if dry_run else {})
+    raise SystemExit(boot(command, environ))
 
 
 @cli.command()
@@ -111,3 +113,57 @@ def health(as_json: bool) -> None:
         if report.healthy:
             click.echo("healthy")
     raise SystemExit(0 if report.healthy else 1)
+
+
+@cli.command()
+@_json
+def bans(as_json: bool) -> None:
+    """List who stays out, for how long, and why."""
+    from agent.cli import client, words
+    from agent.observe.reports import BanReport
+
+    report = client.get("/v1/bans", list[BanReport])
+    if as_json:
+        click.echo(client.to_json(report))
+        return
+    rows = [
+        (entry.network, words.duration(entry.seconds), str(entry.times), entry.reason)
+        for entry in report
+    ]
+    click.echo(words.table(("network", "for", "times", "because of"), rows))
+
+
+@cli.command()
+@click.argument("network")
+@click.option("--for", "time", metavar="TIME", help="How long, such as 1h; else as bantime says.")
+def ban(network: str, time: str | None) -> None:
+    """Keep an address or network out, and cut what it has open without a login."""
+    from agent.cli import client, words
+    from agent.observe.reports import BanOrder, BanReport
+    from agent.settings.units import positive_duration
+
+    try:
+        seconds = None if time is None else positive_duration(time)
+    except ValueError as error:
+        raise click.BadParameter(f"{time!r}: expected {error}", param_hint="--for") from error
+    done = client.ask("POST", "/v1/bans", BanReport, BanOrder(network, seconds))
+    click.echo(f"{done.network} stays out for {words.duration(done.seconds)}")
+
+
+@cli.command()
+@click.argument("network", required=False)
+@click.option("--all", "everything", is_flag=True, help="Lift every ban.")
+def unban(network: str | None, everything: bool) -> None:
+    """Let an address or network in again."""
+    from urllib.parse import quote
+
+    from agent.cli import client
+    from agent.observe.reports import BansLifted
+
+    if (network is None) != everything:
+        raise click.UsageError("name an address or network, or give --all")
+    path = "/v1/bans" if network is None else f"/v1/bans?network={quote(network)}"
+    lifted = client.ask("DELETE", path, BansLifted).lifted
+    if network is not None and not lifted:
+        raise click.ClickException(f"{network} is not banned: swarm-agent bans shows who is")
+    click.echo(f"{lifted} lifted")

@@ -13,10 +13,20 @@ from dataclasses import dataclass
 import msgspec
 from aiohttp import web
 
+from agent.access.gate import Gate, clock
 from agent.access.keys import Keys
 from agent.access.sessions import Session, Sessions
 from agent.health import Health
-from agent.observe.reports import HealthReport, KeyReport, KeysReport, SessionReport
+from agent.network import Network
+from agent.observe.reports import (
+    BanOrder,
+    BanReport,
+    BansLifted,
+    HealthReport,
+    KeyReport,
+    KeysReport,
+    SessionReport,
+)
 from agent.platform.account import Account
 
 SOCKET = "agent.sock"
@@ -34,6 +44,7 @@ class Control:
     account: Account
     sessions: Sessions
     keys: Keys
+    gate: Gate
     health: Health
 
     async def serve(self) -> None:
@@ -42,6 +53,9 @@ class Control:
         app.router.add_get("/v1/health", self._get_health)
         app.router.add_get("/v1/keys", self._get_keys)
         app.router.add_get("/v1/sessions", self._get_sessions)
+        app.router.add_get("/v1/bans", self._get_bans)
+        app.router.add_post("/v1/bans", self._post_ban)
+        app.router.add_delete("/v1/bans", self._delete_bans)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await runner.setup()
         try:
@@ -68,8 +82,10 @@ class Control:
         peer = request.get_extra_info("socket")
         raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         uid = _CREDENTIALS.unpack(raw)[1]
-        if uid not in (0, self.account.uid):
-            return _json({"error": f"uid {uid} may not use this socket"}, status=403)
+        reads = request.method == "GET" and uid == self.account.uid
+        # The agent's own account is root, but for an ordinary user's agent.
+        if uid not in (0, os.geteuid()) and not reads:
+            return _json({"error": f"uid {uid} may not do this"}, status=403)
         return await handler(request)
 
     async def _get_health(self, _: web.Request) -> web.Response:
@@ -92,6 +108,40 @@ class Control:
 
     async def _get_sessions(self, _: web.Request) -> web.Response:
         return _json([_session_report(session) for session in self.sessions])
+
+    async def _get_bans(self, _: web.Request) -> web.Response:
+        now = clock()
+        return _json(
+            [
+                BanReport(
+                    network=str(ban.network),
+                    seconds=ban.until - now,
+                    times=ban.times,
+                    reason=ban.reason,
+                )
+                for ban in self.gate.jail.active(now)
+            ]
+        )
+
+    async def _post_ban(self, request: web.Request) -> web.Response:
+        try:
+            order = msgspec.json.decode(await request.read(), type=BanOrder)
+            network = Network.parse(order.network)
+        except ValueError as error:  # msgspec's errors are of this kind
+            return _json({"error": str(error)}, status=400)
+        ban = self.gate.ban(network, order.seconds, "by hand")
+        seconds = ban.until - ban.since
+        return _json(
+            BanReport(network=str(network), seconds=seconds, times=ban.times, reason=ban.reason)
+        )
+
+    async def _delete_bans(self, request: web.Request) -> web.Response:
+        text = request.query.get("network")
+        try:
+            network = None if text is None else Network.parse(text)
+        except ValueError as error:
+            return _json({"error": str(error)}, status=400)
+        return _json(BansLifted(lifted=self.gate.unban(network)))
 
 
 def _session_report(session: Session) -> SessionReport:

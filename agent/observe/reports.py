@@ -44,3 +44,25 @@ class HealthReport(msgspec.Struct, frozen=True):
 
     healthy: bool
     problems: dict[str, str]
+
+
+class BanReport(msgspec.Struct, frozen=True):
+    """A network that stays out: `seconds` is how long still, `times` how often it was banned."""
+
+    network: str
+    seconds: float
+    times: int
+    reason: str
+
+
+class BanOrder(msgspec.Struct, frozen=True):
+    """The request to ban a network; without `seconds`, for as long as its history asks for."""
+
+    network: str
+    seconds: float | None = None
+
+
+class BansLifted(msgspec.Struct, frozen=True):
+    """How many bans held until they were lifted."""
+
+    lifted: int

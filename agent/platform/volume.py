@@ -140,6 +140,19 @@ def own_folder(volume: str, on_replaced: Callable[[str, str], None]) -> Iterator
         os.close(root._descriptor)
 
 
+def private_path(volume: str) -> str | None:
+    """The path of our folder on the volume where nobody else can put another in its place.
+
+    For what has to be opened by name (SQLite). None where the volume's root belongs to somebody
+    else, or others may rename things in it.
+    """
+    status = os.stat(volume)
+    others_may_write = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+    if status.st_uid not in (0, os.geteuid()) or others_may_write:
+        return None
+    return f"{volume}/{FOLDER}"
+
+
 def _require_ours(status: os.stat_result, kind: int) -> None:
     if stat.S_IFMT(status.st_mode) != kind:
         raise NotTrusted("it is not a regular file")

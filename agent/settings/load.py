@@ -12,6 +12,9 @@ from agent.settings.model import Settings, Spec
 PREFIX = "SWARM_"
 CONFIG_VARIABLE = "SWARM_CONFIG"
 DEFAULT_CONFIG = "/etc/swarm/agent.toml"
+FLY_VARIABLE = "FLY_APP_NAME"
+"""Set by the platform in every machine of Fly.io."""
+
 SESSION_VARIABLES = frozenset({"SWARM_CLIENT", "SWARM_SESSION"})
 """Set by the agent in SSH sessions; a command typed there is not misconfigured by them."""
 
@@ -65,7 +68,8 @@ def specs() -> dict[str, Spec]:
 def load(environ: Mapping[str, str], *, privileged: bool) -> Loaded:
     """The effective settings of a process with this environment.
 
-    `privileged` chooses between the defaults of root and those of an ordinary user. Raises
+    `privileged` chooses between the defaults of root and those of an ordinary user; on Fly.io some
+    are different again. Raises
     `SettingsError` with every problem there is.
     """
     problems: list[Problem] = []
@@ -74,6 +78,8 @@ def load(environ: Mapping[str, str], *, privileged: bool) -> Loaded:
     sources: dict[str, str] = {}
     for name, spec in specs().items():
         default = spec.default if privileged else os.path.expanduser(spec.default_unprivileged)
+        if FLY_VARIABLE in environ and spec.default_on_fly != spec.default:
+            default = spec.default_on_fly
         item = given.get(name, _Given(variable(name), "default", default))
         try:
             values[name] = spec.parse(item.text)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from agent.network import Network
 from agent.settings import units
 
 T = TypeVar("T")
@@ -20,14 +21,25 @@ class Spec:
     parse: Callable[[str], object]
     default: str
     default_unprivileged: str
+    default_on_fly: str
     doc: str
 
 
 def _setting(
-    parse: Callable[[str], T], default: str, doc: str, *, unprivileged: str | None = None
+    parse: Callable[[str], T],
+    default: str,
+    doc: str,
+    *,
+    unprivileged: str | None = None,
+    on_fly: str | None = None,
 ) -> T:
-    fallback = default if unprivileged is None else unprivileged
-    spec = Spec(parse, default, fallback, doc)
+    spec = Spec(
+        parse,
+        default,
+        default if unprivileged is None else unprivileged,
+        default if on_fly is None else on_fly,
+        doc,
+    )
     return cast(T, field(metadata={"spec": spec}))
 
 
@@ -67,6 +79,86 @@ class Settings:
         units.positive_duration,
         "30s",
         "How long a connection may take to log in before it is closed.",
+    )
+    proxy_protocol: str = _setting(
+        units.one_of("required", "off"),
+        "off",
+        "Whether every connection begins with a PROXY protocol header (version 1 or 2) that names "
+        "the client. Never guessed.",
+        on_fly="required",
+    )
+    proxy_networks: tuple[Network, ...] = _setting(
+        units.networks,
+        "172.16.0.0/12, fdaa::/16",
+        "The only networks whose header is believed: those of the proxy.",
+    )
+    private_listen: units.Endpoint | None = _setting(
+        units.optional_endpoint,
+        "",
+        "A second place where SSH is served, without a PROXY header, for the private network "
+        "(WireGuard, `fly proxy`). Empty: none.",
+    )
+    allow_from: tuple[Network, ...] = _setting(
+        units.networks,
+        "",
+        "When set, only clients from these networks may connect.",
+    )
+    deny_from: tuple[Network, ...] = _setting(
+        units.networks,
+        "",
+        "Clients from these networks may never connect.",
+    )
+    maxretry: int = _setting(
+        units.count,
+        "5",
+        "Strikes within `findtime` that make a ban. A failed connection is one, guessing a user "
+        "name two, garbage half a one; a login clears them.",
+    )
+    findtime: float = _setting(
+        units.positive_duration,
+        "10m",
+        "How long a strike counts.",
+    )
+    bantime: float = _setting(
+        units.positive_duration,
+        "10m",
+        "How long the first ban lasts; each further one twice as long.",
+    )
+    bantime_max: float = _setting(
+        units.positive_duration,
+        "7d",
+        "The longest ban. A day after a ban ended, one earlier ban is forgotten.",
+    )
+    ignoreip: tuple[Network, ...] = _setting(
+        units.networks,
+        "",
+        "Clients from these networks are never banned. The machine's own addresses never are.",
+    )
+    ipv6_prefix: int = _setting(
+        units.prefix,
+        "64",
+        "IPv6 clients are counted and banned by this many leading bits.",
+    )
+    ban_dry_run: bool = _setting(
+        units.switch,
+        "off",
+        "Say who would be banned and ban nobody (`on`, or `swarm-agent run --dry-run`).",
+    )
+    max_unauthenticated: int = _setting(
+        units.count,
+        "128",
+        "Connections that may wait to log in, all clients together. At the limit the newest of "
+        "the busiest client goes.",
+    )
+    max_unauthenticated_per_client: int = _setting(
+        units.count,
+        "64",
+        "Connections of one client that may wait to log in.",
+    )
+    max_connections_per_minute: int = _setting(
+        units.count,
+        "240",
+        "Connections that one client may open in a minute.",
     )
     stop_timeout: float = _setting(
         units.positive_duration,

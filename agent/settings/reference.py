@@ -12,8 +12,8 @@ Each setting is an environment variable, or a key of the TOML file that `SWARM_C
 default. Durations have a unit (`90s`, `30m`, `1h30m`). A setting that is unknown or cannot be read
 ends the agent at once with status 78, and every such problem is told in one go.
 
-| variable | TOML key | default | default without root | meaning |
-|---|---|---|---|---|
+| variable | TOML key | default | meaning |
+|---|---|---|---|
 """
 
 
@@ -21,10 +21,12 @@ def markdown() -> str:
     """The whole page."""
     rows = []
     for name, spec in specs().items():
-        other = "the same" if spec.default == spec.default_unprivileged else ""
-        other = other or f"`{spec.default_unprivileged}`"
         default = f"`{spec.default}`" if spec.default else "empty"
-        rows.append(f"| `{variable(name)}` | `{name}` | {default} | {other} | {spec.doc} |\n")
+        if spec.default_unprivileged != spec.default:
+            default += f"; without root `{spec.default_unprivileged}`"
+        if spec.default_on_fly != spec.default:
+            default += f"; on Fly.io `{spec.default_on_fly}`"
+        rows.append(f"| `{variable(name)}` | `{name}` | {default} | {spec.doc} |\n")
     return HEAD + "".join(rows)
 
 

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.network import Network
+
 _DURATION = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
@@ -92,6 +94,35 @@ def user_name(text: str) -> str:
     if text and not _USER_NAME.fullmatch(text):
         raise ValueError("the name of an account, such as node")
     return text
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """IP addresses and networks, separated by commas or spaces; none when empty."""
+    try:
+        return tuple(Network.parse(word) for word in text.replace(",", " ").split())
+    except ValueError as error:
+        raise ValueError(
+            f"addresses or networks such as 10.0.0.0/8, 2001:db8::/32: {error}"
+        ) from None
+
+
+def prefix(text: str) -> int:
+    """The length of an IPv6 prefix."""
+    if not re.fullmatch(r"\d{1,3}", text, re.ASCII) or not 0 < int(text) <= 128:
+        raise ValueError("a prefix length between 1 and 128")
+    return int(text)
+
+
+def switch(text: str) -> bool:
+    """`on` or `off`."""
+    if text not in ("on", "off"):
+        raise ValueError("on or off")
+    return text == "on"
+
+
+def optional_endpoint(text: str) -> Endpoint | None:
+    """Where to listen, or nothing."""
+    return endpoint(text) if text else None
 
 
 def one_of(*choices: str) -> Callable[[str], str]:

@@ -271,7 +271,7 @@ def test_wrong_key_gets_nowhere_and_is_one_line(box: Box, tmp_path: Path) -> Non
     assert result.returncode == 255
     assert "Permission denied (publickey)" in result.stderr
     box.event("ssh.connection.closed", verdict="failed", user=box.user)
-    assert len(box.events("ssh.connection.closed")) == 2  # and the probe for the banner
+    assert len(box.events("ssh.connection.closed")) == 1
 
 
 @pytest.mark.root

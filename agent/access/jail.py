@@ -1,0 +1,175 @@
+"""Strikes and bans: who has failed too often, and for how long they stay out.
+
+Pure: every method takes the clock and says what follows; who calls it cuts connections, writes the
+database and tells the log. The names are fail2ban's: `maxretry` strikes within `findtime` seconds
+make a ban of `bantime` seconds, which doubles for those who come back, up to `bantime_max`.
+
+`now` is a clock that never steps (seconds, asleep or awake): no step of the wall clock makes a
+strike count longer or a ban end earlier.
+"""
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+
+from agent.access.authlog import Verdict
+from agent.network import Network, any_covers
+
+WEIGHTS = {Verdict.FAILED: 1.0, Verdict.INVALID_USER: 2.0, Verdict.PROBE: 0.5}
+"""Strikes of one connection. Guessing user names weighs more, garbage less, silence nothing."""
+
+PATIENCE = 2
+"""Times `maxretry` for a client that logged in within `findtime`: it has shown a key."""
+
+HISTORY_DECAY = 86400.0
+"""Seconds after the end of a ban in which one earlier ban is forgotten."""
+
+TRACKED = 50_000
+"""Networks whose strikes are remembered; the longest silent one is forgotten first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When to ban and for how long; seconds. IPv6 is counted by its first `ipv6_prefix` bits."""
+
+    maxretry: int
+    findtime: float
+    bantime: float
+    bantime_max: float
+    ipv6_prefix: int
+    ignore: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """A network stays out from `since` until `until`; `times` is how often it was banned."""
+
+    network: Network
+    since: float
+    until: float
+    times: int
+    reason: str
+
+
+class Jail:
+    """Knows strikes and bans. Not told of unknown clients: they are nobody to blame."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._strikes: OrderedDict[Network, list[tuple[float, float]]] = OrderedDict()
+        self._logins: OrderedDict[Network, float] = OrderedDict()
+        self._bans: dict[Network, Ban] = {}
+        self._prefixes: Counter[tuple[int, int]] = Counter()
+
+    def network(self, host: Network) -> Network:
+        """What a host is counted as: itself, or its IPv6 network."""
+        return host.within(min(host.prefix, self.policy.ipv6_prefix)) if host.prefix > 32 else host
+
+    def ignores(self, host: Network) -> bool:
+        """The host is on the ignore-list."""
+        return any_covers(self.policy.ignore, host)
+
+    def banned(self, host: Network, now: float) -> Ban | None:
+        """The ban that keeps a host out now. Its cost does not grow with the number of bans."""
+        for family, prefix in self._prefixes:
+            if family == host.family and prefix <= host.prefix:
+                ban = self._bans.get(host.within(prefix))
+                if ban is not None and now < ban.until and not self.ignores(host):
+                    return ban
+        return None
+
+    def strike(self, host: Network, verdict: Verdict, now: float) -> Ban | None:
+        """A connection of the host ended with this verdict; the ban that it earned, if any."""
+        weight = WEIGHTS.get(verdict, 0.0)
+        if not weight or self.ignores(host) or self.banned(host, now):
+            return None
+        network = self.network(host)
+        window = [
+            (at, was)
+            for at, was in self._strikes.pop(network, ())
+            if now - at < self.policy.findtime
+        ]
+        window.append((now, weight))
+        if sum(was for _, was in window) < self._limit(network, now):
+            self._strikes[network] = window
+            if len(self._strikes) > TRACKED:
+                self._strikes.popitem(last=False)
+            return None
+        return self.ban(network, None, now, f"{len(window)} failed connections: {verdict.value}")
+
+    def login(self, host: Network, now: float) -> None:
+        """The host logged in: its slate is clean, and for a while it gets more patience."""
+        network = self.network(host)
+        self._strikes.pop(network, None)
+        self._logins.pop(network, None)
+        self._logins[network] = now
+        if len(self._logins) > TRACKED:
+            self._logins.popitem(last=False)
+
+    def ban(self, network: Network, seconds: float | None, now: float, reason: str) -> Ban:
+        """Keep a network out for so long, or for as long as its history asks for."""
+        times = self._history(network, now) + 1
+        if seconds is None:
+            doubled = self.policy.bantime * 2.0 ** min(times - 1, 64)
+            seconds = min(max(self.policy.bantime_max, self.policy.bantime), doubled)
+        ban = Ban(network, now, now + seconds, times, reason)
+        self.restore(ban)
+        self._strikes.pop(network, None)
+        return ban
+
+    def restore(self, ban: Ban) -> None:
+        """Know a ban again, as it was."""
+        if ban.network not in self._bans:
+            self._prefixes[ban.network.family, ban.network.prefix] += 1
+        self._bans[ban.network] = ban
+
+    def unban(self, network: Network, now: float) -> Ban | None:
+        """Let a network in again and forget its history; the ban that held until now."""
+        ban = self._forget(network)
+        return ban if ban is not None and now < ban.until else None
+
+    def active(self, now: float) -> list[Ban]:
+        """The bans that hold now, the latest first."""
+        return sorted(
+            (ban for ban in self._bans.values() if now < ban.until), key=lambda ban: -ban.since
+        )
+
+    def strikes(self, host: Network, now: float) -> float:
+        """The weight of the strikes that count against a host now."""
+        return sum(weight for _, weight in self._window(self.network(host), now))
+
+    def expire(self, now: float) -> list[Network]:
+        """Forget what no longer matters; the networks whose history is over."""
+        over = [network for network in self._bans if not self._history(network, now)]
+        for network in over:
+            self._forget(network)
+        for network, window in list(self._strikes.items()):
+            if now - window[-1][0] >= self.policy.findtime:
+                del self._strikes[network]
+        for network, at in list(self._logins.items()):
+            if now - at >= self.policy.findtime:
+                del self._logins[network]
+        return over
+
+    def _window(self, network: Network, now: float) -> list[tuple[float, float]]:
+        findtime = self.policy.findtime
+        return [strike for strike in self._strikes.get(network, ()) if now - strike[0] < findtime]
+
+    def _limit(self, network: Network, now: float) -> float:
+        login = self._logins.get(network)
+        trusted = login is not None and now - login < self.policy.findtime
+        return self.policy.maxretry * (PATIENCE if trusted else 1)
+
+    def _history(self, network: Network, now: float) -> int:
+        ban = self._bans.get(network)
+        if ban is None:
+            return 0
+        return max(0, ban.times - int(max(0.0, now - ban.until) // HISTORY_DECAY))
+
+    def _forget(self, network: Network) -> Ban | None:
+        ban = self._bans.pop(network, None)
+        if ban is not None:
+            kind = (network.family, network.prefix)
+            self._prefixes[kind] -= 1
+            if not self._prefixes[kind]:
+                del self._prefixes[kind]
+        return ban

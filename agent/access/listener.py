@@ -1,0 +1,90 @@
+"""A listening socket that nothing but its owner can end."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+from agent.access.client import Peer
+from agent.events import Bus, ListenerPaused
+from agent.settings.units import Endpoint
+
+BACKLOG = 1024
+ACCEPT_BATCH = 64
+"""Connections taken in one step of the loop, so that a flood leaves room for the rest."""
+
+PAUSE = 0.2
+"""Seconds without accepting when the machine is out of descriptors or memory."""
+
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+class ListenError(Exception):
+    """The listener cannot be opened; the message says what to do."""
+
+
+class Listener:
+    """Calls `on_connection` with each accepted socket and its peer until closed."""
+
+    def __init__(
+        self, endpoint: Endpoint, on_connection: Callable[[socket.socket, Peer], None], bus: Bus
+    ) -> None:
+        self._socket = _listen(endpoint)
+        self._on_connection = on_connection
+        self._bus = bus
+        self._resume: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._accept)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        if self._resume is not None:
+            self._resume.cancel()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPT_BATCH):
+            try:
+                connection, peer = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause(error)
+                return
+            self._on_connection(connection, peer)
+
+    def _pause(self, error: OSError) -> None:
+        # The socket stays readable while accept fails: asking again at once would spin.
+        self._loop.remove_reader(self._socket)
+        self._bus.publish(ListenerPaused(problem=str(error), retry_in=PAUSE))
+        self._resume = self._loop.call_later(
+            PAUSE, self._loop.add_reader, self._socket, self._accept
+        )
+
+
+def _listen(endpoint: Endpoint) -> socket.socket:
+    try:
+        if endpoint.host == "" and socket.has_dualstack_ipv6():
+            return _open(("::", endpoint.port), socket.AF_INET6, dual=True)
+        family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+        return _open((endpoint.host, endpoint.port), family)
+    except OSError as error:
+        raise ListenError(
+            f"cannot listen on {endpoint} ({error.strerror}): end what uses the port "
+            "(ss -ltnp shows it), or choose another in SWARM_LISTEN"
+        ) from error
+
+
+def _open(address: tuple[str, int], family: int, *, dual: bool = False) -> socket.socket:
+    try:
+        listener = socket.create_server(
+            address, family=family, backlog=BACKLOG, dualstack_ipv6=dual
+        )
+    except OSError as error:
+        if dual and error.errno in _NO_IPV6:
+            # IPv6 is built in but switched off.
+            return _open(("", address[1]), socket.AF_INET)
+        raise
+    listener.setblocking(False)
+    return listener

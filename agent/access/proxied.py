@@ -1,0 +1,67 @@
+"""Reading the PROXY header of one connection: exactly its bytes, within a time, or not at all."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from agent.access.admission import Refusal
+from agent.access.proxy_header import HeaderError, Source, parse, wanted
+
+TIMEOUT = 3.0
+"""Seconds a header may take (the specification asks for at least 3)."""
+
+
+class HeaderWait:
+    """Waits for the header; then exactly one of `on_source` and `on_refusal` is called."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        on_source: Callable[["HeaderWait", Source | None], None],
+        on_refusal: Callable[["HeaderWait", Refusal, str], None],
+    ) -> None:
+        self.connection = connection
+        self._on_source = on_source
+        self._on_refusal = on_refusal
+        self._data = b""
+        self._loop = asyncio.get_running_loop()
+        connection.setblocking(False)
+        self._loop.add_reader(connection, self._read)
+        self._timer = self._loop.call_later(
+            TIMEOUT, self._refuse, Refusal.SLOW_HEADER, f"not complete after {TIMEOUT:g} s"
+        )
+
+    def stop(self) -> None:
+        """Wait no longer; the connection is the caller's again."""
+        self._timer.cancel()
+        self._loop.remove_reader(self.connection)
+
+    def _read(self) -> None:
+        try:
+            while missing := wanted(self._data):
+                received = self.connection.recv(missing)
+                if not received:
+                    self._ended()
+                    return
+                self._data += received
+            source = parse(self._data)
+        except (BlockingIOError, InterruptedError):
+            return
+        except HeaderError as error:
+            self._refuse(Refusal.BAD_HEADER, str(error))
+            return
+        except OSError:
+            self._ended()
+            return
+        self.stop()
+        self._on_source(self, source)
+
+    def _ended(self) -> None:
+        if self._data:
+            self._refuse(Refusal.BAD_HEADER, "the connection ended within the header")
+        else:
+            self._refuse(Refusal.NO_HEADER, "")
+
+    def _refuse(self, refusal: Refusal, detail: str) -> None:
+        self.stop()
+        self._on_refusal(self, refusal, detail)

@@ -1,0 +1,153 @@
+"""The PROXY protocol header, versions 1 and 2: what the proxy says of the client.
+
+Receiver's rules of the specification (haproxy.org, proxy-protocol.txt), held strictly, because
+whoever gets a header believed decides who is banned. The package `proxy-protocol` reads ports like
+`+22` and `0022`, takes TLVs that lie about their length, believes a CRC32C unchecked unless another
+package is there, knows no limits, and would be read before the first banner; so the parser is
+ours, and that package is what the tests compare it with.
+
+No input and output here: `wanted` says how many bytes may be read without touching the client's.
+"""
+
+import re
+import socket
+from dataclasses import dataclass
+
+from agent.network import Network
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+LONGEST_V1 = 107
+LONGEST_V2_BODY = 2048
+
+_SHORTEST_V1 = len(b"PROXY UNKNOWN\r\n")
+_V2_HEAD = 16
+_LOCAL, _PROXY = 0x20, 0x21
+_UNSPECIFIED = 0x00
+_ADDRESSES = {0x11: (socket.AF_INET, 4), 0x21: (socket.AF_INET6, 16)}
+_CRC32C = 0x03
+
+_PORT = rb"(0|[1-9]\d{0,4})"
+_V1 = re.compile(
+    rb"PROXY (?:UNKNOWN(?: [^\r\n]*)?|TCP([46]) ([\d.a-fA-F:]+) ([\d.a-fA-F:]+) "
+    + _PORT
+    + rb" "
+    + _PORT
+    + rb")\r\n"
+)
+
+
+class HeaderError(ValueError):
+    """The bytes are no PROXY header that may be believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a connection comes from."""
+
+    host: Network
+    port: int
+
+
+def wanted(data: bytes) -> int:
+    """How many more bytes surely belong to the header; 0 when it is complete.
+
+    Raises `HeaderError` as soon as `data` cannot become a header.
+    """
+    if data.startswith(SIGNATURE[: len(data)]):
+        return _wanted_v2(data)
+    if data.startswith(b"PROXY "[: len(data)]):
+        return _wanted_v1(data)
+    raise HeaderError("no PROXY header")
+
+
+def parse(data: bytes) -> Source | None:
+    """The source that a complete header names; None where the proxy does not know or speaks
+    for itself (UNKNOWN, UNSPEC, LOCAL). Raises `HeaderError`.
+    """
+    return _parse_v2(data) if data.startswith(SIGNATURE) else _parse_v1(data)
+
+
+def _wanted_v1(data: bytes) -> int:
+    if data.endswith(b"\r\n"):
+        return 0
+    if len(data) >= LONGEST_V1:
+        raise HeaderError(f"no end of line within {LONGEST_V1} bytes")
+    end = 1 if data.endswith(b"\r") else 2
+    return min(max(end, _SHORTEST_V1 - len(data)), LONGEST_V1 - len(data))
+
+
+def _wanted_v2(data: bytes) -> int:
+    if len(data) < _SHORTEST_V1 or len(data) < _V2_HEAD:
+        # Version 1 may be complete after 15 bytes; nothing shorter tells them apart for sure.
+        return (_V2_HEAD if len(data) >= len(SIGNATURE) else _SHORTEST_V1) - len(data)
+    if data[12] not in (_LOCAL, _PROXY):
+        raise HeaderError(f"version or command {data[12]:#04x} is unknown")
+    length = int.from_bytes(data[14:16], "big")
+    if length > LONGEST_V2_BODY:
+        raise HeaderError(f"{length} bytes are announced, more than {LONGEST_V2_BODY}")
+    return _V2_HEAD + length - len(data)
+
+
+def _parse_v1(data: bytes) -> Source | None:
+    match = _V1.fullmatch(data)
+    if match is None:
+        raise HeaderError("not a version 1 header")
+    if match[1] is None:
+        return None
+    family = socket.AF_INET if match[1] == b"4" else socket.AF_INET6
+    ports = (int(match[4]), int(match[5]))
+    if max(ports) > 65535:
+        raise HeaderError(f"port {max(ports)} is too large")
+    try:
+        packed = [socket.inet_pton(family, match[field].decode("ascii")) for field in (2, 3)]
+    except OSError:
+        raise HeaderError("an address that is none of its family") from None
+    return Source(Network.host(socket.inet_ntop(family, packed[0])), ports[0])
+
+
+def _parse_v2(data: bytes) -> Source | None:
+    command, kind, body = data[12], data[13], data[_V2_HEAD:]
+    if len(body) != int.from_bytes(data[14:16], "big"):
+        raise HeaderError("the header is not complete")
+    if command == _LOCAL or kind == _UNSPECIFIED:
+        return None
+    if kind not in _ADDRESSES:
+        raise HeaderError(f"address family {kind:#04x} is not TCP over IPv4 or IPv6")
+    family, size = _ADDRESSES[kind]
+    addresses = 2 * size + 4
+    if len(body) < addresses:
+        raise HeaderError(f"{len(body)} bytes are too short for two addresses")
+    _check_tlvs(data, _V2_HEAD + addresses)
+    host = Network.host(socket.inet_ntop(family, body[:size]))
+    return Source(host, int.from_bytes(body[2 * size : 2 * size + 2], "big"))
+
+
+def _check_tlvs(data: bytes, position: int) -> None:
+    while position < len(data):
+        if position + 3 > len(data):
+            raise HeaderError("a TLV is cut off")
+        kind, length = data[position], int.from_bytes(data[position + 1 : position + 3], "big")
+        value = position + 3
+        position = value + length
+        if position > len(data):
+            raise HeaderError("a TLV is longer than the header")
+        if kind == _CRC32C:
+            _check_crc(data, value, length)
+
+
+def _check_crc(data: bytes, value: int, length: int) -> None:
+    if length != 4:
+        raise HeaderError("a CRC32C of the wrong length")
+    told = int.from_bytes(data[value : value + 4], "big")
+    if crc32c(data[:value] + bytes(4) + data[value + 4 :]) != told:
+        raise HeaderError("its CRC32C does not hold")
+
+
+def crc32c(data: bytes) -> int:
+    """The CRC32C of RFC 3720, appendix B.4."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF

@@ -1,0 +1,87 @@
+"""Addresses and networks as numbers: small, hashable, quick to mask.
+
+The gate looks one up for every connection, a million may be banned, and all of it is read before
+the first banner: that is why it is not the standard library's `ipaddress`.
+"""
+
+import socket
+from typing import NamedTuple
+
+_BITS = {socket.AF_INET: 32, socket.AF_INET6: 128}
+_MAPPED = 0xFFFF << 32
+"""IPv4 addresses inside IPv6 (RFC 4291, 2.5.5.2): the same host must not have two names."""
+
+
+class Network(NamedTuple):
+    """A network, or one host where `prefix` has all bits. Bits behind the prefix are zero."""
+
+    family: int
+    prefix: int
+    value: int
+
+    @classmethod
+    def host(cls, text: str) -> "Network":
+        """One address. Raises `ValueError`."""
+        family = socket.AF_INET6 if ":" in text else socket.AF_INET
+        try:
+            packed = socket.inet_pton(family, text.partition("%")[0])
+        except OSError:
+            raise ValueError(f"{text!r} is no IP address") from None
+        value = int.from_bytes(packed, "big")
+        if family == socket.AF_INET6 and value >> 32 == _MAPPED >> 32:
+            return cls(socket.AF_INET, 32, value & 0xFFFFFFFF)
+        return cls(family, _BITS[family], value)
+
+    @classmethod
+    def parse(cls, text: str) -> "Network":
+        """An address or a network (`10.0.0.0/8`). Raises `ValueError`."""
+        address, slash, bits = text.partition("/")
+        host = cls.host(address)
+        if not slash:
+            return host
+        if not (bits.isascii() and bits.isdigit()) or int(bits) > host.prefix:
+            raise ValueError(f"{text!r} has no prefix length between 0 and {host.prefix}")
+        network = host.within(int(bits))
+        if network.value != host.value:
+            raise ValueError(f"{text!r} has bits behind its prefix: did you mean {network}?")
+        return network
+
+    def within(self, prefix: int) -> "Network":
+        """The network of `prefix` bits that contains this one."""
+        shift = _BITS[socket.AddressFamily(self.family)] - prefix
+        return Network(self.family, prefix, self.value >> shift << shift)
+
+    def covers(self, other: "Network") -> bool:
+        """`other` lies in this network."""
+        return (
+            self.family == other.family
+            and self.prefix <= other.prefix
+            and other.within(self.prefix).value == self.value
+        )
+
+    @property
+    def address(self) -> str:
+        """The (first) address as text."""
+        size = _BITS[socket.AddressFamily(self.family)] // 8
+        return socket.inet_ntop(self.family, self.value.to_bytes(size, "big"))
+
+    def __str__(self) -> str:
+        whole = self.prefix == _BITS[socket.AddressFamily(self.family)]
+        return self.address if whole else f"{self.address}/{self.prefix}"
+
+
+def any_covers(networks: tuple[Network, ...], host: Network) -> bool:
+    """One of the networks contains the host."""
+    return any(network.covers(host) for network in networks)
+
+
+def is_own(host: Network) -> bool:
+    """The address is one of this machine's: then a socket can be bound to it."""
+    if host.address.startswith("127."):
+        return True
+    try:
+        with socket.socket(host.family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host.address, 0))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""What outlives the machine: a SQLite database in our folder on the volume."""
