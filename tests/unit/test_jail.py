@@ -1,0 +1,166 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.access.authlog import Verdict
+from agent.access.jail import HISTORY_DECAY, WEIGHTS, Ban, Jail, Policy
+from agent.network import Network
+
+A = Network.host("203.0.113.9")
+B = Network.host("198.51.100.7")
+POLICY = Policy(
+    maxretry=5, findtime=600, bantime=600, bantime_max=7 * 86400, ipv6_prefix=64, ignore=()
+)
+FAILED = Verdict.FAILED
+
+
+def fail(jail: Jail, times: int, now: float = 0.0, host: Network = A) -> Ban | None:
+    ban = None
+    for _ in range(times):
+        ban = ban or jail.strike(host, FAILED, now)
+    return ban
+
+
+def test_maxretry_strikes_make_a_ban_of_bantime() -> None:
+    jail = Jail(POLICY)
+    assert fail(jail, 4) is None
+    ban = fail(jail, 1)
+    assert ban is not None
+    assert (ban.network, ban.until - ban.since, ban.times) == (A, 600, 1)
+    assert jail.banned(A, 599.9)
+    assert not jail.banned(A, 600)
+    assert not jail.banned(B, 1)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "connections"),
+    [(Verdict.INVALID_USER, 3), (Verdict.FAILED, 5), (Verdict.PROBE, 10)],
+)
+def test_verdicts_weigh_differently(verdict: Verdict, connections: int) -> None:
+    jail = Jail(POLICY)
+    bans = [jail.strike(A, verdict, 0) for _ in range(connections)]
+    assert [ban is not None for ban in bans] == [False] * (connections - 1) + [True]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.NOTHING, Verdict.LOGIN])
+def test_a_bare_connect_and_a_login_weigh_nothing(verdict: Verdict) -> None:
+    jail = Jail(POLICY)
+    assert not any(jail.strike(A, verdict, 0) for _ in range(1000))
+
+
+def test_strikes_leave_the_window_at_its_end() -> None:
+    jail = Jail(POLICY)
+    fail(jail, 4, now=0)
+    assert jail.strikes(A, 599.9) == 4
+    assert jail.strikes(A, 600) == 0
+    assert fail(jail, 4, now=600) is None
+
+
+def test_a_login_clears_and_earns_patience() -> None:
+    jail = Jail(POLICY)
+    fail(jail, 4)
+    jail.login(A, 1)
+    assert fail(jail, 9, now=2) is None
+    assert fail(jail, 1, now=2) is not None
+
+
+def test_patience_ends_with_the_window() -> None:
+    jail = Jail(POLICY)
+    jail.login(A, 0)
+    assert fail(jail, 5, now=600) is not None
+
+
+def test_ban_time_doubles_up_to_its_maximum_and_history_decays() -> None:
+    jail = Jail(POLICY)
+    now, lengths = 0.0, []
+    for _ in range(14):
+        ban = fail(jail, 5, now)
+        assert ban is not None
+        lengths.append(ban.until - ban.since)
+        now = ban.until
+    assert lengths[:4] == [600, 1200, 2400, 4800]
+    assert lengths[-1] == POLICY.bantime_max
+    ban = fail(jail, 5, now + 13 * HISTORY_DECAY)
+    assert ban is not None
+    assert ban.times == 2
+    jail.expire(ban.until + 2 * HISTORY_DECAY)
+    assert fail(jail, 5, ban.until + 3 * HISTORY_DECAY).times == 1  # type: ignore[union-attr]
+
+
+def test_ipv6_is_counted_by_its_prefix() -> None:
+    jail = Jail(POLICY)
+    hosts = [Network.host(f"2001:db8:0:1::{number:x}") for number in range(5)]
+    bans = [jail.strike(host, FAILED, 0) for host in hosts]
+    assert bans[-1] is not None
+    assert str(bans[-1].network) == "2001:db8:0:1::/64"
+    assert jail.banned(Network.host("2001:db8:0:1:ffff::1"), 1)
+    assert not jail.banned(Network.host("2001:db8:0:2::1"), 1)
+
+
+def test_ignored_networks_are_never_banned() -> None:
+    policy = Policy(1, 600, 600, 600, 64, ignore=(Network.parse("203.0.113.0/24"),))
+    jail = Jail(policy)
+    assert fail(jail, 100) is None
+    jail.ban(Network.parse("203.0.0.0/16"), 60, 0, "by hand")
+    assert not jail.banned(A, 1)
+    assert jail.banned(Network.host("203.0.1.1"), 1)
+
+
+def test_networks_can_be_banned_and_lifted_by_hand() -> None:
+    jail = Jail(POLICY)
+    network = Network.parse("198.51.100.0/24")
+    jail.ban(network, 60, 0, "by hand")
+    assert jail.banned(B, 59)
+    assert [ban.network for ban in jail.active(1)] == [network]
+    assert jail.unban(network, 1) is not None
+    assert not jail.banned(B, 1)
+    assert jail.unban(network, 1) is None
+
+
+def test_expire_forgets_strikes_and_logins_but_not_bans_that_hold() -> None:
+    jail = Jail(POLICY)
+    fail(jail, 1, host=B)
+    jail.login(Network.host("192.0.2.1"), 0)
+    fail(jail, 5)
+    assert jail.expire(600) == []
+    assert not jail._strikes
+    assert not jail._logins
+    assert jail.expire(600 + HISTORY_DECAY) == [A]
+    assert not jail._bans
+    assert not jail._prefixes
+
+
+def test_memory_of_strikes_is_bounded() -> None:
+    from agent.access.jail import TRACKED
+
+    jail = Jail(POLICY)
+    for number in range(TRACKED + 100):
+        jail.strike(Network(A.family, 32, number), FAILED, 0)
+    assert len(jail._strikes) == TRACKED
+
+
+VERDICTS = st.sampled_from([*WEIGHTS, Verdict.NOTHING, Verdict.LOGIN])
+STEPS = st.lists(st.tuples(st.floats(0, 400), VERDICTS), max_size=60)
+
+
+@given(STEPS)
+def test_no_ban_without_enough_strikes_in_the_window_and_none_shorter_than_said(
+    steps: list[tuple[float, Verdict]],
+) -> None:
+    jail, now = Jail(POLICY), 0.0
+    strikes: list[tuple[float, float]] = []
+    until = -1.0
+    for wait, verdict in steps:
+        now += wait
+        assert (jail.banned(A, now) is not None) == (now < until)
+        ban = jail.strike(A, verdict, now)
+        if now >= until:
+            strikes.append((now, WEIGHTS.get(verdict, 0)))
+        inside = sum(weight for at, weight in strikes if now - at < POLICY.findtime)
+        if ban is not None:
+            assert inside >= POLICY.maxretry
+            assert ban.until >= ban.since + POLICY.bantime
+            assert ban.since == now
+            until, strikes = ban.until, []
+        elif now >= until and WEIGHTS.get(verdict):
+            assert inside < POLICY.maxretry
