@@ -1,0 +1,95 @@
+"""A stand-in for the platform's edge: takes TCP connections and relays them to the machine,
+with a PROXY protocol header that names the client.
+
+It imitates what Fly.io's proxy does with `handlers = ["proxy_proto"]` for raw TCP, and nothing else
+of it: no TLS, no load balancing, no limits.
+"""
+
+import argparse
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+CHUNK = 256 << 10
+
+
+def header(version: int, source: tuple[str, int], target: tuple[str, int]) -> bytes:
+    """The PROXY header, version 1 or 2, of a TCP connection."""
+    six = ":" in source[0]
+    if version == 1:
+        kind = "TCP6" if six else "TCP4"
+        text = f"PROXY {kind} {source[0]} {target[0]} {source[1]} {target[1]}\r\n"
+        return text.encode("ascii")
+    family, code = (socket.AF_INET6, 0x21) if six else (socket.AF_INET, 0x11)
+    ends = b"".join(socket.inet_pton(family, address) for address, _ in (source, target))
+    body = ends + struct.pack(">HH", source[1], target[1])
+    return SIGNATURE + bytes([0x21, code]) + struct.pack(">H", len(body)) + body
+
+
+class Edge:
+    """Relays from one address to another."""
+
+    def __init__(self, target: tuple[str, int], version: int = 2) -> None:
+        self._target = target
+        self._version = version
+        # The event loop itself keeps no strong reference to a task.
+        self._relays: set[asyncio.Task[None]] = set()
+
+    async def serve(self, host: str, port: int) -> None:
+        """Relay until cancelled."""
+        server = await asyncio.start_server(self._arrived, host, port, backlog=1024, limit=CHUNK)
+        async with server:
+            await server.serve_forever()
+
+    def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        relay = asyncio.create_task(self._relay(reader, writer))
+        self._relays.add(relay)
+        relay.add_done_callback(self._relays.discard)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        source, local = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
+        if source is None:
+            writer.close()  # gone before we looked
+            return
+        try:
+            inner_reader, inner_writer = await asyncio.open_connection(*self._target, limit=CHUNK)
+        except OSError:
+            writer.close()
+            return
+        inner_writer.write(header(self._version, source[:2], local[:2]))
+        await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
+        for end in (writer, inner_writer):
+            end.close()
+            with suppress(OSError):
+                await end.wait_closed()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy until the end, and pass the end on: a close as a close, a reset as a reset."""
+    try:
+        while data := await reader.read(CHUNK):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+    except OSError:
+        writer.transport.abort()
+
+
+def main() -> None:
+    """`python -m deploy.edge HOST PORT TARGET-PORT [--version 1]`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("host")
+    parser.add_argument("port", type=int)
+    parser.add_argument("target", type=int, help="the machine's port on 127.0.0.1")
+    parser.add_argument("--version", type=int, choices=(1, 2), default=2)
+    words = parser.parse_args()
+    edge = Edge(("127.0.0.1", words.target), words.version)
+    with suppress(KeyboardInterrupt):
+        asyncio.run(edge.serve(words.host, words.port))
+
+
+if __name__ == "__main__":
+    main()
