@@ -11,12 +11,24 @@ def main() -> None:
     """Run the command line; ends the process."""
     words = sys.argv[1:]
     if words == ["run"] or words[:2] == ["run", "--"]:
+        _leave_out_tls()
         from agent.boot import run
 
         sys.exit(run(words[2:], os.environ))
     from agent.cli.main import cli
 
     cli(prog_name="swarm-agent")
+
+
+def _leave_out_tls() -> None:
+    """Import asyncio as if Python had been built without OpenSSL, which asyncio supports.
+
+    The agent speaks no TLS, and libssl and what belongs to it are 1 MB to read before the banner.
+    """
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # this is how an import is refused
+    import asyncio  # noqa: F401
+
+    del sys.modules["ssl"]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,6 +28,7 @@ from agent.events import (
     KeyRefused,
     ListenerOpened,
     Notice,
+    StateReplaced,
     Trouble,
 )
 from agent.health import Health
@@ -37,6 +38,7 @@ from agent.parts import keep_running
 from agent.platform import volume
 from agent.platform.account import Account, AccountError, find
 from agent.settings import Settings, SettingsError, load
+from agent.state import banlist
 from agent.stop import Life, Stop
 
 EXIT_UNAVAILABLE = 69
@@ -89,7 +91,6 @@ class _Opened:
     gate: Gate
     account: Account
     keys: keys.Keys
-    close_state: Callable[[], None]
 
 
 async def _serve(
@@ -117,7 +118,6 @@ async def _serve(
     finally:
         rest.cancel()
         await asyncio.gather(rest, return_exceptions=True)
-        opened.close_state()
 
 
 async def _open(core: _Core, begun: float) -> _Opened:
@@ -133,7 +133,7 @@ async def _open(core: _Core, begun: float) -> _Opened:
     with phases("sshd"):
         await sshd.write_and_check(settings, account, core.children)
     with phases("state"):
-        jail, close_state = _open_state(settings, bus)
+        jail = _open_jail(settings, bus)
     with phases("listener"):
         gate = Gate(Access(settings, authorized, core.children, core.sessions, bus), jail)
         gate.open()
@@ -142,7 +142,7 @@ async def _open(core: _Core, begun: float) -> _Opened:
             listen=str(settings.listen), user=account.name, seconds=time.monotonic() - begun
         )
     )
-    return _Opened(gate, account, authorized, close_state)
+    return _Opened(gate, account, authorized)
 
 
 class _Phases:
@@ -208,8 +208,8 @@ def _install_keys(core: _Core, account: Account) -> keys.Keys:
     return found
 
 
-def _open_state(settings: Settings, bus: Bus) -> tuple[Jail, Callable[[], None]]:
-    """The jail with the bans of earlier lives, and what ends the writing of new ones."""
+def _open_jail(settings: Settings, bus: Bus) -> Jail:
+    """The jail, with the bans of earlier lives."""
     jail = Jail(
         Policy(
             maxretry=settings.maxretry,
@@ -220,40 +220,58 @@ def _open_state(settings: Settings, bus: Bus) -> tuple[Jail, Callable[[], None]]
             ignore=settings.ignoreip,
         )
     )
-    try:
-        folder = volume.private_path(settings.volume)
-    except OSError as error:
-        folder, reason = None, str(error)
-    else:
-        reason = "others may replace folders in it: chown root, and chmod 1777 if they must write"
-    if folder is None:
-        bus.publish(
-            Notice(
-                part="state", notice=f"bans last for this life only: {settings.volume}: {reason}"
-            )
-        )
-        return jail, lambda: None
-    from agent.state.bans import NAME, BanStore
 
-    store = BanStore(f"{folder}/{NAME}", bus)
-    for ban in store.load(clock()):
-        jail.restore(ban)
-    bus.subscribe(store.hear)
-    return jail, store.close
+    def replaced(reason: str, kept_as: str) -> None:
+        bus.publish(StateReplaced(reason=reason, kept_as=kept_as))
+
+    try:
+        for ban in banlist.read(settings.volume, banlist.Clocks(clock()), replaced):
+            jail.restore(ban)
+    except (OSError, volume.NotTrusted, ValueError) as error:
+        notice = f"bans of earlier lives are not known yet: {settings.volume}: {error}"
+        bus.publish(Notice(part="state", notice=notice))
+    return jail
 
 
 async def _start_the_rest(core: _Core, opened: _Opened, health: Health, log: Log) -> None:
+    """Run every part that SSH does not need, once the first client was served.
+
+    Modules are imported in threads: what they import takes seconds to read from a cold disk.
+    """
     await _first_client_served(opened.gate)
     log.start()
 
+    async def state() -> None:
+        module = await asyncio.to_thread(importlib.import_module, "agent.state.bans")
+        store = module.BanStore(core.settings.volume, opened.gate.jail, core.bus)
+        try:
+            await store.begin(banlist.Clocks(clock()))
+            await asyncio.get_running_loop().create_future()
+        finally:
+            store.close()
+
     async def control() -> None:
-        # In a thread: what it imports takes seconds to read from a cold disk.
         module = await asyncio.to_thread(importlib.import_module, "agent.observe.control")
         await module.Control(
             core.settings.run_dir, opened.account, core.sessions, opened.keys, opened.gate, health
         ).serve()
 
-    await keep_running("control socket", control, core.bus)
+    async with asyncio.TaskGroup() as parts:
+        if _can_keep_state(core.settings.volume, core.bus):
+            parts.create_task(keep_running("state", state, core.bus))
+        parts.create_task(keep_running("control socket", control, core.bus))
+
+
+def _can_keep_state(path: str, bus: Bus) -> bool:
+    """SQLite opens its files by name: nobody else may be able to put others in their place."""
+    reason = "others may replace folders in it: chown root, and chmod 1777 if they must write"
+    try:
+        if volume.is_safe_by_name(path):
+            return True
+    except OSError as error:
+        reason = str(error)
+    bus.publish(Notice(part="state", notice=f"bans last for this life only: {path}: {reason}"))
+    return False
 
 
 async def _first_client_served(gate: Gate) -> None:

@@ -11,8 +11,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
+
+from agent.init.proctree import descendants
 
 LOGIN = "dev"
 UID = 1000
@@ -58,12 +61,18 @@ class Machine:
         )
 
     @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        """What was started on the host; the machine's init is below it."""
+        assert self._process is not None
+        return self._process
+
+    @property
     def init(self) -> int:
         """The process id of the machine's PID 1, as the host sees it."""
-        assert self._process is not None
+        pid = self.process.pid
         if not self.namespaces:
-            return self._process.pid
-        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+            return pid
+        path = Path(f"/proc/{pid}/task/{pid}/children")
         return int(path.read_text().split()[0])
 
     def signal(self, number: int = signal.SIGTERM) -> None:
@@ -76,14 +85,19 @@ class Machine:
 
     def wait(self, timeout: float | None = None) -> int:
         """The exit status of the machine's init; negative for a signal."""
-        assert self._process is not None
-        return self._process.wait(timeout)
+        return self.process.wait(timeout)
 
     def kill(self) -> None:
-        """Pull the plug."""
+        """Pull the plug: nothing of the machine stays, whatever its init was doing."""
+        if self._process is None:
+            return
+        below = [] if self.namespaces else descendants(self.process.pid)
         if self.running():
             os.kill(self.init, signal.SIGKILL)
             self.wait()
+        for process in below:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
 
     def _volume_inside(self) -> str:
         return VOLUME if self.namespaces else str(self.volume)

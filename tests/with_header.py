@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 
-from deploy.edge import header
+from deploy.header import header
 
 
 def main() -> None:
@@ -18,9 +18,11 @@ def main() -> None:
     connection.sendall(header(version, (source, 5), (target, 22)))
 
     def back() -> None:
-        while data := connection.recv(65536):
-            os.write(1, data)
-        os._exit(0)
+        try:
+            while data := connection.recv(65536):
+                os.write(1, data)
+        finally:
+            os._exit(0)  # whether closed or reset: ssh must see the end
 
     threading.Thread(target=back, daemon=True).start()
     while data := os.read(0, 65536):

@@ -127,6 +127,10 @@ class Jail:
         ban = self._forget(network)
         return ban if ban is not None and now < ban.until else None
 
+    def all(self) -> list[Ban]:
+        """Every ban that is remembered, those that are over included."""
+        return list(self._bans.values())
+
     def active(self, now: float) -> list[Ban]:
         """The bans that hold now, the latest first."""
         return sorted(

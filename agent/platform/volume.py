@@ -140,17 +140,15 @@ def own_folder(volume: str, on_replaced: Callable[[str, str], None]) -> Iterator
         os.close(root._descriptor)
 
 
-def private_path(volume: str) -> str | None:
-    """The path of our folder on the volume where nobody else can put another in its place.
+def is_safe_by_name(volume: str) -> bool:
+    """Nobody but us can put another folder in the place of ours.
 
-    For what has to be opened by name (SQLite). None where the volume's root belongs to somebody
-    else, or others may rename things in it.
+    For what has to be opened by name (SQLite): false where the volume's root belongs to somebody
+    else, or others may rename things in it. Raises `OSError`.
     """
     status = os.stat(volume)
-    others_may_write = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
-    if status.st_uid not in (0, os.geteuid()) or others_may_write:
-        return None
-    return f"{volume}/{FOLDER}"
+    others_may_rename = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+    return status.st_uid in (0, os.geteuid()) and not others_may_rename
 
 
 def _require_ours(status: os.stat_result, kind: int) -> None:

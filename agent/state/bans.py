@@ -1,7 +1,8 @@
-"""Bans on the volume: read once before the listener opens, written as they happen.
+"""The memory of bans: a SQLite database in our folder on the volume.
 
-Losing the database costs what it remembers and nothing else: one that is damaged is set aside and
-replaced, one that cannot be written is told once, and SSH goes on.
+Losing it costs what it remembers and nothing else: a database that is damaged is set aside and
+replaced, one that cannot be written is told once, and SSH goes on. A thread of its own does the
+work, because SQLite waits for the disk.
 """
 
 import asyncio
@@ -13,9 +14,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from agent.access.jail import Ban
+from agent.access.jail import Jail
 from agent.events import BanLifted, BanStarted, Bus, Event, StateNotKept, StateReplaced
-from agent.network import Network
+from agent.platform import volume
+from agent.state import banlist
+from agent.state.banlist import Clocks, Row
 
 T = TypeVar("T")
 
@@ -32,91 +35,103 @@ CREATE TABLE IF NOT EXISTS bans (
     reason TEXT NOT NULL
 ) STRICT
 """
+_SELECT = "SELECT network, since, until, times, reason FROM bans"
+_INSERT = "INSERT OR REPLACE INTO bans VALUES (?, ?, ?, ?, ?)"
+_DELETE = "DELETE FROM bans WHERE network = ?"
 
 
 class BanStore:
-    """Subscribes to the bus and keeps what it says of bans. `path` is the database's file."""
+    """Keeps bans from `begin` until `close`. `volume_path` is the volume's root."""
 
-    def __init__(self, path: str, bus: Bus) -> None:
-        self._path = path
+    def __init__(self, volume_path: str, jail: Jail, bus: Bus) -> None:
+        self._volume = volume_path
+        self._path = f"{volume_path}/{volume.FOLDER}/{NAME}"
+        self._jail = jail
         self._bus = bus
         self._told = False
-        # One thread: SQLite waits for the disk, and the order of writes is the order of events.
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._loop = asyncio.get_running_loop()
+        # One thread: the order of writes is the order of events.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="state")
 
-    def load(self, clock: float) -> list[Ban]:
-        """All bans that were kept, on the jail's clock, which shows `clock` now.
-
-        The wall clock may have been set back since: then a ban still is no longer than it was.
-        """
-        rows = self._run(
-            lambda database: database.execute(
-                "SELECT network, since, until, times, reason FROM bans"
-            ).fetchall()
-        )
-        now = time.time()
-        bans = []
-        for text, since, until, times, reason in rows or ():
-            late = max(0.0, since - now)
-            network = Network.parse(text)
-            bans.append(
-                Ban(network, clock + since - late - now, clock + until - late - now, times, reason)
-            )
-        return bans
-
-    def hear(self, event: Event) -> None:
-        """Keep what an event says, in the writer's thread."""
-        if isinstance(event, BanStarted) and not event.dry_run:
-            row = (event.network, event.at, event.at + event.seconds, event.times, event.reason)
-            self._write("INSERT OR REPLACE INTO bans VALUES (?, ?, ?, ?, ?)", row)
-        elif isinstance(event, BanLifted):
-            self._write("DELETE FROM bans WHERE network = ?", (event.network,))
+    async def begin(self, clocks: Clocks) -> None:
+        """Tell the jail what the boot's list has missed, and keep what happens from now on."""
+        rows = await self._loop.run_in_executor(self._worker, self._attempt, _all_rows)
+        known = {ban.network for ban in self._jail.all()}
+        for row in rows or ():
+            ban = clocks.to_jail(*row)
+            if ban.network not in known:
+                self._jail.restore(ban)
+        # No await between this snapshot and the subscription: no event is lost between them.
+        self._submit([(_INSERT, clocks.to_row(ban)) for ban in self._jail.all()])
+        self._bus.subscribe(self._hear)
 
     def close(self) -> None:
         """Wait until everything is written."""
-        self._writer.shutdown()
+        self._worker.shutdown()
 
-    def _write(self, statement: str, values: tuple[object, ...]) -> None:
-        loop = asyncio.get_running_loop()
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, BanStarted) and not event.dry_run:
+            row = (event.network, event.at, event.at + event.seconds, event.times, event.reason)
+            self._submit([(_INSERT, row)])
+        elif isinstance(event, BanLifted):
+            self._submit([(_DELETE, (event.network,))])
 
-        def write() -> None:
-            def execute(database: sqlite3.Connection) -> None:
-                with database:
+    def _submit(self, changes: list[tuple[str, tuple[object, ...]]]) -> None:
+        def change(database: sqlite3.Connection) -> list[Row]:
+            with database:
+                for statement, values in changes:
                     database.execute(statement, values)
+            return _all_rows(database)
 
-            self._run(execute, lambda event: loop.call_soon_threadsafe(self._bus.publish, event))
+        def work() -> None:
+            rows = self._attempt(change)
+            if rows is not None:
+                self._attempt_list(rows)
 
-        self._writer.submit(write)
+        self._worker.submit(work)
 
-    def _run(
-        self,
-        work: Callable[[sqlite3.Connection], T],
-        publish: Callable[[Event], object] | None = None,
-    ) -> T | None:
-        publish = publish or self._bus.publish
+    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         try:
             try:
                 return self._with_database(work)
             except sqlite3.DatabaseError as error:
                 if error.sqlite_errorcode not in _DAMAGED:
                     raise
-                self._set_aside(str(error), publish)
+                self._set_aside(str(error))
                 return self._with_database(work)
         except (sqlite3.Error, OSError) as error:
-            if not self._told:
-                self._told = True
-                publish(StateNotKept(problem=f"{self._path}: {error}"))
+            self._not_kept(f"{self._path}: {error}")
             return None
+
+    def _attempt_list(self, rows: list[Row]) -> None:
+        try:
+            banlist.write(self._volume, rows, self._replaced)
+        except (OSError, volume.NotTrusted) as error:
+            self._not_kept(f"{self._volume}/{volume.FOLDER}/{banlist.NAME}: {error}")
 
     def _with_database(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with contextlib.closing(sqlite3.connect(self._path, timeout=2)) as database:
             database.execute(_SCHEMA)
             return work(database)
 
-    def _set_aside(self, reason: str, publish: Callable[[Event], object]) -> None:
+    def _set_aside(self, reason: str) -> None:
         kept_as = f"{self._path}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(2).hex()}"
         os.rename(self._path, kept_as)
-        for suffix in ("-journal", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(self._path + suffix, kept_as + suffix)
-        publish(StateReplaced(reason=f"{self._path}: {reason}", kept_as=kept_as))
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self._path + "-journal", kept_as + "-journal")
+        self._replaced(f"{self._path}: {reason}", kept_as)
+
+    def _replaced(self, reason: str, kept_as: str) -> None:
+        self._publish(StateReplaced(reason=reason, kept_as=kept_as))
+
+    def _not_kept(self, problem: str) -> None:
+        if not self._told:
+            self._told = True
+            self._publish(StateNotKept(problem=problem))
+
+    def _publish(self, event: Event) -> None:
+        self._loop.call_soon_threadsafe(self._bus.publish, event)
+
+
+def _all_rows(database: sqlite3.Connection) -> list[Row]:
+    return database.execute(_SELECT).fetchall()

@@ -13,7 +13,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from deploy.edge import header
+from deploy.header import header
 from deploy.machine import AGENT
 from tests.conftest import BoxMaker
 from tests.support import Box, Key, make_key, until
@@ -401,11 +401,32 @@ def kept(box: Box) -> list[tuple[str, int]]:
         return database.execute("SELECT network, times FROM bans").fetchall()
 
 
+def shift(box: Box, seconds: float) -> None:
+    """Move every kept date: what a wall clock does that is changed while the machine is off."""
+    path = boot_list(box)
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    path.write_text(
+        "".join(
+            "\t".join(
+                [row[0], str(float(row[1]) + seconds), str(float(row[2]) + seconds), *row[3:]]
+            )
+            + "\n"
+            for row in rows
+        )
+    )
+    with sqlite3.connect(state(box)) as database:
+        database.execute("UPDATE bans SET since = since + ?, until = until + ?", (seconds,) * 2)
+
+
+def boot_list(box: Box) -> Path:
+    return state(box).with_name("bans")
+
+
 def ban_once(box: Box) -> None:
     for _ in range(10):
         garbage(box)
     box.event("ban.started")
-    until(lambda: kept(box), "the ban on the volume")
+    until(lambda: kept(box) and boot_list(box).read_text(), "the ban on the volume")
 
 
 def test_bans_outlive_a_kill_and_history_goes_on(gate: Box) -> None:
@@ -421,8 +442,7 @@ def test_bans_outlive_a_kill_and_history_goes_on(gate: Box) -> None:
 def test_time_asleep_counts(gate: Box) -> None:
     ban_once(gate)
     gate.stop()
-    with sqlite3.connect(state(gate)) as database:
-        database.execute("UPDATE bans SET since = since - 86400, until = until - 86400")
+    shift(gate, -86400)
     boot(gate)
     with connect(gate) as connection:
         assert answer(connection) == b"SSH-"
@@ -435,8 +455,7 @@ def test_time_asleep_counts(gate: Box) -> None:
 def test_a_wall_clock_set_back_makes_no_ban_longer(gate: Box) -> None:
     ban_once(gate)
     gate.stop()
-    with sqlite3.connect(state(gate)) as database:
-        database.execute("UPDATE bans SET since = since + 86400, until = until + 86400")
+    shift(gate, 86400)
     boot(gate)
     until(lambda: gate.agent("bans", "--json").returncode == 0, "the control socket")
     [ban] = json.loads(gate.agent("bans", "--json").stdout)
@@ -453,7 +472,26 @@ def test_damaged_database_is_set_aside_and_ssh_works(gate: Box, damage: bytes) -
     aside = state(gate).parent / Path(replaced["kept_as"]).name
     assert aside.read_bytes() == damage
     assert ssh_as(gate, "192.0.2.1") == 0
+    with connect(gate) as connection:
+        assert answer(connection) == b""
+    until(lambda: kept(gate) == [(ATTACKER, 1)], "the new database knows the ban")
+
+
+@pytest.mark.parametrize("damage", [None, b"damaged", b"\xff\t1\t2"])
+def test_what_the_boots_list_has_lost_the_database_knows(gate: Box, damage: bytes | None) -> None:
     ban_once(gate)
+    gate.machine.kill()
+    if damage is None:
+        boot_list(gate).unlink()
+    else:
+        boot_list(gate).write_bytes(damage)
+    boot(gate)
+
+    def refused() -> bool:
+        with connect(gate) as connection:
+            return answer(connection) == b""
+
+    until(refused, "the ban is known again")
 
 
 @pytest.mark.root

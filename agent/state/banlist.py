@@ -1,0 +1,62 @@
+"""The bans that hold, as a small text file on the volume: what the boot reads instead of SQLite.
+
+Somebody waits at the gate, the disk is slow, and SQLite is 1.7 MB to read; the list is a page. The
+database stays the memory of bans: it is opened when the first client was served, and what the list
+has missed is taken from there.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+
+from agent.access.jail import Ban
+from agent.network import Network
+from agent.platform import volume
+
+NAME = "bans"
+LONGEST = 10_000
+"""Bans in the list; the latest ones. The others are known again a moment after the boot."""
+
+
+class Clocks:
+    """Between dates (Unix time), which are kept, and the jail's clock, which never steps."""
+
+    def __init__(self, jail_now: float) -> None:
+        self._wall = time.time()
+        self._offset = jail_now - self._wall
+
+    def to_jail(self, network: str, since: float, until: float, times: int, reason: str) -> Ban:
+        """A kept ban. A wall clock that was set back since makes it no longer than it was."""
+        late = max(0.0, since - self._wall)
+        shift = self._offset - late
+        return Ban(Network.parse(network), since + shift, until + shift, times, reason)
+
+    def to_row(self, ban: Ban) -> tuple[str, float, float, int, str]:
+        """A ban as it is kept."""
+        since, until = ban.since - self._offset, ban.until - self._offset
+        return str(ban.network), since, until, ban.times, ban.reason
+
+
+Row = tuple[str, float, float, int, str]
+
+
+def read(path: str, clocks: Clocks, on_replaced: Callable[[str, str], None]) -> list[Ban]:
+    """The bans of the list on the volume at `path`; none where there is no list.
+
+    Raises `OSError`, `volume.NotTrusted`, and `ValueError` for a list that is damaged.
+    """
+    with volume.own_folder(path, on_replaced) as folder:
+        content = folder.read(NAME)
+    return [_parse(line, clocks) for line in (content or b"").decode("utf-8").splitlines()]
+
+
+def write(path: str, rows: Iterable[Row], on_replaced: Callable[[str, str], None]) -> None:
+    """Replace the list as a whole. Raises `OSError`, `volume.NotTrusted`."""
+    latest = sorted(rows, key=lambda row: -row[1])[:LONGEST]
+    text = "".join("\t".join(map(str, row)) + "\n" for row in latest)
+    with volume.own_folder(path, on_replaced) as folder:
+        folder.write(NAME, text.encode("utf-8"))
+
+
+def _parse(line: str, clocks: Clocks) -> Ban:
+    network, since, until, times, reason = line.split("\t")
+    return clocks.to_jail(network, float(since), float(until), int(times), reason)

@@ -1,0 +1,72 @@
+"""`make bench [ROWS="cold login"] [QUICK=1]`: measure, and write the table to .bench/."""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.bench import contenders, rows_boot, rows_login
+from tests.bench.contenders import WORK, Contender, Unavailable
+from tests.bench.table import Row, as_json, markdown
+from tests.support import Key, make_key
+
+Measure = Callable[[list[Contender], bool], list[Row]]
+
+ROWS: dict[str, Measure] = {
+    "warm": lambda peers, quick: [rows_boot.warm(peers, 3 if quick else 11)],
+    "cold": lambda peers, quick: rows_boot.cold(peers, 1 if quick else 5),
+    "login": lambda peers, quick: [rows_login.login(peers, 5 if quick else 40)],
+    "bulk": lambda peers, quick: rows_login.bulk(peers, 1 if quick else 7),
+    "memory": lambda peers, quick: [rows_login.memory(peers, 1 if quick else 3)],
+}
+
+
+def main() -> int:
+    """Measure what was asked for; 1 when a target was missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], default=[])
+    parser.add_argument("--quick", action="store_true", help="fewer runs")
+    words = parser.parse_args()
+    _leave_the_shared_interpreter()
+    if os.geteuid() != 0:
+        print("the machines of this benchmark need root: namespaces and an account of their own")
+        return 1
+    contenders.install_agent()
+    with tempfile.TemporaryDirectory() as folder:
+        peers = _contenders(make_key(Path(folder) / "key"))
+        results: list[Row] = []
+        for name in words.rows or ROWS:
+            print(f"measuring {name}", file=sys.stderr, flush=True)
+            results += ROWS[name](peers, words.quick)
+    WORK.joinpath("results.md").write_text(markdown(results))
+    WORK.joinpath("results.json").write_text(as_json(results))
+    print(markdown(results))
+    return int(any("MISSED" in verdict for row in results for verdict in row.verdicts()))
+
+
+def _contenders(key: Key) -> list[Contender]:
+    found = [contenders.agent(key), contenders.bare_sshd(key)]
+    try:
+        found.append(contenders.supervised_sshd(key))
+    except Unavailable as error:
+        print(f"without supervisord: {error}", file=sys.stderr)
+    return found
+
+
+def _leave_the_shared_interpreter() -> None:
+    """Go on in a copy of the interpreter: pages that we have mapped are never cold."""
+    if os.environ.get("SWARM_BENCH_COPY"):
+        return
+    WORK.mkdir(exist_ok=True)
+    copy = WORK / "python"
+    shutil.copy2(Path(sys.executable).resolve(), copy)
+    library = next(Path(sys.prefix).glob("lib/python3*/site-packages"))
+    environ = os.environ | {"SWARM_BENCH_COPY": "1", "PYTHONPATH": f"{library}:{os.getcwd()}"}
+    os.execve(copy, [str(copy), "-m", "tests.bench", *sys.argv[1:]], environ)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

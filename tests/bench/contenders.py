@@ -1,0 +1,208 @@
+"""Who is measured: the agent as it ships, a bare sshd, and supervisord with sshd.
+
+Each runs as PID 1 of the same kind of machine (deploy/machine.py), with the same account and key.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deploy.header import header
+from deploy.machine import LOGIN, Machine
+from tests.bench.table import AGENT
+from tests.support import Key, free_port, until
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = ROOT / ".bench"
+SSHD, SUPERVISORD = "bare sshd", "supervisord + sshd"
+
+_GO = 'echo ready; read -r go; exec "$@" </dev/null >>"$LOG" 2>&1'
+
+
+class Unavailable(Exception):
+    """A peer or a facility is missing; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """How to become one of those who are measured."""
+
+    name: str
+    command: tuple[str, ...]
+    environ: tuple[tuple[str, str], ...]
+    port: int
+    key: Key
+    folder: Path
+    hello: bytes = b""
+    """What the proxy says first on each connection."""
+
+    @contextmanager
+    def prepared(self) -> Iterator["Prepared"]:
+        """A machine that waits for the word to exec the contender; it ends with the block."""
+        machine = Machine(self.folder / "machine")
+        machine.start(
+            dict(self.environ) | {"LOG": str(self.folder / "log")},
+            command=["sh", "-c", _GO, "sh", *self.command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            yield Prepared(self, machine)
+        finally:
+            machine.kill()
+
+    @contextmanager
+    def running(self) -> Iterator["Prepared"]:
+        """The contender, answering."""
+        with self.prepared() as ready:
+            ready.go()
+            until(ready.banner, f"a banner of {self.name}")
+            yield ready
+
+    def ssh(self, *words: str, options: tuple[str, ...] = ()) -> list[str]:
+        """The command line of a login."""
+        fixed = {
+            "IdentityFile": str(self.key.path),
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": str(self.folder / "known_hosts"),
+            "StrictHostKeyChecking": "accept-new",
+            "BatchMode": "yes",
+            "LogLevel": "ERROR",
+            "Port": str(self.port),
+        }
+        listed = [f"-o{name}={value}" for name, value in fixed.items()]
+        return ["ssh", "-F", "none", *listed, *options, f"{LOGIN}@127.0.0.1", *words]
+
+
+class Prepared:
+    """A machine whose shell waits for the word."""
+
+    def __init__(self, contender: Contender, machine: Machine) -> None:
+        self.contender = contender
+        self.machine = machine
+        process = machine.process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        self._stdin = process.stdin
+
+    @property
+    def pid(self) -> int:
+        """The contender's process id, as the host sees it; the same before and after exec."""
+        return self.machine.init
+
+    def go(self) -> None:
+        """Exec the contender now."""
+        self._stdin.write(b"go\n")
+        self._stdin.flush()
+
+    def banner(self) -> bool:
+        """SSH answers."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.contender.port), timeout=60) as probe:
+                probe.sendall(self.contender.hello)
+                return probe.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+
+def agent(key: Key) -> Contender:
+    """swarm-agent, installed by `install_agent`."""
+    folder, port = _folder("agent"), free_port()
+    venv = WORK / "venv"
+    environ = {
+        "SSH_AUTHORIZED_KEYS": key.public,
+        "SWARM_LISTEN": f"127.0.0.1:{port}",
+        "SWARM_USER": LOGIN,
+        "SWARM_LOG_FORMAT": "json",
+        "SWARM_MAX_CONNECTIONS_PER_MINUTE": "100000",
+    }
+    command = (str(venv / "bin" / "swarm-agent"), "run")
+    return Contender(AGENT, command, tuple(environ.items()), port, key, folder)
+
+
+def behind_proxy(contender: Contender) -> Contender:
+    """The agent as it runs behind the platform's proxy."""
+    environ = {"SWARM_PROXY_PROTOCOL": "required", "SWARM_PROXY_NETWORKS": "127.0.0.0/8"}
+    hello = header(2, ("192.0.2.1", 5), ("10.0.0.1", 22))
+    return replace(contender, environ=(*contender.environ, *environ.items()), hello=hello)
+
+
+def bare_sshd(key: Key) -> Contender:
+    """`sshd -D` with an equal configuration."""
+    folder, port = _folder("sshd"), free_port()
+    config = _sshd_config(folder, port, key)
+    command = ("/bin/sh", "-c", f"mkdir -p /run/sshd; exec /usr/sbin/sshd -D -f {config}")
+    return Contender(SSHD, command, (), port, key, folder)
+
+
+def supervised_sshd(key: Key) -> Contender:
+    """supervisord with one program, sshd, as Debian ships it. Raises `Unavailable`."""
+    if not shutil.which("supervisord"):
+        install("supervisor")
+    folder, port = _folder("supervisord"), free_port()
+    config = folder / "supervisord.conf"
+    sshd = _sshd_config(folder, port, key)
+    config.write_text(
+        "[supervisord]\nnodaemon=true\nuser=root\nlogfile=/dev/null\nlogfile_maxbytes=0\n"
+        "pidfile=/run/supervisord.pid\n"
+        f"[program:sshd]\ncommand=/usr/sbin/sshd -D -e -f {sshd}\nautorestart=true\n"
+    )
+    start = f"mkdir -p /run/sshd; exec /usr/bin/supervisord -c {config}"
+    return Contender(SUPERVISORD, ("/bin/sh", "-c", start), (), port, key, folder)
+
+
+def install(package: str) -> None:
+    """Install a Debian package. Raises `Unavailable`."""
+    if os.geteuid() != 0:
+        raise Unavailable(f"{package} is not installed, and only root can install it")
+    environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
+    done = subprocess.run(command, env=environ, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise Unavailable(f"{package} cannot be installed: {done.stderr.decode()[-200:]}")
+
+
+def _folder(name: str) -> Path:
+    path = WORK / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _sshd_config(folder: Path, port: int, key: Key) -> Path:
+    host_key = folder / "host_key"
+    if not host_key.exists():
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host_key)]
+        subprocess.run(command, check=True)
+    keys = folder / "authorized_keys"
+    keys.write_text(key.public + "\n")
+    config = folder / "sshd_config"
+    config.write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {host_key}\nAuthorizedKeysFile {keys}\n"
+        f"AllowUsers {LOGIN}\nUsePAM no\nPidFile none\nStrictModes no\n"
+    )
+    return config
+
+
+def install_agent() -> None:
+    """Install swarm-agent the way it ships: a wheel, locked hashes, bytecode."""
+    venv = WORK / "venv"
+    shutil.rmtree(venv, ignore_errors=True)
+    # A copy, not a link: the interpreter that other programs use must not be in memory for it.
+    # Without pip and setuptools: they leave hooks that Python reads at every start.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    python = str(ROOT / ".venv" / "bin" / "python")
+    make = [python, "-m", "venv", "--copies", "--without-pip", str(venv)]
+    subprocess.run(make, env=environ, check=True)
+    pip = [python, "-m", "pip", "--python", str(venv / "bin" / "python"), "install", "-qq"]
+    lock = ["--require-hashes", "-r", str(ROOT / "requirements.lock")]
+    subprocess.run([*pip, *lock], env=environ, check=True)
+    subprocess.run([*pip, "--no-deps", str(ROOT)], env=environ, check=True)
+    library = str(next(venv.glob("lib/python3*")))
+    compiling = [str(venv / "bin" / "python"), "-m", "compileall", "-q", library]
+    subprocess.run(compiling, env=environ, check=True)

@@ -1,0 +1,81 @@
+"""A login, bulk data, and memory."""
+
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from agent.init.proctree import descendants
+from tests.bench.contenders import SSHD, SUPERVISORD, Contender
+from tests.bench.table import Row, Samples, Target
+
+BULK = 1 << 30
+SETTLE = 10.0
+
+
+def login(contenders: Sequence[Contender], runs: int) -> Row:
+    """A whole `ssh host true`, one contender after the other in each round."""
+    values: dict[str, list[float]] = {entry.name: [] for entry in contenders}
+    with ExitStack() as stack:
+        for entry in contenders:
+            stack.enter_context(entry.running())
+            subprocess.run(entry.ssh("true"), check=True)
+        for _ in range(runs):
+            for entry in contenders:
+                began = time.monotonic()
+                subprocess.run(entry.ssh("true"), check=True)
+                values[entry.name].append((time.monotonic() - began) * 1000)
+    return Row("login (ssh host true)", "ms", _samples(values), (Target(SSHD, 1.05),))
+
+
+def bulk(contenders: Sequence[Contender], runs: int) -> list[Row]:
+    """1 GiB into and out of the machine."""
+    sent: dict[str, list[float]] = {entry.name: [] for entry in contenders}
+    received: dict[str, list[float]] = {entry.name: [] for entry in contenders}
+    with ExitStack() as stack:
+        for entry in contenders:
+            stack.enter_context(entry.running())
+        for _ in range(runs):
+            for entry in contenders:
+                local = f"head -c {BULK} /dev/zero"
+                sent[entry.name].append(_rate(local, entry, "cat >/dev/null"))
+                received[entry.name].append(_rate("true", entry, local))
+    target = (Target(SSHD, 0.97, at_least=True),)
+    return [
+        Row("bulk into the machine", "MB/s", _samples(sent), target),
+        Row("bulk out of the machine", "MB/s", _samples(received), target),
+    ]
+
+
+def memory(contenders: Sequence[Contender], runs: int) -> Row:
+    """What the whole stack holds when idle, shared pages divided among their users (PSS)."""
+    values: dict[str, list[float]] = {entry.name: [] for entry in contenders}
+    for _ in range(runs):
+        for entry in contenders:
+            with entry.running() as ready:
+                time.sleep(SETTLE)
+                pids = [ready.pid, *(process.pid for process in descendants(ready.pid))]
+                values[entry.name].append(sum(map(_proportional, pids)) / 1024)
+    note = f"{SUPERVISORD}: without the fail2ban that people run beside it"
+    return Row("memory when idle (PSS)", "MB", _samples(values), note=note)
+
+
+def _rate(local: str, contender: Contender, remote: str) -> float:
+    began = time.monotonic()
+    source = subprocess.Popen(["sh", "-c", local], stdout=subprocess.PIPE)
+    command = contender.ssh(remote)
+    subprocess.run(command, stdin=source.stdout, stdout=subprocess.DEVNULL, check=True)
+    source.wait()
+    return BULK / 1e6 / (time.monotonic() - began)
+
+
+def _proportional(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0
+
+
+def _samples(values: dict[str, list[float]]) -> tuple[Samples, ...]:
+    return tuple(Samples(name, tuple(numbers)) for name, numbers in values.items())
