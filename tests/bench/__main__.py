@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import contenders, rows_boot, rows_login
+from tests.bench import contenders, rows_boot, rows_gate, rows_login
 from tests.bench.contenders import WORK, Contender, Unavailable
 from tests.bench.table import Row, as_json, markdown
 from tests.support import Key, make_key
@@ -21,6 +21,9 @@ ROWS: dict[str, Measure] = {
     "login": lambda peers, quick: [rows_login.login(peers, 5 if quick else 40)],
     "bulk": lambda peers, quick: rows_login.bulk(peers, 1 if quick else 7),
     "memory": lambda peers, quick: [rows_login.memory(peers, 1 if quick else 3)],
+    "refused": lambda peers, quick: [rows_gate.refused(peers[0], 1 if quick else 5)],
+    "ban": lambda peers, quick: rows_gate.ban(peers[0], 2 if quick else 10),
+    "flood": lambda peers, quick: rows_gate.flood(peers[:2], 5.0 if quick else 20.0),
 }
 
 
@@ -58,13 +61,13 @@ def _contenders(key: Key) -> list[Contender]:
 
 def _leave_the_shared_interpreter() -> None:
     """Go on in a copy of the interpreter: pages that we have mapped are never cold."""
-    if os.environ.get("SWARM_BENCH_COPY"):
+    if os.environ.get("BENCH_COPY"):
         return
     WORK.mkdir(exist_ok=True)
     copy = WORK / "python"
     shutil.copy2(Path(sys.executable).resolve(), copy)
     library = next(Path(sys.prefix).glob("lib/python3*/site-packages"))
-    environ = os.environ | {"SWARM_BENCH_COPY": "1", "PYTHONPATH": f"{library}:{os.getcwd()}"}
+    environ = os.environ | {"BENCH_COPY": "1", "PYTHONPATH": f"{library}:{os.getcwd()}"}
     os.execve(copy, [str(copy), "-m", "tests.bench", *sys.argv[1:]], environ)
 
 

@@ -183,7 +183,7 @@ def _sshd_config(folder: Path, port: int, key: Key) -> Path:
     keys.write_text(key.public + "\n")
     config = folder / "sshd_config"
     config.write_text(
-        f"ListenAddress 127.0.0.1:{port}\nHostKey {host_key}\nAuthorizedKeysFile {keys}\n"
+        f"ListenAddress 0.0.0.0:{port}\nHostKey {host_key}\nAuthorizedKeysFile {keys}\n"
         f"AllowUsers {LOGIN}\nUsePAM no\nPidFile none\nStrictModes no\n"
     )
     return config
