@@ -12,7 +12,7 @@ check: setup
 	.venv/bin/mypy
 
 bench: setup
-	@.venv/bin/python -m tests.bench
+	@.venv/bin/python -m tests.bench $(ROWS)
 
 setup: .venv/.ready
 

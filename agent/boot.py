@@ -6,13 +6,13 @@ is imported after that, once the client who woke the machine has been served.
 """
 
 import asyncio
-import importlib
 import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from agent.access import hostkeys, keys, sshd
 from agent.access.connection import Access
@@ -34,7 +34,7 @@ from agent.events import (
 from agent.health import Health
 from agent.init.children import Children, become_subreaper, reset_signals
 from agent.log import Log
-from agent.parts import keep_running
+from agent.parts import Parts, keep_running
 from agent.platform import volume
 from agent.platform.account import Account, AccountError, find
 from agent.settings import Settings, SettingsError, load
@@ -44,12 +44,6 @@ from agent.stop import Life, Stop
 EXIT_UNAVAILABLE = 69
 EXIT_CONFIG = 78
 """Exit statuses, after sysexits(3). 0 is a stop that was asked for."""
-
-QUIET = 1.0
-"""Seconds without any connection after which the rest is started: nobody is waiting."""
-
-PATIENCE = 15.0
-"""Seconds a first connection may take before the rest is started beside it."""
 
 _FATAL = (AccountError, hostkeys.HostKeyError, sshd.SshdError, ListenError, OSError)
 
@@ -111,7 +105,8 @@ async def _serve(
     except _FATAL as error:
         bus.publish(BootFailed(problem=str(error)))
         return EXIT_CONFIG if isinstance(error, AccountError) else EXIT_UNAVAILABLE
-    rest = asyncio.create_task(_start_the_rest(core, opened, health, log))
+    parts = Parts(settings, opened.account, core.sessions, opened.keys, opened.gate, health, bus)
+    rest = asyncio.create_task(keep_running("parts", partial(parts.run, log), bus))
     try:
         life = Life(core.children, core.sessions, bus, stop, settings.stop_timeout)
         return await life.last(opened.gate, command, core.environ)
@@ -162,6 +157,14 @@ class _Phases:
 
 def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
     os.makedirs(settings.run_dir, mode=0o755, exist_ok=True)
+    status = os.lstat(settings.run_dir)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        # Keys and sshd's configuration are written there: nobody else may lead us.
+        raise PermissionError(
+            f"{settings.run_dir} belongs to uid {status.st_uid} with mode "
+            f"{status.st_mode & 0o7777:04o}: it must be ours and writable by nobody else; "
+            "remove it, or name another in SWARM_RUN_DIR"
+        )
     if os.geteuid() != 0:
         # An ordinary user's volume is a folder of their own, made on first use.
         os.makedirs(settings.volume, mode=0o700, exist_ok=True)
@@ -231,53 +234,3 @@ def _open_jail(settings: Settings, bus: Bus) -> Jail:
         notice = f"bans of earlier lives are not known yet: {settings.volume}: {error}"
         bus.publish(Notice(part="state", notice=notice))
     return jail
-
-
-async def _start_the_rest(core: _Core, opened: _Opened, health: Health, log: Log) -> None:
-    """Run every part that SSH does not need, once the first client was served.
-
-    Modules are imported in threads: what they import takes seconds to read from a cold disk.
-    """
-    await _first_client_served(opened.gate)
-    log.start()
-
-    async def state() -> None:
-        module = await asyncio.to_thread(importlib.import_module, "agent.state.bans")
-        store = module.BanStore(core.settings.volume, opened.gate.jail, core.bus)
-        try:
-            await store.begin(banlist.Clocks(clock()))
-            await asyncio.get_running_loop().create_future()
-        finally:
-            store.close()
-
-    async def control() -> None:
-        module = await asyncio.to_thread(importlib.import_module, "agent.observe.control")
-        await module.Control(
-            core.settings.run_dir, opened.account, core.sessions, opened.keys, opened.gate, health
-        ).serve()
-
-    async with asyncio.TaskGroup() as parts:
-        if _can_keep_state(core.settings.volume, core.bus):
-            parts.create_task(keep_running("state", state, core.bus))
-        parts.create_task(keep_running("control socket", control, core.bus))
-
-
-def _can_keep_state(path: str, bus: Bus) -> bool:
-    """SQLite opens its files by name: nobody else may be able to put others in their place."""
-    reason = "others may replace folders in it: chown root, and chmod 1777 if they must write"
-    try:
-        if volume.is_safe_by_name(path):
-            return True
-    except OSError as error:
-        reason = str(error)
-    bus.publish(Notice(part="state", notice=f"bans last for this life only: {path}: {reason}"))
-    return False
-
-
-async def _first_client_served(gate: Gate) -> None:
-    await asyncio.sleep(QUIET)
-    if gate.accepted:
-        try:
-            await asyncio.wait_for(gate.served.wait(), PATIENCE)
-        except TimeoutError:
-            return

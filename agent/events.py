@@ -321,9 +321,14 @@ class Bus:
         """Call `listener` with every event from now on; it must not block."""
         self._listeners.append(listener)
 
+    def unsubscribe(self, listener: Listener) -> None:
+        """Call `listener` no longer."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
     def publish(self, event: Event) -> None:
         """Tell every listener; never raises."""
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             try:
                 listener(event)
             except Exception as error:

@@ -1,15 +1,74 @@
-"""Parts that SSH does not need: each may crash and is started again; none takes SSH with it."""
+"""Parts that SSH does not need: each may crash and is started again; none takes SSH with it.
+
+They are imported and started once the client who woke the machine has been served, in threads: what
+they import takes seconds to read from a cold disk.
+"""
 
 import asyncio
+import importlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from agent.events import Bus, PartFailed
+from agent.access.gate import Gate, clock
+from agent.access.keys import Keys
+from agent.access.sessions import Sessions
+from agent.events import Bus, Notice, PartFailed
+from agent.health import Health
+from agent.log import Log
+from agent.platform import volume
+from agent.platform.account import Account
+from agent.settings import Settings
+from agent.state import banlist
+
+QUIET = 1.0
+"""Seconds without any connection after which the parts are started: nobody is waiting."""
+
+PATIENCE = 15.0
+"""Seconds a first connection may take before the parts are started beside it."""
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0
 """Seconds before a crashed part is started again; doubled each time it crashes."""
 
 STABLE = 300.0
 """Seconds of life after which a crash counts as the first again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Runs the parts of one life; what they are given belongs to the spine."""
+
+    settings: Settings
+    account: Account
+    sessions: Sessions
+    keys: Keys
+    gate: Gate
+    health: Health
+    bus: Bus
+
+    async def run(self, log: Log) -> None:
+        """Start everything that can wait, and keep it running until cancelled."""
+        await _first_client_served(self.gate)
+        log.start()
+        async with asyncio.TaskGroup() as group:
+            if _can_keep_state(self.settings.volume, self.bus):
+                group.create_task(keep_running("state", self._state, self.bus))
+            group.create_task(keep_running("control socket", self._control, self.bus))
+
+    async def _state(self) -> None:
+        module = await asyncio.to_thread(importlib.import_module, "agent.state.bans")
+        store = module.BanStore(self.settings.volume, self.gate.jail, self.bus)
+        try:
+            await store.begin(banlist.Clocks(clock()))
+            await asyncio.get_running_loop().create_future()
+        finally:
+            store.close()
+
+    async def _control(self) -> None:
+        module = await asyncio.to_thread(importlib.import_module, "agent.observe.control")
+        control = module.Control(
+            self.settings.run_dir, self.account, self.sessions, self.keys, self.gate, self.health
+        )
+        await control.serve()
 
 
 def retry_delay(failures: int) -> float:
@@ -34,3 +93,24 @@ async def keep_running(name: str, part: Callable[[], Awaitable[None]], bus: Bus)
         else:
             return
         await asyncio.sleep(delay)
+
+
+def _can_keep_state(path: str, bus: Bus) -> bool:
+    """SQLite opens its files by name: nobody else may be able to put others in their place."""
+    reason = "others may replace folders in it: chown root, and chmod 1777 if they must write"
+    try:
+        if volume.is_safe_by_name(path):
+            return True
+    except OSError as error:
+        reason = str(error)
+    bus.publish(Notice(part="state", notice=f"bans last for this life only: {path}: {reason}"))
+    return False
+
+
+async def _first_client_served(gate: Gate) -> None:
+    await asyncio.sleep(QUIET)
+    if gate.accepted:
+        try:
+            await asyncio.wait_for(gate.served.wait(), PATIENCE)
+        except TimeoutError:
+            return

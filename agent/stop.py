@@ -1,6 +1,7 @@
 """From the open listener to the exit status: stop signals, the command of `run --`, the end."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Mapping, Sequence
 
@@ -25,8 +26,12 @@ class Stop:
         self.signal: signal.Signals | None = None
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
-        # Without a handler SIGHUP would end the agent when a terminal closes.
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        if os.isatty(0):
+            # Whoever started it by hand has closed the terminal.
+            loop.add_signal_handler(signal.SIGHUP, self._signalled, signal.SIGHUP)
+        else:
+            # Without a handler it would end the machine's init.
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
     def because(self, reason: str) -> None:
         """Stop now; the first reason counts."""

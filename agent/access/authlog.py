@@ -98,6 +98,7 @@ _TABLE: tuple[tuple[Step, "re.Pattern[str]"], ...] = tuple(
         (Step.PROBE, r"(?:ssh_dispatch_run_fatal|dispatch_protocol_error): .*"),
         (Step.PROBE, r"(?:padding error|Corrupted MAC on input|Connection corrupted).*"),
         (Step.TIMEOUT, r"Timeout before authentication for .*"),
+        (Step.TIMEOUT, r"Timeout, client not responding from .*"),
         (
             Step.TERMINAL,
             rf"Starting session: (?:shell|command|forced-command .*) on (?P<terminal>pts/\d+) "

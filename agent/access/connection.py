@@ -84,17 +84,20 @@ class Connection:
         self._loop.add_reader(self._errors, self._read)
         self._process.exited.add_done_callback(self._ended)
 
-    @property
-    def authenticated(self) -> bool:
-        """Somebody has logged in on it."""
-        return self.session is not None
+    def cut(self) -> bool:
+        """End it now: no byte of the client is read any more, no attempt succeeds.
 
-    def cut(self) -> None:
-        """End it now: no byte of the client is read any more, no attempt succeeds."""
+        False, and nothing is done, where it turns out to have logged in a moment ago.
+        """
+        while self._read():
+            pass
+        if self.session is not None:
+            return False
         self.was_cut = True
         with suppress(OSError):  # the client was faster
             self._socket.shutdown(socket.SHUT_RDWR)
         self._process.send(signal.SIGKILL)
+        return True
 
     def _start(self) -> tuple[int, Child]:
         reading, writing = os.pipe()
@@ -218,6 +221,8 @@ class Connection:
     def _reason(self, status: ExitStatus) -> str:
         if Step.LEFT in self._steps:
             return "logged out"
+        if Step.TIMEOUT in self._steps:
+            return "client not responding"
         if status.signal is not None:
             return f"sshd ended by signal {status.signal}"
         return "connection lost"

@@ -139,9 +139,8 @@ class Gate:
             return
         self._admission.entered(entry, client)
         evicted = self._admission.to_evict()
-        if evicted is not None:
+        if evicted is not None and self._cut(evicted):
             self.refusals.add(Refusal.TOTAL_CAP, str(evicted.client), "", clock())
-            self._cut(evicted)
 
     def _refuse(
         self, connection: socket.socket, refusal: Refusal, client: str, detail: str = ""
@@ -172,9 +171,7 @@ class Gate:
     def _enforce(self, ban: Ban) -> None:
         dry_run = self._settings.ban_dry_run
         cut = [] if dry_run else self._admission.of(ban.network)
-        cut = [entry for entry in cut if entry.client.known]
-        for connection in cut:
-            self._cut(connection)
+        cut = [entry for entry in cut if entry.client.known and self._cut(entry)]
         self._access.bus.publish(
             BanStarted(
                 network=str(ban.network),
@@ -186,9 +183,9 @@ class Gate:
             )
         )
 
-    def _cut(self, connection: Connection) -> None:
+    def _cut(self, connection: Connection) -> bool:
         self._admission.left(connection)
-        connection.cut()
+        return connection.cut()
 
     def _keep_house(self) -> None:
         now = clock()

@@ -10,6 +10,7 @@ strike count longer or a ban end earlier.
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from itertools import islice
 
 from agent.access.authlog import Verdict
 from agent.network import Network, any_covers
@@ -25,6 +26,9 @@ HISTORY_DECAY = 86400.0
 
 TRACKED = 50_000
 """Networks whose strikes are remembered; the longest silent one is forgotten first."""
+
+EXPIRE_BATCH = 1000
+"""Bans that one call of `expire` looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +146,17 @@ class Jail:
         return sum(weight for _, weight in self._window(self.network(host), now))
 
     def expire(self, now: float) -> list[Network]:
-        """Forget what no longer matters; the networks whose history is over."""
-        over = [network for network in self._bans if not self._history(network, now)]
-        for network in over:
-            self._forget(network)
+        """Forget what no longer matters; the networks whose history is over.
+
+        Of the bans a part is looked at in turn, so that a million of them hold nobody up.
+        """
+        over = []
+        for network in list(islice(self._bans, EXPIRE_BATCH)):
+            if self._history(network, now):
+                self._bans[network] = self._bans.pop(network)
+            else:
+                self._forget(network)
+                over.append(network)
         for network, window in list(self._strikes.items()):
             if now - window[-1][0] >= self.policy.findtime:
                 del self._strikes[network]

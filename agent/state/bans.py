@@ -66,7 +66,8 @@ class BanStore:
         self._bus.subscribe(self._hear)
 
     def close(self) -> None:
-        """Wait until everything is written."""
+        """Keep nothing more, and wait until everything is written."""
+        self._bus.unsubscribe(self._hear)
         self._worker.shutdown()
 
     def _hear(self, event: Event) -> None:

@@ -265,6 +265,16 @@ def test_port_taken(make_box: BoxMaker) -> None:
     assert f"cannot listen on 127.0.0.1:{box.port}" in box.event("boot.failed")["problem"]
 
 
+def test_run_folder_that_others_can_write_is_refused(make_box: BoxMaker, tmp_path: Path) -> None:
+    """Whoever could write there could add a key."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(0o777)
+    box = make_box().start({"SWARM_RUN_DIR": str(folder)})
+    assert box.machine.wait(30) == EXIT_UNAVAILABLE
+    assert f"{folder} belongs to uid" in box.event("boot.failed")["problem"]
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("user", ["nosuchuser", "root"])
 def test_login_account_that_cannot_be(make_box: BoxMaker, user: str) -> None:

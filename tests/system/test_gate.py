@@ -47,9 +47,9 @@ def see_the_end(connection: socket.socket) -> None:
         pass
 
 
-def boot(box: Box, environ: dict[str, str] | None = None) -> Box:
+def boot(box: Box, environ: dict[str, str] | None = None, before: str = "") -> Box:
     """Boot behind a proxy, and wait for the banner."""
-    box.start(PROXIED | (environ or {}))
+    box.start(PROXIED | (environ or {}), before=before)
 
     def answers() -> bool:
         try:

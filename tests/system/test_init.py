@@ -14,7 +14,7 @@ import pytest
 
 from agent.init import foreground
 from tests.conftest import BoxMaker
-from tests.support import ROOT, Box, Screen, until
+from tests.support import ROOT, Box, Screen, terminals_work, until
 
 ORPHANS = """
 import os
@@ -194,6 +194,9 @@ def _sleeping_below(pid: int) -> int:
     return 0
 
 
+@pytest.mark.skipif(
+    not terminals_work(), reason="sshd without root needs devpts mounted with gid=5"
+)
 def test_stop_ends_twenty_sessions_with_a_line_and_leaves_nothing(
     make_box: BoxMaker, mode: bool
 ) -> None:

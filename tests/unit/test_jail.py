@@ -130,6 +130,19 @@ def test_expire_forgets_strikes_and_logins_but_not_bans_that_hold() -> None:
     assert not jail._prefixes
 
 
+def test_a_million_bans_are_forgotten_in_turns_and_found_at_once() -> None:
+    from agent.access.jail import EXPIRE_BATCH
+
+    jail = Jail(POLICY)
+    for number in range(3 * EXPIRE_BATCH):
+        jail.ban(Network(A.family, 32, number), 60, 0, "test")
+    kept = Network(A.family, 32, 5)
+    jail.ban(kept, 7 * HISTORY_DECAY, 0, "test")
+    later = 60 + 2 * HISTORY_DECAY
+    assert sum(len(jail.expire(later)) for _ in range(4)) == 3 * EXPIRE_BATCH - 1
+    assert jail.banned(kept, later)
+
+
 def test_memory_of_strikes_is_bounded() -> None:
     from agent.access.jail import TRACKED
 
