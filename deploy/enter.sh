@@ -9,7 +9,7 @@ resolver=$(cat /etc/resolv.conf 2>/dev/null || true)
 mount --make-rprivate /
 mount -t proc -o nosuid,nodev,noexec proc /proc
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /run
-mount -t devpts -o newinstance,mode=620,ptmxmode=666 devpts /dev/pts
+mount -t devpts -o newinstance,gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount --bind /dev/pts/ptmx /dev/ptmx
 mount --bind "$folder/home" /home
 mount --bind "$folder/volume" /mnt

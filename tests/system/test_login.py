@@ -14,6 +14,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from agent.boot import EXIT_CONFIG
+from tests.conftest import BoxMaker
 from tests.support import Box, Key, Screen, free_port, make_key, terminals_work, until
 
 BULK = 200_000_000
@@ -290,8 +292,8 @@ def test_passwords_are_never_asked_for(shared_box: Box) -> None:
     assert "Permission denied (publickey)" in result.stderr
 
 
-def test_client_that_says_nothing_is_closed_after_the_grace_time(make_box: object) -> None:
-    box: Box = make_box().boot({"SWARM_LOGIN_GRACE_TIME": "1s"})  # type: ignore[operator]
+def test_client_that_says_nothing_is_closed_after_the_grace_time(make_box: BoxMaker) -> None:
+    box = make_box().boot({"SWARM_LOGIN_GRACE_TIME": "1s"})
     with socket.create_connection(("127.0.0.1", box.port)) as silent:
         silent.settimeout(20)
         assert silent.recv(4) == b"SSH-"
@@ -308,3 +310,20 @@ def test_only_modern_algorithms_are_offered(shared_box: Box) -> None:
     for weak in (b"sha1", b"-cbc", b"nistp", b"diffie-hellman", b"umac-64", b"ssh-rsa", b"3des"):
         assert weak not in offer
     assert b"curve25519-sha256" in offer
+
+
+@pytest.mark.root
+def test_an_ordinary_user_serves_itself(make_box: BoxMaker) -> None:
+    """Without root the same program serves the account that runs it, and nobody else."""
+    box = make_box()
+    drop = 'set -- setpriv --reuid=1000 --regid=1000 --clear-groups "$@"'
+    folders = {"SWARM_VOLUME": "/home/dev/volume", "SWARM_RUN_DIR": "/home/dev/run"}
+    box.boot(folders | {"SWARM_USER": ""}, before=drop)
+    assert box.event("boot.listening")["user"] == "dev"
+    assert box.ssh("id -u; tty", options=["-tt"]).stdout.split() == ["1000", "/dev/pts/0"]
+    assert (box.folder / "home/dev/volume/.swarm").stat().st_uid == 1000
+    assert box.ssh("true", user="root").returncode == 255
+    assert box.stop() == 0
+    other = make_box().start(folders | {"SWARM_USER": "daemon"}, before=drop)
+    assert other.machine.wait(30) == EXIT_CONFIG
+    assert "only root can let daemon log in" in other.event("boot.failed")["problem"]
