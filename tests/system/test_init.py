@@ -77,7 +77,9 @@ def test_ten_thousand_orphans_are_reaped_while_the_gate_answers(
 ) -> None:
     """No zombie stays, every connection made meanwhile is served, and statuses stay right."""
     box = make_box(namespaces=mode)
-    box.boot(environ_for(mode), sys.executable, "-c", ORPHANS + "raise SystemExit(42)")
+    many = {"SWARM_MAX_CONNECTIONS_PER_MINUTE": "1000000"}
+    script = ORPHANS + "raise SystemExit(42)"
+    box.boot(environ_for(mode) | many, sys.executable, "-c", script)
     slowest = 0.0
     while box.machine.running():
         began = time.monotonic()
@@ -269,18 +271,20 @@ def test_stop_during_boot_ends_at_once(make_box: BoxMaker) -> None:
 def test_inherited_signal_state_is_reset(make_box: BoxMaker) -> None:
     """A parent that blocked or ignored signals must not make the children unstoppable."""
     box = make_box(namespaces=False)
-    prefix = [sys.executable, "-c", _SULLY, "--"]
+    prefix = [sys.executable, "-c", SPOILED_SIGNALS, "--"]
 
     box.boot(environ_for(False), "sh", "-c", "cat /proc/self/status; sleep 1000", prefix=prefix)
     until(lambda: "SigCgt" in box.log_path.read_text(), "the status")
     status = dict(
         line.split(":\t") for line in box.log_path.read_text().splitlines() if ":\t" in line
     )
-    assert int(status["SigBlk"], 16) == 0
-    assert int(status["SigIgn"], 16) == 0
+    # The C library keeps signals 32 and 33 for itself: nobody can set them.
+    ours = ~(0b11 << 31)
+    assert int(status["SigBlk"], 16) & ours == 0
+    assert int(status["SigIgn"], 16) & ours == 0
 
 
-_SULLY = """
+SPOILED_SIGNALS = """
 import os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGILL, signal.SIGTTIN})
 for number in (signal.SIGHUP, signal.SIGTTOU, signal.SIGINT):
