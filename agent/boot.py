@@ -34,6 +34,7 @@ from agent.events import (
 from agent.health import Health
 from agent.init.children import Children, become_subreaper, reset_signals
 from agent.log import Log
+from agent.network import is_own
 from agent.parts import Parts, keep_running
 from agent.platform import volume
 from agent.platform.account import Account, AccountError, find
@@ -58,7 +59,7 @@ def run(command: Sequence[str], environ: Mapping[str, str]) -> int:
         for problem in error.problems:
             sys.stderr.write(f"swarm-agent: {problem}\n")
         return EXIT_CONFIG
-    log = Log(style=settings.log_format, level=settings.log_level)
+    log = Log(settings.log_format, settings.log_level, settings.log_line_limit)
     bus = Bus()
     bus.subscribe(log.write)
     try:
@@ -221,7 +222,8 @@ def _open_jail(settings: Settings, bus: Bus) -> Jail:
             bantime_max=settings.bantime_max,
             ipv6_prefix=settings.ipv6_prefix,
             ignore=settings.ignoreip,
-        )
+        ),
+        is_own,
     )
 
     def replaced(reason: str, kept_as: str) -> None:

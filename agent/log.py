@@ -17,9 +17,6 @@ from agent.events import Event
 CAPACITY = 20_000
 """Events that may wait for a slow reader; later ones are dropped and counted."""
 
-LINE_LIMIT = 64 << 10
-"""Characters of one field; what is longer is cut and marked."""
-
 _SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Render = Callable[[MutableMapping[str, object]], str]
@@ -28,9 +25,10 @@ Render = Callable[[MutableMapping[str, object]], str]
 class Log:
     """Subscribe `write` to the bus; call `start` once and `close` at the end."""
 
-    def __init__(self, *, style: str, level: str) -> None:
+    def __init__(self, style: str, level: str, line_limit: int) -> None:
         self._human = style == "human" or (style == "auto" and sys.stdout.isatty())
         self._threshold = _SEVERITY[level]
+        self._limit = line_limit
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._dropped = 0
         self._thread: threading.Thread | None = None
@@ -60,7 +58,7 @@ class Log:
     def _run(self) -> None:
         render = _human_renderer() if self._human else _json_renderer()
         while (event := self._events.get()) is not None:
-            line = render(as_record(event))
+            line = render(as_record(event, self._limit))
             if self._dropped:
                 lost, self._dropped = self._dropped, 0
                 record: dict[str, object] = {"event": "log.dropped", "level": "warning"}
@@ -73,7 +71,7 @@ class Log:
                 return
 
 
-def as_record(event: Event) -> dict[str, object]:
+def as_record(event: Event, limit: int) -> dict[str, object]:
     """The fields of a log line, in the order in which people look for them."""
     record: dict[str, object] = {
         "timestamp": timestamp(event.at),
@@ -82,7 +80,7 @@ def as_record(event: Event) -> dict[str, object]:
     }
     for item in fields(event):
         if item.name != "at":
-            record[item.name] = _shorten(getattr(event, item.name))
+            record[item.name] = _shorten(getattr(event, item.name), limit)
     return record
 
 
@@ -92,9 +90,9 @@ def timestamp(at: float) -> str:
     return f"{whole}.{int(at % 1 * 1000):03d}Z"
 
 
-def _shorten(value: object) -> object:
-    if isinstance(value, str) and len(value) > LINE_LIMIT:
-        return value[:LINE_LIMIT] + "…(cut)"
+def _shorten(value: object, limit: int) -> object:
+    if isinstance(value, str) and len(value) > limit:
+        return value[:limit] + "…(cut)"
     if isinstance(value, float):
         return round(value, 6)
     return value

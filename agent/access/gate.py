@@ -19,7 +19,7 @@ from agent.access.proxied import HeaderWait
 from agent.access.proxy_header import Source
 from agent.access.refusals import Refusals
 from agent.events import BanLifted, BanStarted, ClientUnknown
-from agent.network import Network, any_covers, is_own
+from agent.network import Network, any_covers
 from agent.settings import Settings
 
 HEADERS_WAITING = 256
@@ -161,11 +161,7 @@ class Gate:
         if not client.known or connection.was_cut:
             return
         ban = self.jail.strike(client.host, outcome.verdict, clock())
-        if ban is None:
-            return
-        if is_own(client.host):
-            self.jail.unban(ban.network, clock())
-        else:
+        if ban is not None:
             self._enforce(ban)
 
     def _enforce(self, ban: Ban) -> None:

@@ -9,6 +9,7 @@ strike count longer or a ban end earlier.
 """
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -55,10 +56,14 @@ class Ban:
 
 
 class Jail:
-    """Knows strikes and bans. Not told of unknown clients: they are nobody to blame."""
+    """Knows strikes and bans. Not told of unknown clients: they are nobody to blame.
 
-    def __init__(self, policy: Policy) -> None:
+    `is_own` tells this machine's own addresses, which are always on the ignore-list.
+    """
+
+    def __init__(self, policy: Policy, is_own: Callable[[Network], bool]) -> None:
         self.policy = policy
+        self._is_own = is_own
         self._strikes: OrderedDict[Network, list[tuple[float, float]]] = OrderedDict()
         self._logins: OrderedDict[Network, float] = OrderedDict()
         self._bans: dict[Network, Ban] = {}
@@ -70,7 +75,7 @@ class Jail:
 
     def ignores(self, host: Network) -> bool:
         """The host is on the ignore-list."""
-        return any_covers(self.policy.ignore, host)
+        return any_covers(self.policy.ignore, host) or self._is_own(host)
 
     def banned(self, host: Network, now: float) -> Ban | None:
         """The ban that keeps a host out now. Its cost does not grow with the number of bans."""

@@ -175,3 +175,8 @@ class Settings:
         "info",
         "The least severe event that is logged.",
     )
+    log_line_limit: int = _setting(
+        units.size,
+        "64KiB",
+        "The longest text in one field of a log line; what is longer is cut and marked.",
+    )

@@ -9,6 +9,10 @@ from agent.network import Network
 POLICY = Policy(5, 600, 600, 600, 64, ())
 
 
+def nobody(_: Network) -> bool:
+    return False
+
+
 def client(text: str, *, known: bool = True) -> Client:
     return Client(Network.host(text), 5, known)
 
@@ -27,14 +31,14 @@ def admission(
         return tuple(map(Network.parse, text.split()))
 
     limits = Limits(networks(allow), networks(deny), total, per_client, rate, enforce_bans)
-    return Admission(limits, jail or Jail(POLICY))
+    return Admission(limits, jail or Jail(POLICY, nobody))
 
 
 A, B, C = client("203.0.113.1"), client("198.51.100.1"), client("192.0.2.1")
 
 
 def test_banned_comes_before_everything() -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     jail.ban(A.host, 60, 0, "test")
     gate = admission(allow="192.0.2.0/24", jail=jail)
     assert gate.decide(A, 1) is Refusal.BANNED
@@ -43,7 +47,7 @@ def test_banned_comes_before_everything() -> None:
 
 
 def test_dry_run_keeps_nobody_out() -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     jail.ban(A.host, 60, 0, "test")
     assert admission(jail=jail, enforce_bans=False).decide(A, 1) is None
 
@@ -56,7 +60,7 @@ def test_deny_list_wins_over_allow_list() -> None:
 
 
 def test_an_unknown_client_is_on_no_list_and_never_banned() -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     jail.ban(A.host, 60, 0, "test")
     unknown = client("203.0.113.1", known=False)
     assert admission(jail=jail, deny="203.0.113.0/24").decide(unknown, 1) is None

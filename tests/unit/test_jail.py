@@ -14,6 +14,10 @@ POLICY = Policy(
 FAILED = Verdict.FAILED
 
 
+def nobody(_: Network) -> bool:
+    return False
+
+
 def fail(jail: Jail, times: int, now: float = 0.0, host: Network = A) -> Ban | None:
     ban = None
     for _ in range(times):
@@ -22,7 +26,7 @@ def fail(jail: Jail, times: int, now: float = 0.0, host: Network = A) -> Ban | N
 
 
 def test_maxretry_strikes_make_a_ban_of_bantime() -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     assert fail(jail, 4) is None
     ban = fail(jail, 1)
     assert ban is not None
@@ -37,19 +41,19 @@ def test_maxretry_strikes_make_a_ban_of_bantime() -> None:
     [(Verdict.INVALID_USER, 3), (Verdict.FAILED, 5), (Verdict.PROBE, 10)],
 )
 def test_verdicts_weigh_differently(verdict: Verdict, connections: int) -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     bans = [jail.strike(A, verdict, 0) for _ in range(connections)]
     assert [ban is not None for ban in bans] == [False] * (connections - 1) + [True]
 
 
 @pytest.mark.parametrize("verdict", [Verdict.NOTHING, Verdict.LOGIN])
 def test_a_bare_connect_and_a_login_weigh_nothing(verdict: Verdict) -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     assert not any(jail.strike(A, verdict, 0) for _ in range(1000))
 
 
 def test_strikes_leave_the_window_at_its_end() -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     fail(jail, 4, now=0)
     assert jail.strikes(A, 599.9) == 4
     assert jail.strikes(A, 600) == 0
@@ -57,7 +61,7 @@ def test_strikes_leave_the_window_at_its_end() -> None:
 
 
 def test_a_login_clears_and_earns_patience() -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     fail(jail, 4)
     jail.login(A, 1)
     assert fail(jail, 9, now=2) is None
@@ -65,13 +69,13 @@ def test_a_login_clears_and_earns_patience() -> None:
 
 
 def test_patience_ends_with_the_window() -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     jail.login(A, 0)
     assert fail(jail, 5, now=600) is not None
 
 
 def test_ban_time_doubles_up_to_its_maximum_and_history_decays() -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     now, lengths = 0.0, []
     for _ in range(14):
         ban = fail(jail, 5, now)
@@ -88,7 +92,7 @@ def test_ban_time_doubles_up_to_its_maximum_and_history_decays() -> None:
 
 
 def test_ipv6_is_counted_by_its_prefix() -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     hosts = [Network.host(f"2001:db8:0:1::{number:x}") for number in range(5)]
     bans = [jail.strike(host, FAILED, 0) for host in hosts]
     assert bans[-1] is not None
@@ -99,15 +103,23 @@ def test_ipv6_is_counted_by_its_prefix() -> None:
 
 def test_ignored_networks_are_never_banned() -> None:
     policy = Policy(1, 600, 600, 600, 64, ignore=(Network.parse("203.0.113.0/24"),))
-    jail = Jail(policy)
+    jail = Jail(policy, nobody)
     assert fail(jail, 100) is None
     jail.ban(Network.parse("203.0.0.0/16"), 60, 0, "by hand")
     assert not jail.banned(A, 1)
     assert jail.banned(Network.host("203.0.1.1"), 1)
 
 
+def test_own_addresses_are_never_kept_out() -> None:
+    jail = Jail(POLICY, lambda host: host == A)
+    assert fail(jail, 100) is None
+    jail.ban(Network.parse("203.0.113.0/24"), 60, 0, "by hand")
+    assert not jail.banned(A, 1)
+    assert jail.banned(Network.host("203.0.113.10"), 1)
+
+
 def test_networks_can_be_banned_and_lifted_by_hand() -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     network = Network.parse("198.51.100.0/24")
     jail.ban(network, 60, 0, "by hand")
     assert jail.banned(B, 59)
@@ -118,7 +130,7 @@ def test_networks_can_be_banned_and_lifted_by_hand() -> None:
 
 
 def test_expire_forgets_strikes_and_logins_but_not_bans_that_hold() -> None:
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     fail(jail, 1, host=B)
     jail.login(Network.host("192.0.2.1"), 0)
     fail(jail, 5)
@@ -133,7 +145,7 @@ def test_expire_forgets_strikes_and_logins_but_not_bans_that_hold() -> None:
 def test_a_million_bans_are_forgotten_in_turns_and_found_at_once() -> None:
     from agent.access.jail import EXPIRE_BATCH
 
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     for number in range(3 * EXPIRE_BATCH):
         jail.ban(Network(A.family, 32, number), 60, 0, "test")
     kept = Network(A.family, 32, 5)
@@ -146,7 +158,7 @@ def test_a_million_bans_are_forgotten_in_turns_and_found_at_once() -> None:
 def test_memory_of_strikes_is_bounded() -> None:
     from agent.access.jail import TRACKED
 
-    jail = Jail(POLICY)
+    jail = Jail(POLICY, nobody)
     for number in range(TRACKED + 100):
         jail.strike(Network(A.family, 32, number), FAILED, 0)
     assert len(jail._strikes) == TRACKED
@@ -160,7 +172,7 @@ STEPS = st.lists(st.tuples(st.floats(0, 400), VERDICTS), max_size=60)
 def test_no_ban_without_enough_strikes_in_the_window_and_none_shorter_than_said(
     steps: list[tuple[float, Verdict]],
 ) -> None:
-    jail, now = Jail(POLICY), 0.0
+    jail, now = Jail(POLICY, nobody), 0.0
     strikes: list[tuple[float, float]] = []
     until = -1.0
     for wait, verdict in steps:

@@ -12,7 +12,7 @@ WRITE = """
 import sys
 from agent.events import SshdSaid
 from agent.log import Log
-log = Log(style=sys.argv[1], level="debug")
+log = Log(sys.argv[1], "debug", 65536)
 log.write(SshdSaid(session="x", line="a\\nb \\x1b[31m \\u2028 \\ud800 " + "y" * 100_000))
 log.close()
 """
@@ -36,7 +36,7 @@ def test_stdout_that_nobody_reads_does_not_block_the_end() -> None:
 import os, sys
 from agent.events import SshdSaid
 from agent.log import Log
-log = Log(style="json", level="debug")
+log = Log("json", "debug", 65536)
 for _ in range(30_000):
     log.write(SshdSaid(session="x", line="y" * 1000))
 log.close(timeout=0.5)
@@ -60,7 +60,7 @@ def test_levels_below_the_threshold_are_not_written() -> None:
 
 
 def test_record_begins_with_time_level_and_name() -> None:
-    record = as_record(Trouble(part="keys", problem="none", at=0.25))
+    record = as_record(Trouble(part="keys", problem="none", at=0.25), 65536)
     assert list(record.items())[:3] == [
         ("timestamp", "1970-01-01T00:00:00.250Z"),
         ("level", "error"),
