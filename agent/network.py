@@ -75,9 +75,17 @@ def any_covers(networks: tuple[Network, ...], host: Network) -> bool:
     return any(network.covers(host) for network in networks)
 
 
+_LOOPBACK = (Network.parse("127.0.0.0/8"), Network.parse("::1"))
+
+
+def is_loopback(host: Network) -> bool:
+    """The address never leaves the machine."""
+    return any_covers(_LOOPBACK, host)
+
+
 def is_own(host: Network) -> bool:
     """The address is one of this machine's: then a socket can be bound to it."""
-    if host.address.startswith("127."):
+    if is_loopback(host):
         return True
     try:
         with socket.socket(host.family, socket.SOCK_DGRAM) as probe:

@@ -19,7 +19,7 @@ from agent.access.proxied import HeaderWait
 from agent.access.proxy_header import Source
 from agent.access.refusals import Refusals
 from agent.events import BanLifted, BanStarted, ClientUnknown
-from agent.network import Network, any_covers
+from agent.network import Network, any_covers, is_loopback, is_own
 from agent.settings import Settings
 
 HEADERS_WAITING = 256
@@ -96,12 +96,18 @@ class Gate:
 
     def _arrived_by_proxy(self, connection: socket.socket, peer: Peer) -> None:
         proxy = from_peer(peer)
-        if not any_covers(self._settings.proxy_networks, proxy.host):
+        if not self._is_proxy(proxy.host):
             self._refuse(connection, Refusal.NOT_PROXY, str(proxy))
         elif len(self._headers) >= HEADERS_WAITING:
             self._refuse(connection, Refusal.HEADER_CAP, str(proxy))
         else:
             self._await_header(connection, proxy)
+
+    def _is_proxy(self, host: Network) -> bool:
+        # Our own address may lie in the proxy's networks: a process in the machine that connects
+        # to it is not the proxy, and must not name others. Loopback counts only where it is listed.
+        listed = any_covers(self._settings.proxy_networks, host)
+        return listed and (is_loopback(host) or not is_own(host))
 
     def _await_header(self, connection: socket.socket, proxy: Client) -> None:
         def arrived(wait: HeaderWait, source: Source | None) -> None:

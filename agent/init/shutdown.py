@@ -13,7 +13,7 @@ from agent.init import proctree
 
 POLL = 0.02
 KILL_TIME = 1.0
-"""Seconds of the budget kept for SIGKILL to take effect."""
+"""Seconds of the budget kept for SIGKILL to take effect; of a short one, a quarter."""
 
 SSHD_PATIENCE = 1.0
 """Seconds that sshd gets to end by itself after the programs of its session ended."""
@@ -26,9 +26,11 @@ async def end_descendants(deadline: float, hurry: asyncio.Event, spared: set[int
     asked any longer. The caller's reaper collects the dead.
     """
     loop = asyncio.get_running_loop()
-    sshd_turn = loop.time() + SSHD_PATIENCE
+    began = loop.time()
+    patience_ends = deadline - min(KILL_TIME, (deadline - began) / 4)
+    sshd_turn = began + SSHD_PATIENCE
     asked = set(spared)
-    while not hurry.is_set() and loop.time() < deadline - KILL_TIME:
+    while not hurry.is_set() and loop.time() < patience_ends:
         living = proctree.descendants(os.getpid())
         if not living:
             return 0

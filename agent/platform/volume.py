@@ -143,12 +143,20 @@ def own_folder(volume: str, on_replaced: Callable[[str, str], None]) -> Iterator
 def is_safe_by_name(volume: str) -> bool:
     """Nobody but us can put another folder in the place of ours.
 
-    For what has to be opened by name (SQLite): false where the volume's root belongs to somebody
-    else, or others may rename things in it. Raises `OSError`.
+    For what has to be opened by name (SQLite): false where the volume's root, or a folder above it,
+    belongs to somebody else, or others may rename things in it. Raises `OSError`.
     """
-    status = os.stat(volume)
-    others_may_rename = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
-    return status.st_uid in (0, os.geteuid()) and not others_may_rename
+    path = os.path.realpath(volume)
+    while _others_cannot_rename_in(os.stat(path)):
+        if path == "/":
+            return True
+        path = os.path.dirname(path)
+    return False
+
+
+def _others_cannot_rename_in(status: os.stat_result) -> bool:
+    others_write = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+    return status.st_uid in (0, os.geteuid()) and not others_write
 
 
 def _require_ours(status: os.stat_result, kind: int) -> None:

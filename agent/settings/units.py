@@ -83,9 +83,9 @@ def _is_address(match: "re.Match[str]") -> bool:
 
 
 def absolute_path(text: str) -> str:
-    """An absolute path without control characters, normalised."""
-    if not text.startswith("/") or not text.isprintable():
-        raise ValueError("an absolute path, such as /workspace")
+    """An absolute path, normalised; of plain characters, because sshd reads it too."""
+    if not re.fullmatch(r"/[\w./+@:,=~-]*", text):
+        raise ValueError("an absolute path of plain characters, such as /workspace")
     return os.path.normpath(text)
 
 

@@ -8,6 +8,7 @@ work, because SQLite waits for the disk.
 import asyncio
 import contextlib
 import os
+import queue
 import sqlite3
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from agent.state import banlist
 from agent.state.banlist import Clocks, Row
 
 T = TypeVar("T")
+Change = tuple[str, tuple[object, ...]]
 
 NAME = "state.db"
 
@@ -48,6 +50,7 @@ class BanStore:
         self._path = f"{volume_path}/{volume.FOLDER}/{NAME}"
         self._jail = jail
         self._bus = bus
+        self._pending: queue.SimpleQueue[list[Change]] = queue.SimpleQueue()
         self._told = False
         self._loop = asyncio.get_running_loop()
         # One thread: the order of writes is the order of events.
@@ -77,19 +80,27 @@ class BanStore:
         elif isinstance(event, BanLifted):
             self._submit([(_DELETE, (event.network,))])
 
-    def _submit(self, changes: list[tuple[str, tuple[object, ...]]]) -> None:
-        def change(database: sqlite3.Connection) -> list[Row]:
+    def _submit(self, changes: list[Change]) -> None:
+        # What comes while the worker is busy is written in one go: a storm of bans is no queue.
+        self._pending.put(changes)
+        self._worker.submit(self._write_pending)
+
+    def _write_pending(self) -> None:
+        changes: list[Change] = []
+        while not self._pending.empty():
+            changes += self._pending.get()
+        if not changes:
+            return
+
+        def write(database: sqlite3.Connection) -> list[Row]:
             with database:
                 for statement, values in changes:
                     database.execute(statement, values)
             return _all_rows(database)
 
-        def work() -> None:
-            rows = self._attempt(change)
-            if rows is not None:
-                self._attempt_list(rows)
-
-        self._worker.submit(work)
+        rows = self._attempt(write)
+        if rows is not None:
+            self._attempt_list(rows)
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         try:

@@ -523,6 +523,29 @@ def internet() -> Iterator[World]:
         yield made
 
 
+@pytest.mark.root
+def test_a_process_in_the_machine_is_not_the_proxy(make_box: BoxMaker, internet: World) -> None:
+    """Its own address lies in the proxy's networks, and still it can frame nobody."""
+    box = make_box()
+    box.start(PROXIED | {"SWARM_PROXY_NETWORKS": "10.77.0.0/16", "SWARM_LISTEN": f"*:{box.port}"})
+    box.event("boot.listening")
+    with socket.create_connection((EDGE, box.port)) as inside:
+        inside.settimeout(20)
+        inside.sendall(header(2, (ATTACKER, 5), ("10.0.0.1", 22)))
+        assert answer(inside) == b""
+    box.event("ssh.connections.refused", reason="not from the proxy's networks", client=EDGE)
+    python = f"""
+import socket
+from deploy.header import header
+s = socket.create_connection(("{EDGE}", {box.port}), source_address=("10.77.1.1", 0))
+s.sendall(header(2, ("{ATTACKER}", 5), ("10.0.0.1", 22)))
+print(s.recv(4))
+"""
+    command = internet.client([sys.executable, "-c", python])
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == "b'SSH-'\n"
+
+
 def hammer(command: list[str], stop: threading.Event, count: Callable[[], None]) -> None:
     while not stop.is_set():
         subprocess.run(command, capture_output=True, check=False)

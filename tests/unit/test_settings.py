@@ -57,6 +57,12 @@ def test_endpoints_that_cannot_be_are_refused(text: str) -> None:
         units.endpoint(text)
 
 
+@pytest.mark.parametrize("text", ["", "a", "./a", "/a b", "/%h", '/"', "/a\nb"])
+def test_paths_that_sshd_could_misread_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="absolute path"):
+        units.absolute_path(text)
+
+
 PARSERS = [units.duration, units.size, units.count, units.endpoint, units.absolute_path]
 
 
