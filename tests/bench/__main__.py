@@ -1,6 +1,7 @@
-"""`make bench [ROWS="cold login"] [QUICK=1]`: measure, and write the table to .bench/."""
+"""`make bench [ROWS="cold login --quick"]`: measure, and write the table to .bench/."""
 
 import argparse
+import fcntl
 import os
 import shutil
 import sys
@@ -37,15 +38,21 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the machines of this benchmark need root: namespaces and an account of their own")
         return 1
-    contenders.install_agent()
-    with tempfile.TemporaryDirectory() as folder:
+    with WORK.joinpath("lock").open("w") as lock, tempfile.TemporaryDirectory() as folder:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another benchmark works in {WORK}: wait for it, or stop it")
+            return 1
+        contenders.install_agent()
         peers = _contenders(make_key(Path(folder) / "key"))
         results: list[Row] = []
         for name in words.rows or ROWS:
             print(f"measuring {name}", file=sys.stderr, flush=True)
             results += ROWS[name](peers, words.quick)
-    WORK.joinpath("results.md").write_text(markdown(results))
-    WORK.joinpath("results.json").write_text(as_json(results))
+            # At once: a row that fails must not take the others with it.
+            WORK.joinpath("results.md").write_text(markdown(results))
+            WORK.joinpath("results.json").write_text(as_json(results))
     print(markdown(results))
     return int(any("MISSED" in verdict for row in results for verdict in row.verdicts()))
 

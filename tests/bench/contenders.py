@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".bench"
 SSHD, SUPERVISORD = "bare sshd", "supervisord + sshd"
 
-_GO = 'echo ready; read -r go; exec "$@" </dev/null >>"$LOG" 2>&1'
+# /run/sshd is there before: making it is no part of anybody's start.
+_GO = 'mkdir -p /run/sshd; echo ready; read -r go; exec "$@" </dev/null >>"$LOG" 2>&1'
 
 
 class Unavailable(Exception):
@@ -41,12 +42,17 @@ class Contender:
     hello: bytes = b""
     """What the proxy says first on each connection."""
 
+    @property
+    def log(self) -> Path:
+        """What it said, in all its lives."""
+        return self.folder / "log"
+
     @contextmanager
     def prepared(self) -> Iterator["Prepared"]:
         """A machine that waits for the word to exec the contender; it ends with the block."""
         machine = Machine(self.folder / "machine")
         machine.start(
-            dict(self.environ) | {"LOG": str(self.folder / "log")},
+            dict(self.environ) | {"LOG": str(self.log)},
             command=["sh", "-c", _GO, "sh", *self.command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -137,7 +143,7 @@ def bare_sshd(key: Key) -> Contender:
     """`sshd -D` with an equal configuration."""
     folder, port = _folder("sshd"), free_port()
     config = _sshd_config(folder, port, key)
-    command = ("/bin/sh", "-c", f"mkdir -p /run/sshd; exec /usr/sbin/sshd -D -f {config}")
+    command = ("/usr/sbin/sshd", "-D", "-f", str(config))
     return Contender(SSHD, command, (), port, key, folder)
 
 
@@ -153,8 +159,8 @@ def supervised_sshd(key: Key) -> Contender:
         "pidfile=/run/supervisord.pid\n"
         f"[program:sshd]\ncommand=/usr/sbin/sshd -D -e -f {sshd}\nautorestart=true\n"
     )
-    start = f"mkdir -p /run/sshd; exec /usr/bin/supervisord -c {config}"
-    return Contender(SUPERVISORD, ("/bin/sh", "-c", start), (), port, key, folder)
+    command = ("/usr/bin/supervisord", "-c", str(config))
+    return Contender(SUPERVISORD, command, (), port, key, folder)
 
 
 def install(package: str) -> None:
@@ -202,7 +208,12 @@ def install_agent() -> None:
     pip = [python, "-m", "pip", "--python", str(venv / "bin" / "python"), "install", "-qq"]
     lock = ["--require-hashes", "-r", str(ROOT / "requirements.lock")]
     subprocess.run([*pip, *lock], env=environ, check=True)
-    subprocess.run([*pip, "--no-deps", str(ROOT)], env=environ, check=True)
+    wheels = WORK / "wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    build = [python, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "-w", str(wheels), str(ROOT)], env=environ, check=True)
+    wheel = str(next(wheels.glob("*.whl")))
+    subprocess.run([*pip, "--no-deps", wheel], env=environ, check=True)
     library = str(next(venv.glob("lib/python3*")))
     compiling = [str(venv / "bin" / "python"), "-m", "compileall", "-q", library]
     subprocess.run(compiling, env=environ, check=True)

@@ -1,14 +1,20 @@
 """From exec to the first SSH banner, warm and cold."""
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench.cold import SlowDisk, cached
-from tests.bench.contenders import SSHD, SUPERVISORD, Contender, Prepared, Unavailable
+from tests.bench.cold import NotCold, SlowDisk, Start, slow_disk
+from tests.bench.contenders import SSHD, SUPERVISORD, WORK, Contender, Prepared, Unavailable
 from tests.bench.table import Row, Samples, Target
 
-INTERPRETER = Path("/usr/bin/python3").resolve()
+COLD = "exec → SSH banner, cold disk (8 MiB/s)"
+COLD_BYTES = "read from the disk until then"
+
+BANNER_DEADLINE = 60.0
+QUIET_DEADLINE = 600.0
+"""How long a cold start is tried again, in seconds, while others use the machine."""
 
 
 def warm(contenders: Sequence[Contender], runs: int) -> Row:
@@ -30,28 +36,46 @@ def warm(contenders: Sequence[Contender], runs: int) -> Row:
 
 def cold(contenders: Sequence[Contender], runs: int) -> list[Row]:
     """Nothing is in memory, on a disk limited as Fly's root file system."""
-    name = "exec → SSH banner, cold disk (8 MiB/s)"
-    try:
-        disk = SlowDisk()
-    except Unavailable as error:
-        return [Row(name, "s", note=str(error)), Row("read until then", "MB", note=str(error))]
     seconds: dict[str, list[float]] = {entry.name: [] for entry in contenders}
     read: dict[str, list[float]] = {entry.name: [] for entry in contenders}
-    note = ""
-    for _ in range(runs):
-        for entry in contenders:
-            with entry.prepared() as ready:
-                disk.add(ready.pid)
-                disk.drop_caches()
-                if cached(INTERPRETER) > 0.1:
-                    note = f"{INTERPRETER} was in memory: another process uses it; too good"
-                before = disk.bytes_read()
-                seconds[entry.name].append(_until_banner(ready))
-                read[entry.name].append((disk.bytes_read() - before) / 1e6)
+    for entry in contenders:  # what is made once, such as a host key, is no part of a cold start
+        with entry.running():
+            pass
+    try:
+        with slow_disk() as disk:
+            for _ in range(runs):
+                for entry in contenders:
+                    start = _cold_start(entry, disk)
+                    seconds[entry.name].append(start.seconds)
+                    read[entry.name].append(start.bytes_read / 1e6)
+    except Unavailable as error:
+        return [Row(COLD, "s", note=str(error)), Row(COLD_BYTES, "MB", note=str(error))]
     targets = (Target(SSHD, 1.9), Target(SUPERVISORD, 0.75))
+    return [Row(COLD, "s", _samples(seconds), targets), Row(COLD_BYTES, "MB", _samples(read))]
+
+
+def _cold_start(contender: Contender, disk: SlowDisk) -> Start:
+    """A start that nobody helped; tried again while others use the machine."""
+    end = time.monotonic() + QUIET_DEADLINE
+    while True:
+        with contender.prepared() as ready:
+            try:
+                return disk.start(ready.pid, _programs(), lambda: _until_banner(ready))
+            except NotCold as error:
+                reason = str(error)
+        if time.monotonic() > end:
+            raise Unavailable(f"never quiet enough: {reason}; stop it and run this row again")
+        print(f"cold start of {contender.name} repeated: {reason}", file=sys.stderr, flush=True)
+        time.sleep(5)
+
+
+def _programs() -> list[Path]:
+    """What must not be in memory: one that is would flatter a contender, and bend every ratio."""
     return [
-        Row(name, "s", _samples(seconds), targets, note),
-        Row("read from the disk until then", "MB", _samples(read), note=note),
+        Path("/usr/sbin/sshd"),
+        *Path("/usr/lib").glob("*/libcrypto.so.*"),
+        Path("/usr/bin/python3").resolve(),
+        (WORK / "venv" / "bin" / "python3").resolve(),
     ]
 
 
@@ -59,6 +83,8 @@ def _until_banner(ready: Prepared) -> float:
     began = time.monotonic()
     ready.go()
     while not ready.banner():
+        if time.monotonic() > began + BANNER_DEADLINE:
+            raise TimeoutError(f"no banner of {ready.contender.name}; see {ready.contender.log}")
         time.sleep(0.001)
     return time.monotonic() - began
 

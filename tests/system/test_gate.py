@@ -1,6 +1,7 @@
 """The gate before real sshd processes: who gets in, who is refused, who is banned and when."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import sqlite3
@@ -395,10 +396,14 @@ def state(box: Box) -> Path:
 
 
 def kept(box: Box) -> list[tuple[str, int]]:
+    """What the database on the volume says; nothing while it is being made."""
     if not state(box).exists():
         return []
-    with sqlite3.connect(state(box)) as database:
-        return database.execute("SELECT network, times FROM bans").fetchall()
+    with contextlib.closing(sqlite3.connect(state(box))) as database:
+        try:
+            return database.execute("SELECT network, times FROM bans").fetchall()
+        except sqlite3.OperationalError:
+            return []
 
 
 def shift(box: Box, seconds: float) -> None:
@@ -426,7 +431,9 @@ def ban_once(box: Box) -> None:
     for _ in range(10):
         garbage(box)
     box.event("ban.started")
-    until(lambda: kept(box) and boot_list(box).read_text(), "the ban on the volume")
+    # The database is written first, the boot's list after it.
+    until(lambda: kept(box) and boot_list(box).exists(), "the ban in the database")
+    until(lambda: ATTACKER in boot_list(box).read_text(), "the ban in the boot's list")
 
 
 def test_bans_outlive_a_kill_and_history_goes_on(gate: Box) -> None:
