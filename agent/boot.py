@@ -39,6 +39,7 @@ from agent.parts import Parts, keep_running
 from agent.platform import volume
 from agent.platform.account import Account, AccountError, find
 from agent.settings import Settings, SettingsError, load
+from agent.settings.current import Current
 from agent.state import banlist
 from agent.stop import Life, Stop
 
@@ -106,14 +107,28 @@ async def _serve(
     except _FATAL as error:
         bus.publish(BootFailed(problem=str(error)))
         return EXIT_CONFIG if isinstance(error, AccountError) else EXIT_UNAVAILABLE
-    parts = Parts(settings, opened.account, core.sessions, opened.keys, opened.gate, health, bus)
+    parts = Parts(
+        Current(settings),
+        environ,
+        opened.account,
+        core.children,
+        core.sessions,
+        opened.keys,
+        opened.gate,
+        health,
+        stop,
+        bus,
+    )
     rest = asyncio.create_task(keep_running("parts", partial(parts.run, log), bus))
     try:
         life = Life(core.children, core.sessions, bus, stop, settings.stop_timeout)
-        return await life.last(opened.gate, command, core.environ)
+        status, reason = await life.last(opened.gate, command, core.environ)
+        log.start()  # what is still to come may wait for a disk
     finally:
         rest.cancel()
         await asyncio.gather(rest, return_exceptions=True)
+    await parts.last_word(reason)
+    return status
 
 
 async def _open(core: _Core, begun: float) -> _Opened:

@@ -252,6 +252,16 @@ class SessionClosed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShellOpened(Event):
+    """A login got a shell on a terminal (`pts/0`)."""
+
+    name: ClassVar[str] = "ssh.shell"
+    level: ClassVar[str] = "debug"
+    session: str
+    terminal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SshdSaid(Event):
     """A line of sshd that is no step of a login."""
 
@@ -306,6 +316,126 @@ class Stopped(Event):
     reason: str
     seconds: float
     orphans_reaped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsChanged(Event):
+    """The settings file changed: `applied` holds from now on, `waiting` after a restart."""
+
+    name: ClassVar[str] = "settings.changed"
+    applied: tuple[str, ...]
+    waiting: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsRefused(Event):
+    """The changed settings file cannot be used; what was in force stays in force."""
+
+    name: ClassVar[str] = "settings.refused"
+    level: ClassVar[str] = "error"
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalFailed(Event):
+    """A signal of activity cannot be read, and counts as active. Told once until it can again."""
+
+    name: ClassVar[str] = "idle.signal.failed"
+    level: ClassVar[str] = "error"
+    signal: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalRecovered(Event):
+    """A signal of activity can be read again."""
+
+    name: ClassVar[str] = "idle.signal.recovered"
+    signal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseTaken(Event):
+    """Somebody holds the machine awake for at most `seconds`; again for the same name: longer."""
+
+    name: ClassVar[str] = "lease.taken"
+    lease: str
+    seconds: float
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseEnded(Event):
+    """A lease was released, or its time or its process ended."""
+
+    name: ClassVar[str] = "lease.ended"
+    lease: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WakeJudged(Event):
+    """What woke the machine: a `login`, a `scan` (connections without a login) or a `start`."""
+
+    name: ClassVar[str] = "wake.reason"
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SleepWarned(Event):
+    """Every terminal was told that the machine sleeps in `seconds`."""
+
+    name: ClassVar[str] = "sleep.warned"
+    level: ClassVar[str] = "warning"
+    because: str
+    seconds: float
+    terminals: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SleepCancelled(Event):
+    """The sleep that was due does not come, because something happened."""
+
+    name: ClassVar[str] = "sleep.cancelled"
+    because: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SleepBegan(Event):
+    """The machine goes to sleep; `awake` is how long it was awake, in seconds."""
+
+    name: ClassVar[str] = "sleep.began"
+    because: str
+    mode: str
+    awake: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookFailed(Event):
+    """A program in sleep.d failed; the sleep goes on."""
+
+    name: ClassVar[str] = "sleep.hook.failed"
+    level: ClassVar[str] = "error"
+    hook: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspendFailed(Event):
+    """The platform did not suspend the machine, which stops instead."""
+
+    name: ClassVar[str] = "sleep.suspend.failed"
+    level: ClassVar[str] = "warning"
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Event):
+    """The machine goes on after it was frozen; everything in it goes on too."""
+
+    name: ClassVar[str] = "sleep.resumed"
+    because: str
 
 
 Listener = Callable[[Event], None]

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from agent.access.gate import Gate
 from agent.access.sessions import Sessions
@@ -16,12 +17,30 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 KILLED = 128 + signal.SIGKILL
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why it ends, what is shown on the terminals, and the exit status where it is not a command's.
+
+    Sleep is status 0 whatever the command of `run --` says to its signal: the platform would start
+    the machine again.
+    """
+
+    reason: str
+    farewell: str
+    status: int | None = None
+
+    @classmethod
+    def stopping(cls, reason: str) -> "Ending":
+        """An end that somebody else wants."""
+        return cls(reason, f"swarm-agent: this machine is stopping ({reason}); your session ends.")
+
+
 class Stop:
     """Waits for a reason to stop; a second stop signal means "now" (`hurry`)."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self._reason: asyncio.Future[str] = loop.create_future()
+        self._ending: asyncio.Future[Ending] = loop.create_future()
         self.hurry = asyncio.Event()
         self.signal: signal.Signals | None = None
         for number in STOP_SIGNALS:
@@ -33,20 +52,20 @@ class Stop:
             # Without a handler it would end the machine's init.
             loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
-    def because(self, reason: str) -> None:
-        """Stop now; the first reason counts."""
-        if not self._reason.done():
-            self._reason.set_result(reason)
+    def because(self, ending: Ending) -> None:
+        """Stop now; the first ending counts."""
+        if not self._ending.done():
+            self._ending.set_result(ending)
 
-    async def wait(self) -> str:
-        """The reason, once there is one."""
-        return await asyncio.shield(self._reason)
+    async def wait(self) -> Ending:
+        """The ending, once there is one."""
+        return await asyncio.shield(self._ending)
 
     def _signalled(self, number: signal.Signals) -> None:
         if self.signal is not None:
             self.hurry.set()
         self.signal = number
-        self.because(number.name)
+        self.because(Ending.stopping(number.name))
 
 
 class Life:
@@ -61,8 +80,10 @@ class Life:
         self._stop = stop
         self._budget = budget
 
-    async def last(self, gate: Gate, argv: Sequence[str], environ: Mapping[str, str]) -> int:
-        """Serve until it is time to stop, and stop; the exit status of the container."""
+    async def last(
+        self, gate: Gate, argv: Sequence[str], environ: Mapping[str, str]
+    ) -> tuple[int, str]:
+        """Serve until it is time to stop, and stop; the container's exit status, and why."""
         command: Child | None = None
         status = 0
         if argv:
@@ -72,12 +93,12 @@ class Life:
                 status = foreground.exit_status_of(error)
                 reason = f"cannot run {argv[0]}: {error.strerror}"
                 self._bus.publish(Trouble(part="command", problem=reason))
-                self._stop.because(reason)
-        reason = await self._stop.wait()
-        await self._end(gate, command, reason)
+                self._stop.because(Ending.stopping(reason))
+        ending = await self._stop.wait()
+        await self._end(gate, command, ending)
         if command is not None:
             status = command.exited.result().code if command.exited.done() else KILLED
-        return status
+        return status if ending.status is None else ending.status, ending.reason
 
     def _start(self, argv: Sequence[str], environ: Mapping[str, str]) -> Child:
         loop = asyncio.get_running_loop()
@@ -88,20 +109,20 @@ class Life:
         def ended(_: object) -> None:
             status = command.exited.result()
             self._bus.publish(CommandEnded(status=status.code))
-            self._stop.because(f"{argv[0]} ended with {status}")
+            self._stop.because(Ending.stopping(f"{argv[0]} ended with {status}"))
 
         command.exited.add_done_callback(ended)
         return command
 
-    async def _end(self, gate: Gate, command: Child | None, reason: str) -> None:
+    async def _end(self, gate: Gate, command: Child | None, ending: Ending) -> None:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         gate.close()
         self._bus.publish(
-            StopBegan(reason=reason, sessions=len(self._sessions), budget=self._budget)
+            StopBegan(reason=ending.reason, sessions=len(self._sessions), budget=self._budget)
         )
         for session in self._sessions:
-            session.tell(f"swarm-agent: this machine is stopping ({reason}); your session ends.")
+            session.tell(ending.farewell)
         asked: set[int] = set()
         if command is not None and command.running:
             command.send_group(self._stop.signal or signal.SIGTERM)
@@ -119,7 +140,7 @@ class Life:
         await asyncio.sleep(0)
         self._bus.publish(
             Stopped(
-                reason=reason,
+                reason=ending.reason,
                 seconds=loop.time() - begun,
                 orphans_reaped=self._children.orphans_reaped,
             )

@@ -25,6 +25,7 @@ class Step(Enum):
     NO_ATTEMPT = "no attempt"
     TIMEOUT = "timeout"
     TERMINAL = "terminal"
+    SHELL = "shell"
     LEFT = "left"
 
 
@@ -100,8 +101,13 @@ _TABLE: tuple[tuple[Step, "re.Pattern[str]"], ...] = tuple(
         (Step.TIMEOUT, r"Timeout before authentication for .*"),
         (Step.TIMEOUT, r"Timeout, client not responding from .*"),
         (
+            Step.SHELL,
+            rf"Starting session: shell on (?P<terminal>pts/\d+) "
+            rf"for (?P<user>.*) {_FROM} id \d+",
+        ),
+        (
             Step.TERMINAL,
-            rf"Starting session: (?:shell|command|forced-command .*) on (?P<terminal>pts/\d+) "
+            rf"Starting session: (?:command|forced-command .*) on (?P<terminal>pts/\d+) "
             rf"for (?P<user>.*) {_FROM} id \d+",
         ),
         (Step.LEFT, rf"Received disconnect {_FROM}:11: .*"),

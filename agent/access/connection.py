@@ -24,6 +24,7 @@ from agent.events import (
     ConnectionUnused,
     SessionClosed,
     SessionOpened,
+    ShellOpened,
     SshdSaid,
 )
 from agent.init.children import Child, Children, ExitStatus
@@ -142,8 +143,8 @@ class Connection:
             self._last_line = line
         if event.step is Step.ACCEPTED:
             self._accepted(event)
-        elif event.step is Step.TERMINAL and self.session is not None:
-            self.session.terminals.add(event.terminal)
+        elif event.terminal and self.session is not None:
+            self._terminal_opened(self.session, event)
         elif event.user:
             self._user = event.user
 
@@ -173,6 +174,11 @@ class Connection:
             )
         )
         self._on_login(self)
+
+    def _terminal_opened(self, session: Session, event: AuthEvent) -> None:
+        session.terminals.add(event.terminal)
+        if event.step is Step.SHELL:
+            self._access.bus.publish(ShellOpened(session=session.id, terminal=event.terminal))
 
     def _ended(self, exited: "asyncio.Future[ExitStatus]") -> None:
         while self._read():

@@ -49,6 +49,8 @@ class Gate:
         self._loop = asyncio.get_running_loop()
         self._housekeeping: asyncio.TimerHandle | None = None
         self.accepted = 0
+        self.arrivals = 0
+        """Clients that came so far, whether they were let in or not."""
         self.served = asyncio.Event()
 
     def open(self) -> None:
@@ -94,6 +96,11 @@ class Gate:
         """Connections that have not logged in yet."""
         return self._admission.unauthenticated
 
+    @property
+    def undecided(self) -> int:
+        """Connections of which it is not known yet whether they log in."""
+        return len(self._headers) + self.unauthenticated
+
     def _arrived_by_proxy(self, connection: socket.socket, peer: Peer) -> None:
         proxy = from_peer(peer)
         if not self._is_proxy(proxy.host):
@@ -133,6 +140,7 @@ class Gate:
         self._admit(connection, from_peer(peer))
 
     def _admit(self, connection: socket.socket, client: Client) -> None:
+        self.arrivals += 1
         refusal = self._admission.decide(client, clock())
         if refusal is not None:
             self._refuse(connection, refusal, str(client))

@@ -1,6 +1,5 @@
 """Logged-in connections: who, since when, with which key, how busy."""
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -9,8 +8,7 @@ from dataclasses import dataclass, field
 from agent.access import tcpinfo
 from agent.access.client import Client
 from agent.init.children import Child
-
-_DEVPTS_MAJOR = range(136, 144)
+from agent.platform import terminals
 
 
 @dataclass(slots=True, eq=False)
@@ -39,7 +37,7 @@ class Session:
     def tell(self, text: str) -> None:
         """Write a line on every terminal of the session, without waiting for slow ones."""
         for terminal in self.terminals:
-            _write_to_terminal(f"/dev/{terminal}", text)
+            terminals.write(terminal, text)
 
 
 class Sessions:
@@ -61,19 +59,3 @@ class Sessions:
     def remove(self, session: Session) -> None:
         """The session's sshd has ended."""
         del self._open[session.id]
-
-
-def _write_to_terminal(path: str, text: str) -> None:
-    try:
-        # A terminal stopped with Ctrl-S must not stop us.
-        descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        if os.major(os.fstat(descriptor).st_rdev) in _DEVPTS_MAJOR:
-            os.write(descriptor, f"\r\n{text}\r\n".encode())
-    except OSError:
-        # Full or gone: the line is a courtesy.
-        return
-    finally:
-        os.close(descriptor)

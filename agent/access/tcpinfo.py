@@ -28,9 +28,13 @@ NOTHING = Traffic(0, 0, 0.0)
 
 def traffic(connection: socket.socket) -> Traffic:
     """The counters of a connection. Raises `OSError` when it is no TCP socket."""
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAYOUT.size)
+    return parse(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAYOUT.size))
+
+
+def parse(info: bytes) -> Traffic:
+    """The counters in a struct tcp_info. Raises `OSError` where the kernel has none."""
     if len(info) < _LAYOUT.size:
         raise OSError("this kernel's tcp_info has no byte counters (Linux 4.1 or later is needed)")
-    values = _LAYOUT.unpack(info)
+    values = _LAYOUT.unpack_from(info)
     idle = min(values[_LAST_DATA_SENT], values[_LAST_DATA_RECEIVED]) / 1000
     return Traffic(values[_BYTES_RECEIVED], values[_BYTES_ACKED], idle)

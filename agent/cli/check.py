@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
+from agent import words
 from agent.access import keys
-from agent.cli import words
 from agent.platform.account import AccountError, find
 from agent.settings import Loaded, Settings
 

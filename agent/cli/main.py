@@ -56,7 +56,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_json
 def keys(as_json: bool) -> None:
     """List the keys that may log in, and the lines that were refused."""
-    from agent.cli import client, words
+    from agent import words
+    from agent.cli import client
     from agent.observe.reports import KeysReport
 
     report = client.get("/v1/keys", KeysReport)
@@ -73,7 +74,8 @@ def keys(as_json: bool) -> None:
 @_json
 def sessions(as_json: bool) -> None:
     """List the open SSH sessions."""
-    from agent.cli import client, words
+    from agent import words
+    from agent.cli import client
     from agent.observe.reports import SessionReport
 
     report = client.get("/v1/sessions", list[SessionReport])
@@ -119,7 +121,8 @@ def health(as_json: bool) -> None:
 @_json
 def bans(as_json: bool) -> None:
     """List who stays out, for how long, and why."""
-    from agent.cli import client, words
+    from agent import words
+    from agent.cli import client
     from agent.observe.reports import BanReport
 
     report = client.get("/v1/bans", list[BanReport])
@@ -138,7 +141,8 @@ def bans(as_json: bool) -> None:
 @click.option("--for", "time", metavar="TIME", help="How long, such as 1h; else as bantime says.")
 def ban(network: str, time: str | None) -> None:
     """Keep an address or network out, and cut what it has open without a login."""
-    from agent.cli import client, words
+    from agent import words
+    from agent.cli import client
     from agent.observe.reports import BanOrder, BanReport
     from agent.settings.units import positive_duration
 
@@ -167,3 +171,58 @@ def unban(network: str | None, everything: bool) -> None:
     if network is not None and not lifted:
         raise click.ClickException(f"{network} is not banned: swarm-agent bans shows who is")
     click.echo(f"{lifted} lifted")
+
+
+@cli.command()
+@_json
+def why(as_json: bool) -> None:
+    """Say what keeps the machine awake, what does not count, and when it sleeps."""
+    from agent.cli import client
+    from agent.cli.why import show
+    from agent.observe.reports import IdleReport
+
+    report = client.get("/v1/idle", IdleReport)
+    click.echo(client.to_json(report) if as_json else show(report))
+
+
+@cli.command()
+@click.option("--for", "time", metavar="TIME", help="How long, such as 2h.")
+@click.option("--name", help="What to call it; taking it again under this name replaces it.")
+@click.option("--list", "show", is_flag=True, help="List what holds the machine awake.")
+@click.option("--release", metavar="NAME", help="Hold it no longer.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing when it worked.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def awake(
+    time: str | None,
+    name: str | None,
+    show: bool,
+    release: str | None,
+    quiet: bool,
+    command: tuple[str, ...],
+) -> None:
+    """Hold the machine awake: for a time, or while COMMAND runs (write -- before it)."""
+    from agent.cli import leases
+
+    if sum((time is not None, bool(command), show, release is not None)) != 1:
+        raise click.UsageError("give one of --for TIME, -- COMMAND, --list, --release NAME")
+    if time is not None:
+        said = leases.hold(time, name or "by-hand")
+    elif command:
+        leases.run(command, name)
+    elif release is not None:
+        said = leases.release(release)
+    else:
+        said, quiet = leases.listing(), False
+    if not quiet:
+        click.echo(said)
+
+
+@cli.command()
+@click.option("--now", is_flag=True, help="At once, without a warning to anybody.")
+def sleep(now: bool) -> None:
+    """Put the machine to sleep, whatever is active; a login or a lease takes it back."""
+    from agent.cli import client
+    from agent.observe.reports import SleepOrder
+
+    client.ask("POST", "/v1/sleep", SleepOrder, SleepOrder(now=now))
+    click.echo("going to sleep" + ("" if now else " after a warning: swarm-agent why says when"))

@@ -25,6 +25,15 @@ Stream = int | IO[bytes] | None
 
 
 @dataclass(frozen=True, slots=True)
+class Credentials:
+    """Whom a process runs as."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ExitStatus:
     """How a process ended: `code` as a shell shows it (0-255; 128 + signal)."""
 
@@ -94,6 +103,8 @@ class Children:
         stdout: Stream = None,
         stderr: Stream = None,
         own_group: bool = False,
+        cwd: str | None = None,
+        run_as: Credentials | None = None,
     ) -> Child:
         """Start a process with exactly this environment. Raises `OSError` when it can't be."""
         process = subprocess.Popen(
@@ -103,6 +114,10 @@ class Children:
             stdout=stdout,
             stderr=stderr,
             process_group=0 if own_group else None,
+            cwd=cwd,
+            user=None if run_as is None else run_as.uid,
+            group=None if run_as is None else run_as.gid,
+            extra_groups=None if run_as is None else run_as.groups,
         )
         child = Child(process)
         self._children[child.pid] = child

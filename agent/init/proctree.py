@@ -7,15 +7,24 @@ on Fly.io would reach the platform's own processes: walking our descendants is w
 import os
 from dataclasses import dataclass
 
+_PF_KTHREAD = 0x00200000  # linux/sched.h
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One line of /proc/PID/stat, as far as it is needed."""
+    """One line of /proc/PID/stat, as far as it is needed.
+
+    `started` (clock ticks since the kernel's boot) tells it from a later process of the same id.
+    `cpu` is what it and the children it has waited for have used, in clock ticks.
+    """
 
     pid: int
     parent: int
     state: str
     command: str
+    kernel: bool
+    started: int
+    cpu: int
 
 
 def read_process(pid: int) -> Process | None:
@@ -29,7 +38,15 @@ def read_process(pid: int) -> Process | None:
     head, _, tail = text.rpartition(b")")
     rest = tail.split()
     command = head.partition(b"(")[2].decode("utf-8", "replace")
-    return Process(pid, int(rest[1]), rest[0].decode("ascii"), command)
+    return Process(
+        pid,
+        parent=int(rest[1]),
+        state=rest[0].decode("ascii"),
+        command=command,
+        kernel=bool(int(rest[6]) & _PF_KTHREAD),
+        started=int(rest[19]),
+        cpu=sum(map(int, rest[11:15])),
+    )
 
 
 def all_processes() -> list[Process]:

@@ -47,7 +47,8 @@ async def end_descendants(deadline: float, hurry: asyncio.Event, spared: set[int
 
 async def _pause(hurry: asyncio.Event) -> None:
     try:
-        await asyncio.wait_for(hurry.wait(), POLL)
+        async with asyncio.timeout(POLL):
+            await hurry.wait()
     except TimeoutError:
         return
 

@@ -66,3 +66,62 @@ class BansLifted(msgspec.Struct, frozen=True):
     """How many bans held until they were lifted."""
 
     lifted: int
+
+
+class LeaseReport(msgspec.Struct, frozen=True):
+    """Something that holds the machine awake for `seconds` more, or while `pid` runs if sooner."""
+
+    name: str
+    seconds: float
+    pid: int | None
+
+
+class LeaseOrder(msgspec.Struct, frozen=True):
+    """The request to hold the machine awake: for `seconds`, or while the asking process runs.
+
+    Never longer than the setting `lease_max`. Of the same name as one that holds, it replaces it.
+    """
+
+    name: str
+    seconds: float | None = None
+    while_running: bool = False
+
+
+class SleepOrder(msgspec.Struct, frozen=True):
+    """The request to sleep: after a warning, or `now`."""
+
+    now: bool = False
+
+
+class SignReport(msgspec.Struct, frozen=True):
+    """Something that a signal saw at its last look, and whether it counts as activity."""
+
+    counts: bool
+    says: str
+
+
+class SignalReport(msgspec.Struct, frozen=True):
+    """A signal of activity: `idle` is seconds since it was last active (null: not yet)."""
+
+    signal: str
+    on: bool
+    idle: float | None
+    because: str
+    problem: str | None
+    seen: list[SignReport]
+
+
+class IdleReport(msgspec.Struct, frozen=True):
+    """Why the machine is awake, and when it sleeps.
+
+    `sleeps_in` is in seconds (null: it does not sleep by itself), `because` is the latest activity
+    or, when sleep is due, why it is. `state` is `awake`, `warned` or `sleeping`.
+    """
+
+    state: str
+    because: str
+    sleeps_in: float | None
+    mode: str
+    awake: float
+    signals: list[SignalReport]
+    leases: list[LeaseReport]

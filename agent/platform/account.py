@@ -4,6 +4,8 @@ import os
 import pwd
 from dataclasses import dataclass
 
+from agent.init.children import Credentials, clean_environment
+
 DEFAULT_UID = 1000
 
 
@@ -17,6 +19,19 @@ class Account:
     home: str
     shell: str
     locked: bool
+
+
+def credentials(account: Account) -> Credentials | None:
+    """What makes a child run as this account; None where we are that account already."""
+    if os.geteuid() == account.uid:
+        return None
+    return Credentials(account.uid, account.gid, tuple(os.getgrouplist(account.name, account.gid)))
+
+
+def environment(account: Account) -> dict[str, str]:
+    """What every process of this account starts from."""
+    who = {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
+    return clean_environment() | who | {"SHELL": account.shell}
 
 
 class AccountError(Exception):

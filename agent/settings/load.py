@@ -15,8 +15,8 @@ DEFAULT_CONFIG = "/etc/swarm/agent.toml"
 FLY_VARIABLE = "FLY_APP_NAME"
 """Set by the platform in every machine of Fly.io."""
 
-SESSION_VARIABLES = frozenset({"SWARM_CLIENT", "SWARM_SESSION"})
-"""Set by the agent in SSH sessions; a command typed there is not misconfigured by them."""
+SESSION_VARIABLES = frozenset({"SWARM_CLIENT", "SWARM_SESSION", "SWARM_SLEEP_REASON"})
+"""Set by the agent in SSH sessions and hooks; a command there is not misconfigured by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,13 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> di
     return given
 
 
+def config_path(environ: Mapping[str, str]) -> str:
+    """Where the settings file is, or would be."""
+    return environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG)
+
+
 def _from_file(environ: Mapping[str, str], problems: list[Problem]) -> dict[str, _Given]:
-    path = environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG)
+    path = config_path(environ)
     if CONFIG_VARIABLE not in environ and not os.path.exists(path):
         return {}
     import tomllib

@@ -23,6 +23,8 @@ class Spec:
     default_unprivileged: str
     default_on_fly: str
     doc: str
+    live: bool
+    """A change of the settings file takes effect while the agent runs."""
 
 
 def _setting(
@@ -32,6 +34,7 @@ def _setting(
     *,
     unprivileged: str | None = None,
     on_fly: str | None = None,
+    live: bool = False,
 ) -> T:
     spec = Spec(
         parse,
@@ -39,6 +42,7 @@ def _setting(
         default if unprivileged is None else unprivileged,
         default if on_fly is None else on_fly,
         doc,
+        live,
     )
     return cast(T, field(metadata={"spec": spec}))
 
@@ -159,6 +163,110 @@ class Settings:
         units.count,
         "240",
         "Connections that one client may open in a minute.",
+    )
+    idle_timeout: float | None = _setting(
+        units.duration_or_off,
+        "30m",
+        "How long nothing may happen before the machine says that it will sleep. `off`: it never "
+        "sleeps by itself.",
+        live=True,
+    )
+    idle_warning: float = _setting(
+        units.positive_duration,
+        "2m",
+        "How long every open terminal is warned before the machine sleeps.",
+        live=True,
+    )
+    boot_grace: float = _setting(
+        units.positive_duration,
+        "1m",
+        "How long after a start or a wake-up the machine stays awake in any case.",
+        live=True,
+    )
+    wake_window: float | None = _setting(
+        units.duration_or_off,
+        "3m",
+        "The idle timeout of a machine that was woken by a connection, until somebody has logged "
+        "in: a port scan must not cost half an hour.",
+        live=True,
+    )
+    max_awake: float | None = _setting(
+        units.duration_or_off,
+        "off",
+        "The longest time awake, whatever is active: for a signal that is always on.",
+        live=True,
+    )
+    sleep_mode: str = _setting(
+        units.one_of("off", "stop", "suspend", "auto"),
+        "off",
+        "How the machine sleeps: `stop` ends it (status 0), `suspend` asks Fly.io to freeze it "
+        "(else stops), `auto` suspends a machine of at most 2 GB without swap and stops others. "
+        "`off`: it never sleeps, for where no proxy would wake it.",
+        on_fly="stop",
+        live=True,
+    )
+    sleep_hook_timeout: float = _setting(
+        units.positive_duration,
+        "30s",
+        "How long each program in /etc/swarm/sleep.d and ~/.config/swarm/sleep.d may take.",
+        live=True,
+    )
+    lease_max: float = _setting(
+        units.positive_duration,
+        "24h",
+        "The longest time that one `swarm-agent awake` can hold.",
+        live=True,
+    )
+    idle_terminal: bool = _setting(
+        units.switch,
+        "on",
+        "Typing in a terminal counts as activity.",
+        live=True,
+    )
+    idle_ssh: float | None = _setting(
+        units.rate_or_off,
+        "256B/s",
+        "Traffic of one SSH session, both ways, that counts as activity. Keepalives make about "
+        "10 B/s, an editor that was left open less than 100 B/s.",
+        live=True,
+    )
+    idle_cpu: float | None = _setting(
+        units.percent_or_off,
+        "5%",
+        "Share of a core that one process must use to count as active.",
+        live=True,
+    )
+    idle_network: float | None = _setting(
+        units.rate_or_off,
+        "1KiB/s",
+        "TCP traffic with other machines, SSH and the agent's own left out, that counts.",
+        live=True,
+    )
+    idle_writes: float | None = _setting(
+        units.rate_or_off,
+        "16KiB/s",
+        "Writing that counts: to the volume where that is a disk of its own, else of one process.",
+        live=True,
+    )
+    idle_check: float | None = _setting(
+        units.duration_or_off,
+        "10s",
+        "How long each of the user's own checks may take (programs in /etc/swarm/checks.d and "
+        "~/.config/swarm/checks.d; exit status 0 means busy). `off`: none is run.",
+        live=True,
+    )
+    idle_ignore: tuple[str, ...] = _setting(
+        units.words,
+        ".vscode-server .vscode-server-insiders .vscode-remote .cursor-server .windsurf-server "
+        ".vscodium-server code-server .zed_server JetBrains",
+        "Processes whose program lies in a folder of one of these names never count: servers of "
+        "editors.",
+        live=True,
+    )
+    fly_api: str = _setting(
+        units.absolute_path,
+        "/.fly/api",
+        "The Unix socket of Fly.io's Machines API.",
     )
     stop_timeout: float = _setting(
         units.positive_duration,

@@ -120,6 +120,39 @@ def switch(text: str) -> bool:
     return text == "on"
 
 
+def duration_or_off(text: str) -> float | None:
+    """Seconds, more than none; None for `off`."""
+    try:
+        return None if text == "off" else positive_duration(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or off") from None
+
+
+def rate_or_off(text: str) -> float | None:
+    """Bytes a second, from `256B/s`, `1KiB/s`; None for `off`."""
+    if text == "off":
+        return None
+    match = re.fullmatch(r"(\d+(?:|B|KiB|MiB|GiB))/s", text, re.ASCII)
+    if match is None:
+        raise ValueError("bytes a second, such as 256B/s or 1KiB/s, or off")
+    return float(size(match[1]))
+
+
+def percent_or_off(text: str) -> float | None:
+    """A share of one core as a fraction, from `5%`; None for `off`."""
+    match = re.fullmatch(r"(\d{1,4}(?:\.\d{1,3})?)%", text, re.ASCII)
+    if text == "off":
+        return None
+    if match is None or float(match[1]) == 0:
+        raise ValueError("a share of one core, such as 5%, or off")
+    return float(match[1]) / 100
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Words separated by commas or spaces; none when empty."""
+    return tuple(text.replace(",", " ").split())
+
+
 def optional_endpoint(text: str) -> Endpoint | None:
     """Where to listen, or nothing."""
     return endpoint(text) if text else None

@@ -4,12 +4,13 @@ import argparse
 import fcntl
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import contenders, rows_boot, rows_gate, rows_login
+from tests.bench import contenders, rows_boot, rows_gate, rows_idle, rows_login
 from tests.bench.contenders import WORK, Contender, Unavailable
 from tests.bench.table import Row, as_json, markdown
 from tests.support import Key, make_key
@@ -24,6 +25,8 @@ ROWS: dict[str, Measure] = {
     "memory": lambda peers, quick: [rows_login.memory(peers, 1 if quick else 3)],
     "refused": lambda peers, quick: [rows_gate.refused(peers[0], 1 if quick else 5)],
     "ban": lambda peers, quick: rows_gate.ban(peers[0], 2 if quick else 10),
+    "wake": lambda peers, quick: rows_idle.wake(peers[0].key, 2 if quick else 15),
+    "idle": lambda peers, quick: rows_idle.idle(peers, 30.0 if quick else 600.0),
     "flood": lambda peers, quick: rows_gate.flood(peers[:2], 5.0 if quick else 20.0),
 }
 
@@ -35,6 +38,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer runs")
     words = parser.parse_args()
     _leave_the_shared_interpreter()
+    # A stop from outside leaves through the blocks that end the machines.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if os.geteuid() != 0:
         print("the machines of this benchmark need root: namespaces and an account of their own")
         return 1

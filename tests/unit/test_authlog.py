@@ -60,7 +60,7 @@ TABLE = [
     (f"fatal: Timeout before authentication for {A} port 5", Step.TIMEOUT),
     (f"Timeout before authentication for connection from {A} to 10.0.0.1, pid = 7", Step.TIMEOUT),
     (f"Timeout, client not responding from user dev {A} port 5", Step.TIMEOUT),
-    (f"Starting session: shell on pts/7 for dev from {A} port 5 id 0", Step.TERMINAL),
+    (f"Starting session: shell on pts/7 for dev from {A} port 5 id 0", Step.SHELL),
     (f"Starting session: command for dev from {A} port 5 id 0", Step.NOISE),
     (f"Received disconnect from {A} port 5:11: disconnected by user", Step.LEFT),
     (f"Disconnected from user dev {A} port 5", Step.LEFT),

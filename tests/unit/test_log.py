@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from agent.cli import words
+from agent import words
 from agent.events import SshdSaid, Trouble
 from agent.log import as_record, timestamp
 
@@ -72,7 +72,15 @@ def test_record_begins_with_time_level_and_name() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (7500, "2 h 05 min"), (273600, "3 d 4 h")],
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.9, "1 min"),
+        (90, "1 min 30 s"),
+        (60, "1 min"),
+        (7500, "2 h 05 min"),
+        (273600, "3 d 4 h"),
+    ],
 )
 def test_durations_as_people_say_them(seconds: float, text: str) -> None:
     assert words.duration(seconds) == text

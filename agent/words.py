@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 
 def duration(seconds: float) -> str:
-    """`8 s`, `17 min`, `2 h 05 min`, `3 d 4 h`."""
-    whole = max(0, int(seconds))
+    """`8 s`, `1 min 30 s`, `17 min`, `2 h 05 min`, `3 d 4 h`."""
+    whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
+    if whole < 600 and whole % 60:
+        return f"{whole // 60} min {whole % 60:02d} s"
     if whole < 3600:
         return f"{whole // 60} min"
     if whole < 86400:
@@ -15,14 +17,19 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """`512 B`, `3.4 KiB`, `1.2 GiB`."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024 or unit == "GiB":
             break
         value /= 1024
-    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+    return f"{count:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def rate(count: float, seconds: float) -> str:
+    """Bytes over a time, as `3.4 KiB/s`."""
+    return f"{size(count / seconds)}/s"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

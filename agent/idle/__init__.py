@@ -1,0 +1,1 @@
+"""Whether anything happens on the machine, and putting it to sleep when nothing does."""

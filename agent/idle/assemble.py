@@ -1,0 +1,94 @@
+"""The idle part, put together from what the spine has made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.access.gate import Gate
+from agent.access.sessions import Sessions
+from agent.events import Bus
+from agent.idle.greeting import Greeting
+from agent.idle.leasekeeper import LeaseKeeper
+from agent.idle.signals import processes
+from agent.idle.signals.checks import Checks
+from agent.idle.signals.disk import DiskWrites, disk_of
+from agent.idle.signals.network import NetworkTraffic
+from agent.idle.signals.sign import Signal
+from agent.idle.signals.ssh import SshTraffic
+from agent.idle.signals.terminals import Terminals
+from agent.idle.sleep import Sleeper
+from agent.idle.watch import Watch
+from agent.init.children import Children
+from agent.platform.account import Account
+from agent.platform.fly import FlyMachine
+from agent.settings import Settings
+from agent.settings.current import Current
+from agent.state.life import LifeRecord
+from agent.stop import Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What others may ask: whether the machine sleeps, who holds it awake, how it lived."""
+
+    watch: Watch
+    leases: LeaseKeeper
+    life: LifeRecord
+
+
+def assemble(
+    current: Current,
+    account: Account,
+    children: Children,
+    sessions: Sessions,
+    gate: Gate,
+    environ: Mapping[str, str],
+    stop: Stop,
+    bus: Bus,
+) -> Idle:
+    """Make the idle part; `watch.run` is what runs it."""
+    settings = current.value
+    life = LifeRecord(settings.volume, bus)
+    leases = LeaseKeeper(settings.volume, bus)
+    fly = FlyMachine.here(environ, settings.fly_api)
+    sleeper = Sleeper(current, account, children, sessions, gate, fly, life, stop, bus)
+
+    def signals() -> list[Signal]:
+        return _signals(current.value, sessions, leases, children, account)
+
+    watch = Watch(current, gate, sleeper, signals, bus)
+    Greeting(current, account, sessions, watch, life.before, bus)
+    return Idle(watch, leases, life)
+
+
+def _signals(
+    settings: Settings,
+    sessions: Sessions,
+    leases: LeaseKeeper,
+    children: Children,
+    account: Account,
+) -> list[Signal]:
+    found: list[Signal] = [leases]
+    ignored = settings.idle_ignore
+    if settings.idle_terminal:
+        found.append(Terminals(sessions))
+    if settings.idle_ssh is not None:
+        found.append(SshTraffic(sessions, settings.idle_ssh))
+    if settings.idle_cpu is not None:
+        found.append(processes.cpu(settings.idle_cpu, ignored))
+    if settings.idle_network is not None:
+        found.append(NetworkTraffic(settings.idle_network, _own_ports(settings), ignored))
+    if settings.idle_writes is not None:
+        disk = disk_of(settings.volume)
+        found.append(
+            processes.writes(settings.idle_writes, ignored)
+            if disk is None
+            else DiskWrites(disk, settings.idle_writes)
+        )
+    if settings.idle_check is not None:
+        found.append(Checks(children, account, settings.idle_check))
+    return found
+
+
+def _own_ports(settings: Settings) -> frozenset[int]:
+    private = settings.private_listen
+    return frozenset({settings.listen.port} | ({private.port} if private else set()))

@@ -1,0 +1,88 @@
+"""The greeting: written on the terminal of every new shell, so that the user knows what to expect.
+
+It goes straight to the terminal when sshd says that it starts a shell there: no file in /etc, no
+start-up script of a shell, and it is true at that moment.
+"""
+
+import os
+import time
+
+from agent import words
+from agent.access.gate import clock
+from agent.access.sessions import Session, Sessions
+from agent.events import Bus, Event, ShellOpened
+from agent.idle.policy import sleeps_at
+from agent.idle.watch import Watch
+from agent.platform import terminals
+from agent.platform.account import Account
+from agent.settings.current import Current
+from agent.state.life import LastWord
+
+
+class Greeting:
+    """Greets each shell. `before` is the last word of the life before this one."""
+
+    def __init__(
+        self,
+        current: Current,
+        account: Account,
+        sessions: Sessions,
+        watch: Watch,
+        before: LastWord | None,
+        bus: Bus,
+    ) -> None:
+        self._current = current
+        self._account = account
+        self._sessions = sessions
+        self._watch = watch
+        self._before = before
+        bus.subscribe(self._hear)
+
+    def text(self) -> str:
+        """The lines for a login at this moment."""
+        settings = self._current.value
+        now = clock()
+        at = sleeps_at(self._watch.decision(), now)
+        lines = ["swarm-agent: " + _about_sleep(None if at is None else at - now)]
+        if self._before is not None:
+            lines.append(_about(self._before))
+        lines.append(_about_volume(settings.volume))
+        return "\n".join(lines)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, ShellOpened):
+            hushed = os.path.lexists(f"{self._account.home}/.hushlogin")
+            session = self._session(event.session)
+            if session is not None and not hushed:
+                terminals.write(event.terminal, self.text())
+
+    def _session(self, name: str) -> Session | None:
+        return next((session for session in self._sessions if session.id == name), None)
+
+
+def _about_sleep(seconds: float | None) -> str:
+    if seconds is None:
+        return "this machine does not sleep by itself."
+    return (
+        f"sleeps {words.duration(seconds)} after the last activity. "
+        "swarm-agent awake --for 2h keeps it awake, swarm-agent why says what does."
+    )
+
+
+def _about(last: LastWord) -> str:
+    when = time.strftime("%a %d %b %H:%M UTC", time.gmtime(last.at))
+    awake = words.duration(last.awake)
+    if not last.because:
+        return f"The life before ended without a word, after {awake} and after {when}."
+    return f"It last stopped {when} after {awake} awake: {last.because}."
+
+
+def _about_volume(path: str) -> str:
+    try:
+        status = os.statvfs(path)
+    except OSError as error:
+        return f"No volume: nothing outlives this machine ({path}: {error.strerror})."
+    total = status.f_blocks * status.f_frsize
+    used = total - status.f_bavail * status.f_frsize
+    share = used / total if total else 0
+    return f"{path}: {share:.0%} of {words.size(total)} used."

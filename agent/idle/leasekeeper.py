@@ -1,0 +1,121 @@
+"""Leases that outlive the agent: the book of leases, kept in a small file on the volume."""
+
+import time
+from collections.abc import Sequence
+
+from agent import words
+from agent.access.gate import clock
+from agent.events import Bus, LeaseEnded, LeaseTaken
+from agent.idle.leases import Holder, Lease, Leases
+from agent.idle.signals.sign import Sign
+from agent.init import proctree
+from agent.state.page import Page
+
+NAME = "leases"
+
+_NOBODY = Holder(0, 0)
+
+
+class LeaseKeeper:
+    """Takes and releases leases, keeps them on the volume, and is the signal `lease`."""
+
+    name = "lease"
+
+    def __init__(self, volume_path: str, bus: Bus) -> None:
+        self._bus = bus
+        self._page = Page(volume_path, NAME, bus)
+        self._book = Leases(_runs)
+        self._restore()
+
+    async def take(self, name: str, seconds: float, holder_pid: int | None) -> Lease:
+        """Hold the machine awake for `seconds`, and not longer than the holder runs.
+
+        Raises `LeaseError`. It is kept when this returns.
+        """
+        now = clock()
+        holder = None if holder_pid is None else _holder(holder_pid)
+        lease = Lease(name, now, now + seconds, holder)
+        self._book.take(lease)
+        self._bus.publish(LeaseTaken(lease=name, seconds=seconds, pid=holder_pid))
+        await self._keep()
+        return lease
+
+    async def release(self, name: str) -> bool:
+        """End a lease; false where there is none of that name."""
+        lease = self._book.release(name)
+        if lease is None:
+            return False
+        await self._ended([lease], "released")
+        return True
+
+    def active(self) -> list[Lease]:
+        """The leases that hold now, the longest first."""
+        return self._book.active(clock())
+
+    async def look(self, now: float) -> list[Sign]:
+        """One sign for each lease that holds."""
+        over = self._book.expire(now)
+        if over:
+            await self._ended(over, "over")
+        return [Sign(True, says(lease, now)) for lease in self._book.active(now)]
+
+    async def _ended(self, leases: Sequence[Lease], reason: str) -> None:
+        for lease in leases:
+            self._bus.publish(LeaseEnded(lease=lease.name, reason=reason))
+        await self._keep()
+
+    async def _keep(self) -> None:
+        offset, boot = time.time() - clock(), _boot_id()
+        lines = []
+        for lease in self.active():
+            holder = lease.holder or _NOBODY
+            times = (lease.since + offset, lease.until + offset)
+            lines.append(
+                "\t".join(map(str, (lease.name, *times, holder.pid, holder.started, boot)))
+            )
+        await self._page.write("".join(line + "\n" for line in lines))
+
+    def _restore(self) -> None:
+        try:
+            kept = [_parse(line) for line in self._page.read().splitlines()]
+        except ValueError as error:
+            self._page.tell(f"the leases of the life before cannot be read: {error}")
+            return
+        for lease in kept:
+            if lease.until > clock():
+                self._book.take(lease)
+
+
+def says(lease: Lease, now: float) -> str:
+    """A lease in the user's words."""
+    if lease.holder is not None:
+        return f"{lease.name}: while pid {lease.holder.pid} runs"
+    return f"{lease.name}: {words.duration(lease.until - now)} more"
+
+
+def _parse(line: str) -> Lease:
+    name, since, until, pid, started, boot = line.split("\t")
+    now = clock()
+    shift = now - time.time()
+    # A wall clock that was set back since makes no lease longer than it was.
+    shift -= max(0.0, float(since) + shift - now)
+    holder = None
+    if int(pid):
+        # Of another boot of the kernel, the process is gone whatever has its id now.
+        holder = Holder(int(pid), int(started) if boot == _boot_id() else -1)
+    return Lease(name, float(since) + shift, float(until) + shift, holder)
+
+
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _holder(pid: int) -> Holder:
+    process = proctree.read_process(pid)
+    return Holder(pid, -1 if process is None else process.started)
+
+
+def _runs(holder: Holder) -> bool:
+    process = proctree.read_process(holder.pid)
+    return process is not None and process.started == holder.started and process.state not in "ZX"

@@ -1,0 +1,128 @@
+"""Whether the machine stays awake, warns, or sleeps: a function of what was seen and the time.
+
+Times are seconds of one clock that never steps; which clock is the caller's business.
+"""
+
+from dataclasses import dataclass
+
+from agent import words
+from agent.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """When a signal was last active, and because of what, in the user's words."""
+
+    signal: str
+    at: float
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the decision looks at.
+
+    `woke` is the start of this time awake. `login` and `connections` tell whether since then
+    anybody logged in, or only knocked. `ordered` is when sleep was asked for by hand. `warned` is
+    when the terminals were told of the sleep that is due, if they were.
+    """
+
+    woke: float
+    latest: Activity
+    login: bool = False
+    connections: bool = False
+    ordered: float | None = None
+    warned: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Awake:
+    """Stay awake; if nothing happens, a sleep is due at `until`, and comes at `sleep_at`.
+
+    Both are None where the machine does not sleep by itself.
+    """
+
+    until: float | None
+    sleep_at: float | None
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """Sleep is due: tell the terminals, and sleep at `sleep_at` if nothing happens."""
+
+    sleep_at: float
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Read every signal once more, and sleep if the answer is still the same."""
+
+    because: str
+
+
+Decision = Awake | Warn | Sleep
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """From `warn_at` on sleep is due: after a warning, or at once where nobody would hear it."""
+
+    warn_at: float
+    warned: bool
+    because: str
+
+
+def decide(seen: Seen, settings: Settings, now: float) -> Decision:
+    """What to do at `now`."""
+    due = _soonest(seen, settings)
+    if due is None:
+        return Awake(None, None, seen.latest.because)
+    warning = settings.idle_warning if due.warned else 0
+    if now < due.warn_at:
+        return Awake(due.warn_at, due.warn_at + warning, seen.latest.because)
+    told = max(due.warn_at, now if seen.warned is None else seen.warned)
+    sleep_at = told + warning if due.warned else now
+    return Sleep(due.because) if now >= sleep_at else Warn(sleep_at, due.because)
+
+
+def sleeps_at(decision: Decision, now: float) -> float | None:
+    """When the machine will sleep if nothing happens; None where it does not by itself."""
+    return now if isinstance(decision, Sleep) else decision.sleep_at
+
+
+def _soonest(seen: Seen, settings: Settings) -> _Due | None:
+    dues = [due for due in (_idle(seen, settings), _limit(seen, settings), _order(seen)) if due]
+    if settings.sleep_mode == "off" or not dues:
+        return None
+    return min(dues, key=lambda due: due.warn_at)
+
+
+def _idle(seen: Seen, settings: Settings) -> _Due | None:
+    if settings.idle_timeout is None:
+        return None
+    grace = seen.woke + settings.boot_grace
+    if _is_unused_wake(seen, settings):
+        window = min(settings.wake_window or settings.idle_timeout, settings.idle_timeout)
+        because = f"woken by a connection, and nobody logged in within {words.duration(window)}"
+        return _Due(max(seen.latest.at + window, grace), False, because)
+    because = f"idle for {words.duration(settings.idle_timeout)}"
+    return _Due(max(seen.latest.at + settings.idle_timeout, grace), True, because)
+
+
+def _is_unused_wake(seen: Seen, settings: Settings) -> bool:
+    """Somebody's connection woke the machine, and nobody has logged in."""
+    return seen.connections and not seen.login and settings.wake_window is not None
+
+
+def _limit(seen: Seen, settings: Settings) -> _Due | None:
+    if settings.max_awake is None:
+        return None
+    because = f"awake for {words.duration(settings.max_awake)}, the limit (SWARM_MAX_AWAKE)"
+    limit = seen.woke + settings.max_awake - settings.idle_warning
+    return _Due(max(limit, seen.woke + settings.boot_grace), True, because)
+
+
+def _order(seen: Seen) -> _Due | None:
+    return None if seen.ordered is None else _Due(seen.ordered, True, "asked for by hand")

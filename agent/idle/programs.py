@@ -1,0 +1,164 @@
+"""Programs of others that the agent runs: checks of activity, and hooks before the sleep.
+
+Two folders hold them: what lies in the image's belongs to root and runs as root, what lies in the
+home of the login account runs as that account. Whoever could change a program must be whom it runs
+as, or root.
+"""
+
+import asyncio
+import os
+import signal
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.init.children import Child, Children, ExitStatus, clean_environment
+from agent.platform.account import Account, credentials, environment
+
+IMAGE_FOLDER = "/etc/swarm"
+HOME_FOLDER = ".config/swarm"
+OUTPUT_LIMIT = 1024
+"""Bytes that are kept of what a program says."""
+
+
+class ProgramError(Exception):
+    """A program cannot be used, or did not end in time; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program to run; as root where `account` is None."""
+
+    path: str
+    account: Account | None
+
+    @property
+    def name(self) -> str:
+        """Its file name."""
+        return os.path.basename(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a program ended, and the last line it said."""
+
+    status: ExitStatus
+    said: str
+
+
+def find(folder: str, account: Account) -> list[Program]:
+    """The programs of `checks.d` or `sleep.d`, the image's first, each folder in order of name.
+
+    Raises `ProgramError` for a folder or program that somebody else could have written.
+    """
+    found = []
+    for place, owner in (
+        (f"{IMAGE_FOLDER}/{folder}", None),
+        (f"{account.home}/{HOME_FOLDER}/{folder}", account),
+    ):
+        names = _names(place, owner)
+        found += [Program(f"{place}/{name}", owner) for name in names]
+    return found
+
+
+async def run(
+    program: Program, children: Children, patience: float, environ: Mapping[str, str]
+) -> Finished:
+    """Run it to its end, at most `patience` seconds; its whole process group is killed then.
+
+    Raises `ProgramError` when it cannot be started or is not done in time.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    try:
+        child = _start(program, children, writing, environ)
+        try:
+            said = await _last_line(child, reading, patience)
+        finally:
+            if child.running:
+                child.send_group(signal.SIGKILL)
+    except TimeoutError:
+        raise ProgramError(f"{program.path} was not done within {patience:g} s") from None
+    except OSError as error:
+        raise ProgramError(f"{program.path} cannot be run: {error.strerror}") from error
+    finally:
+        os.close(reading)
+    return Finished(child.exited.result(), said)
+
+
+def _names(place: str, owner: Account | None) -> list[str]:
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ProgramError(f"{place} cannot be read: {error.strerror}") from error
+    try:
+        _require_owner(place, os.fstat(descriptor), owner)
+        names = sorted(name for name in os.listdir(descriptor) if not name.startswith("."))
+        return [name for name in names if _is_program(place, name, descriptor, owner)]
+    except OSError as error:
+        raise ProgramError(f"{place}: {error}") from error
+    finally:
+        os.close(descriptor)
+
+
+def _is_program(place: str, name: str, descriptor: int, owner: Account | None) -> bool:
+    status = os.stat(name, dir_fd=descriptor)
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
+        return False
+    _require_owner(f"{place}/{name}", status, owner)
+    return True
+
+
+def _require_owner(path: str, status: os.stat_result, owner: Account | None) -> None:
+    trusted = {0, os.geteuid()} if owner is None else {0, owner.uid}
+    if status.st_uid not in trusted or status.st_mode & 0o022:
+        raise ProgramError(
+            f"{path} is not used: it belongs to uid {status.st_uid} with mode "
+            f"{stat.S_IMODE(status.st_mode):04o}, so that others could have written it"
+        )
+
+
+def _start(program: Program, children: Children, writing: int, environ: Mapping[str, str]) -> Child:
+    account = program.account
+    base = clean_environment() if account is None else environment(account)
+    try:
+        return children.spawn(
+            [program.path],
+            env=base | dict(environ),
+            stdout=writing,
+            stderr=writing,
+            own_group=True,
+            cwd="/",
+            run_as=None if account is None else credentials(account),
+        )
+    finally:
+        os.close(writing)
+
+
+async def _last_line(child: Child, reading: int, patience: float) -> str:
+    """What was said last, once the program itself has ended: others may hold its output open."""
+    loop = asyncio.get_running_loop()
+    kept = bytearray()
+
+    def read() -> None:
+        try:
+            data = os.read(reading, 65536)
+        except BlockingIOError:
+            return
+        if not data:
+            loop.remove_reader(reading)
+        kept.extend(data)
+        del kept[:-OUTPUT_LIMIT]
+
+    loop.add_reader(reading, read)
+    try:
+        async with asyncio.timeout(patience):
+            await asyncio.shield(child.exited)
+        read()
+    finally:
+        loop.remove_reader(reading)
+    lines = kept.decode("utf-8", "replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "").strip()
+    return "".join(letter if letter.isprintable() else "?" for letter in last)[:200]

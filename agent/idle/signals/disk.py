@@ -1,0 +1,56 @@
+"""Writing to the volume, where the volume is a disk of its own."""
+
+import os
+
+from agent import words
+from agent.idle.signals.sign import Sign
+
+_SECTOR = 512  # of /proc/diskstats, whatever the disk (Documentation/admin-guide/iostats.rst)
+
+
+class DiskWrites:
+    """Bytes written to a block device (`MAJOR:MINOR`) since the last look, by whomever."""
+
+    name = "writes"
+
+    def __init__(self, device: str, threshold: float) -> None:
+        self._device = device
+        self._threshold = threshold
+        self._before: int | None = None
+        self._looked = 0.0
+
+    async def look(self, now: float) -> list[Sign]:
+        """One sign, when anything was written. Raises `OSError` when the disk is gone."""
+        seconds, self._looked = now - self._looked, now
+        written = _written_to(self._device)
+        before, self._before = self._before, written
+        if before is None or written == before or seconds <= 0:
+            return []
+        count = written - before
+        says = f"the volume's disk ({self._device}): {words.rate(count, seconds)} written"
+        return [Sign(count / seconds >= self._threshold, says)]
+
+
+def disk_of(volume: str) -> str | None:
+    """`MAJOR:MINOR` of the disk that is the volume and nothing else; None where there is none.
+
+    A bind mount or a container's named volume shows a folder of a disk that others write too.
+    """
+    mounts = {}
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            _, _, device, root, target = line.split()[:5]
+            mounts[target] = (device, root)
+    device, root = mounts.get(os.path.realpath(volume), ("0:0", ""))
+    if root != "/" or device.startswith("0:") or device == mounts.get("/", ("", ""))[0]:
+        return None
+    return device
+
+
+def _written_to(device: str) -> int:
+    with open("/proc/diskstats", encoding="ascii") as file:
+        for line in file:
+            fields = line.split()
+            if f"{fields[0]}:{fields[1]}" == device:
+                return int(fields[9]) * _SECTOR
+    raise OSError(f"the disk {device} is not in /proc/diskstats")

@@ -1,0 +1,143 @@
+"""CPU and writing of the user's processes, from /proc."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from agent import words
+from agent.idle.signals.sign import Sign
+from agent.init import proctree
+from agent.init.proctree import Process
+
+SHOWN = 3
+"""Processes named in one look; the busiest say enough."""
+
+OWN_COMMAND = "swarm-agent"
+"""Asking how the machine is must not keep it awake."""
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_SSHD = ("sshd", "sshd-session", "sshd-auth")
+
+Key = tuple[int, int]
+"""A process, even if its id is used again: process id and start time."""
+
+
+class ProcessUse:
+    """How much of something each user process used since the last look.
+
+    `counter` reads what it has used in all (None: not known), `threshold` is what counts in a
+    second, `says` puts an amount per second into words. Programs in a folder named in `ignored`
+    never count.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        counter: Callable[[Process], int | None],
+        threshold: float,
+        says: Callable[[float], str],
+        ignored: tuple[str, ...],
+    ) -> None:
+        self.name = name
+        self._counter = counter
+        self._threshold = threshold
+        self._says = says
+        self._ignored = ignored
+        self._before: dict[Key, int] = {}
+        self._looked: float | None = None
+
+    async def look(self, now: float) -> list[Sign]:
+        """A sign for each process above the threshold, those that count first. Raises `OSError`."""
+        looked, self._looked = self._looked, now
+        used = await asyncio.to_thread(self._since_last_look)
+        if looked is None or now <= looked:
+            return []
+        rates = sorted(((use / (now - looked), process) for process, use in used), key=_by_rate)
+        signs = [self._sign(each, process) for each, process in rates if each >= self._threshold]
+        return sorted(signs, key=lambda sign: not sign.active)[:SHOWN]
+
+    def _since_last_look(self) -> list[tuple[Process, int]]:
+        before, self._before = self._before, {}
+        used = []
+        for process in user_processes():
+            count = self._counter(process)
+            if count is not None:
+                key = (process.pid, process.started)
+                self._before[key] = count
+                used.append((process, count - before.get(key, 0)))
+        return used
+
+    def _sign(self, per_second: float, process: Process) -> Sign:
+        says = f"pid {process.pid} {process.command}: {self._says(per_second)}"
+        folder = lies_in(process.pid, self._ignored)
+        return Sign(folder is None, says if folder is None else f"{says}, ignored ({folder})")
+
+
+def cpu(threshold: float, ignored: tuple[str, ...]) -> ProcessUse:
+    """Processes that use more than `threshold` (a fraction) of a core."""
+    return ProcessUse(
+        "cpu",
+        lambda process: process.cpu,
+        threshold * _TICKS,
+        lambda ticks: f"{ticks / _TICKS:.0%} of a core",
+        ignored,
+    )
+
+
+def writes(threshold: float, ignored: tuple[str, ...]) -> ProcessUse:
+    """Processes that send more than `threshold` bytes a second to any disk."""
+    return ProcessUse(
+        "writes", _written, threshold, lambda count: f"{words.size(count)}/s written", ignored
+    )
+
+
+def user_processes() -> list[Process]:
+    """Everything but the kernel, the platform's init, sshd and ourselves.
+
+    Root sees a whole machine; for an ordinary user the machine is what we started.
+    """
+    own = os.getpid()
+    seen = proctree.all_processes() if os.geteuid() == 0 else proctree.descendants(own)
+    return [
+        process
+        for process in seen
+        if process.pid not in (1, own) and not process.kernel and process.command not in _SSHD
+    ]
+
+
+def lies_in(pid: int, folders: tuple[str, ...]) -> str | None:
+    """The folder of `folders` in which the process's program lies, or our own command's name."""
+    try:
+        argv = _command_line(pid)
+        try:
+            program = os.readlink(f"/proc/{pid}/exe")
+        except PermissionError:
+            # A container without CAP_SYS_PTRACE: how it was called is what anybody may see.
+            program = argv[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None  # it has ended: what it did counts
+    if any(os.path.basename(word) == OWN_COMMAND for word in argv[:2]):
+        return OWN_COMMAND
+    parts = program.split("/")[:-1]
+    return next((folder for folder in folders if folder in parts), None)
+
+
+def _command_line(pid: int) -> list[str]:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read(4096).decode("utf-8", "replace").split("\0")
+
+
+def _written(process: Process) -> int | None:
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        try:
+            with open(f"/proc/{process.pid}/io", encoding="ascii") as file:
+                return next(int(line.split()[1]) for line in file if line.startswith("write_bytes"))
+        except PermissionError:
+            if os.geteuid() == 0:
+                raise  # a container without CAP_SYS_PTRACE: we would be blind
+    return None
+
+
+def _by_rate(entry: tuple[float, Process]) -> float:
+    return -entry[0]

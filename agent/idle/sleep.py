@@ -1,0 +1,164 @@
+"""Going to sleep: hooks, then a suspend that is really one, or a stop.
+
+Everything up to the suspend or stop can still be called off. Whatever goes wrong with a suspend
+ends in a stop, which always works.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from agent.access.gate import Gate, clock
+from agent.access.sessions import Sessions
+from agent.events import Bus, HookFailed, SleepBegan, SuspendFailed
+from agent.idle import programs
+from agent.init.children import Children
+from agent.platform import terminals
+from agent.platform.account import Account
+from agent.platform.fly import ApiError, FlyMachine
+from agent.settings.current import Current
+from agent.state.life import LifeRecord, sync_disks
+from agent.stop import Ending, Stop
+
+HOOKS = "sleep.d"
+API_PATIENCE = 20.0
+"""Seconds the Machines API may take to answer."""
+
+FREEZE_PATIENCE = 30.0
+"""Seconds between the API's yes and the freeze."""
+
+TICK = 0.2
+JUMP = 1.5
+"""Seconds by which a clock must be off between two ticks to mean that we were frozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeper:
+    """Puts the machine to sleep in the mode that the settings name."""
+
+    current: Current
+    account: Account
+    children: Children
+    sessions: Sessions
+    gate: Gate
+    fly: FlyMachine | None
+    life: LifeRecord
+    stop: Stop
+    bus: Bus
+
+    def tell_terminals(self, text: str) -> int:
+        """Show lines on every open terminal; how many there are."""
+        found = {name for session in self.sessions for name in session.terminals}
+        if os.geteuid() == 0:
+            # Terminals of editors and tmux belong to no session of ours.
+            with suppress(OSError):
+                found |= terminals.of_account(self.account.uid)
+        for name in found:
+            terminals.write(name, text)
+        return len(found)
+
+    async def sleep(self, because: str, called_off: Callable[[], bool]) -> bool:
+        """Sleep now. True after a resume; false when `called_off` said so in time.
+
+        Where the machine stops, it does not return.
+        """
+        mode = self._mode()
+        self.bus.publish(SleepBegan(because=because, mode=mode, awake=self.life.awake))
+        await self._run_hooks(because, mode)
+        if called_off():
+            return False
+        if mode == "suspend":
+            try:
+                await self._suspend(because)
+            except ApiError as error:
+                self.bus.publish(SuspendFailed(problem=str(error)))
+            else:
+                return True
+            if called_off():
+                return False
+        self.stop.because(
+            Ending(
+                f"sleep: {because}",
+                f"swarm-agent: this machine goes to sleep ({because}). "
+                "Connect again to wake it up.",
+                status=0,
+            )
+        )
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("unreachable")
+
+    def _mode(self) -> str:
+        mode = self.current.value.sleep_mode
+        if mode != "auto":
+            return mode
+        fit = self.fly is not None and self.fly.unfit_to_suspend() is None
+        return "suspend" if fit and os.path.exists(self.current.value.fly_api) else "stop"
+
+    async def _run_hooks(self, because: str, mode: str) -> None:
+        environ = {"SWARM_SLEEP_REASON": because, "SWARM_SLEEP_MODE": mode}
+        timeout = self.current.value.sleep_hook_timeout
+        try:
+            hooks = programs.find(HOOKS, self.account)
+        except programs.ProgramError as error:
+            self.bus.publish(HookFailed(hook=HOOKS, problem=str(error)))
+            return
+        for hook in hooks:
+            try:
+                done = await programs.run(hook, self.children, timeout, environ)
+            except programs.ProgramError as error:
+                self.bus.publish(HookFailed(hook=hook.name, problem=str(error)))
+                continue
+            if done.status.code:
+                problem = f"ended with {done.status}: {done.said}"
+                self.bus.publish(HookFailed(hook=hook.name, problem=problem))
+
+    async def _suspend(self, because: str) -> None:
+        """Be frozen and resumed. Raises `ApiError` when that did not happen."""
+        if self.fly is None:
+            raise ApiError("this is no machine of Fly.io, and nothing else can suspend it")
+        await self.life.end(f"suspended: {because}")
+        await sync_disks()
+        freeze, arrivals = _Freeze(), self.gate.arrivals
+
+        def awake_again() -> bool:
+            # A short freeze leaves no trace but the client who ended it.
+            return freeze.happened() or self.gate.arrivals > arrivals
+
+        asking = asyncio.create_task(self.fly.suspend(API_PATIENCE))
+        try:
+            while not asking.done():
+                await asyncio.wait([asking], timeout=TICK)
+                if awake_again():
+                    return  # the answer may be lost on the way through the freeze
+            await asking
+            patience = clock() + FREEZE_PATIENCE
+            while clock() < patience:
+                await asyncio.sleep(TICK)
+                if awake_again():
+                    return
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            await self.life.beat()
+        raise ApiError(f"the platform said yes, but nothing happened for {FREEZE_PATIENCE:g} s")
+
+
+class _Freeze:
+    """Notices that we stood still: the time went on without us, or jumped when we went on.
+
+    A frozen process misses time on every clock. In a restored virtual machine the steady clocks go
+    on where they stopped, and the wall clock lags and then jumps.
+    """
+
+    def __init__(self) -> None:
+        self._ticked = clock()
+        self._offset = time.time() - self._ticked
+
+    def happened(self) -> bool:
+        """We were frozen since the last call."""
+        before, self._ticked = self._ticked, clock()
+        offset = time.time() - self._ticked
+        return self._ticked - before > JUMP or abs(offset - self._offset) > JUMP

@@ -1,0 +1,274 @@
+"""Watching whether anything happens: looks at the signals, decides, warns, puts to sleep.
+
+A signal that cannot be read counts as active: the machine never sleeps because a look failed. One
+`Watch` lasts as long as the agent; `run` may crash and be started again, and nothing is forgotten.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from agent import words
+from agent.access.gate import Gate, clock
+from agent.events import (
+    Bus,
+    Event,
+    LeaseTaken,
+    Resumed,
+    SessionClosed,
+    SessionOpened,
+    SettingsChanged,
+    SignalFailed,
+    SignalRecovered,
+    SleepCancelled,
+    SleepWarned,
+    WakeJudged,
+)
+from agent.idle.policy import Activity, Awake, Decision, Seen, Sleep, Warn, decide
+from agent.idle.signals.sign import Sign, Signal
+from agent.idle.sleep import Sleeper
+from agent.settings.current import Current
+from agent.state.life import BEAT
+
+LONGEST_PAUSE, SHORTEST_PAUSE = 15.0, 1.0
+"""Seconds between two looks: a twentieth of the idle timeout, within these."""
+
+FROZEN = 10.0
+"""Seconds by which a pause is too long when the machine, or the agent, was frozen meanwhile."""
+
+LONGEST_WAKE = 180.0
+"""Seconds after which a wake-up without a login is judged where there is no wake window."""
+
+NEWCOMER_POLL = 0.1
+
+
+@dataclass(slots=True)
+class View:
+    """What one signal has shown: its latest activity, and what it saw at its last look."""
+
+    latest: Activity | None = None
+    signs: Sequence[Sign] = ()
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class _Waking:
+    """This time awake, from a start or a resume on."""
+
+    began: float
+    arrivals: int
+    """What the gate had counted when it began."""
+    logins: int = 0
+    judged: bool = False
+
+
+@dataclass(slots=True)
+class _Intent:
+    """A sleep that is due or was asked for."""
+
+    ordered: float | None = None
+    at_once: bool = False
+    warned: float | None = None
+
+
+class Watch:
+    """Keeps the machine awake while it is used. `signals` makes those that the settings ask for."""
+
+    def __init__(
+        self,
+        current: Current,
+        gate: Gate,
+        sleeper: Sleeper,
+        signals: Callable[[], list[Signal]],
+        bus: Bus,
+    ) -> None:
+        self._current = current
+        self._gate = gate
+        self._sleeper = sleeper
+        self._make_signals = signals
+        self._signals = signals()
+        self._bus = bus
+        self.views: dict[str, View] = {}
+        self._waking = _Waking(clock(), 0)
+        self._latest = Activity("start", self._waking.began, "the machine started")
+        self._intent = _Intent()
+        self._woken = asyncio.Event()
+        self._next_beat = self._waking.began
+        bus.subscribe(self._hear)
+
+    @property
+    def seen(self) -> Seen:
+        """What the decision looks at now."""
+        return Seen(
+            woke=self._waking.began,
+            latest=self._latest,
+            login=self._waking.logins > 0,
+            connections=self._gate.arrivals > self._waking.arrivals,
+            ordered=self._intent.ordered,
+            warned=self._intent.warned,
+        )
+
+    @property
+    def signal_names(self) -> set[str]:
+        """The signals that are on; a login always counts."""
+        return {"login"} | {signal.name for signal in self._signals}
+
+    def decision(self) -> Decision:
+        """What follows from what was seen so far."""
+        return decide(self.seen, self._current.value, clock())
+
+    def order_sleep(self, *, at_once: bool) -> None:
+        """Sleep by hand: the terminals are warned first, and a login or a lease takes it back."""
+        self._intent = _Intent(ordered=clock(), at_once=at_once)
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await self._heartbeat()
+            await self._look()
+            self._judge_wake()
+            decision = self.decision()
+            match decision:
+                case Awake():
+                    self._stay_awake()
+                case Warn() if not self._intent.at_once:
+                    self._warn(decision)
+                case _:
+                    await self._sleep(decision.because)
+                    continue
+            await self._pause(decision)
+
+    async def _heartbeat(self) -> None:
+        if clock() >= self._next_beat:
+            self._next_beat = clock() + BEAT
+            await self._sleeper.life.beat()
+
+    async def _look(self) -> None:
+        for signal in self._signals:
+            await self._look_at(signal)
+
+    async def _look_at(self, signal: Signal) -> None:
+        view = self.views.setdefault(signal.name, View())
+        now = clock()
+        try:
+            view.signs = await signal.look(now)
+        except Exception as error:
+            problem = str(error) or repr(error)
+            if view.problem is None:
+                self._bus.publish(SignalFailed(signal=signal.name, problem=problem))
+            view.problem = problem
+            view.signs = (Sign(True, f"cannot be read, so it counts: {problem}"),)
+        else:
+            if view.problem is not None:
+                view.problem = None
+                self._bus.publish(SignalRecovered(signal=signal.name))
+        for sign in view.signs:
+            if sign.active:
+                view.latest = self._active(signal.name, now, sign.because)
+                break
+
+    def _active(self, signal: str, at: float, because: str) -> Activity:
+        activity = Activity(signal, at, because)
+        if at >= self._latest.at:
+            self._latest = activity
+        return activity
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, SessionOpened):
+            self._waking.logins += 1
+            self._intent.ordered = None
+            self._login(f"{event.user} logged in from {event.client}")
+            self._judge_wake()
+        elif isinstance(event, SessionClosed):
+            self._login(f"{event.user} from {event.client}: {event.reason}")
+        elif isinstance(event, LeaseTaken):
+            self._intent.ordered = None
+            self._woken.set()
+        elif isinstance(event, SettingsChanged) and event.applied:
+            self._active("settings", clock(), f"changed: {', '.join(event.applied)}")
+            self._signals = self._make_signals()
+            self._woken.set()
+
+    def _login(self, because: str) -> None:
+        view = self.views.setdefault("login", View())
+        view.latest = self._active("login", clock(), because)
+
+    def _judge_wake(self) -> None:
+        """Say once what woke the machine: known with a login, or when the window is over."""
+        seconds = clock() - self._waking.began
+        over = seconds >= (self._current.value.wake_window or LONGEST_WAKE)
+        if self._waking.judged or not (self._waking.logins or over):
+            return
+        self._waking.judged = True
+        reason = "login" if self._waking.logins else "scan" if self.seen.connections else "start"
+        self._bus.publish(WakeJudged(reason=reason, seconds=seconds))
+
+    def _stay_awake(self) -> None:
+        if self._intent.warned is not None:
+            self._intent.warned = None
+            self._bus.publish(SleepCancelled(because=self._latest.because))
+
+    def _warn(self, decision: Warn) -> None:
+        if self._intent.warned is not None:
+            return
+        self._intent.warned = clock()
+        seconds = decision.sleep_at - self._intent.warned
+        told = self._sleeper.tell_terminals(
+            f"swarm-agent: this machine sleeps in {words.duration(seconds)} ({decision.because}).\n"
+            "To stay: press a key, or type: swarm-agent awake --for 2h"
+        )
+        self._bus.publish(SleepWarned(because=decision.because, seconds=seconds, terminals=told))
+
+    async def _sleep(self, because: str) -> None:
+        """Look once more, wait for who is just logging in, and sleep if nothing has changed."""
+        at_once = self._intent.at_once
+        if not at_once:
+            await self._look()
+            await self._newcomers()
+            if not isinstance(self.decision(), Sleep):
+                return
+        arrivals, logins = self._gate.arrivals, self._waking.logins
+
+        def called_off() -> bool:
+            return not at_once and self._waking.logins > logins
+
+        if await self._sleeper.sleep(because, called_off):
+            self._resumed("resumed", arrivals, self._waking.logins - logins)
+        else:
+            self._intent = _Intent()
+            self._bus.publish(SleepCancelled(because=self._latest.because))
+
+    async def _newcomers(self) -> None:
+        patience = clock() + self._current.value.login_grace_time
+        while self._gate.undecided and clock() < patience:  # noqa: ASYNC110  # for once in a sleep
+            await asyncio.sleep(NEWCOMER_POLL)
+
+    def _resumed(self, because: str, arrivals: int, logins: int) -> None:
+        """Count from anew: nothing that was seen before the freeze says anything about now.
+
+        `arrivals` is what the gate had counted before; `logins` came since, and are not forgotten.
+        """
+        self._waking = _Waking(clock(), arrivals, logins)
+        self._intent = _Intent()
+        self._latest = Activity("start", self._waking.began, because)
+        self._bus.publish(Resumed(because=because))
+
+    async def _pause(self, decision: Decision) -> None:
+        now = clock()
+        timeout = self._current.value.idle_timeout or LONGEST_PAUSE
+        length = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, timeout / 20))
+        next_step = decision.sleep_at if isinstance(decision, Warn) else None
+        if isinstance(decision, Awake):
+            next_step = decision.until
+        if next_step is not None:
+            length = min(length, max(0.0, next_step - now))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(length):
+                await self._woken.wait()
+        self._woken.clear()
+        late = clock() - now - length
+        if late > FROZEN:
+            because = f"the machine stood still for {words.duration(late)}"
+            self._resumed(because, self._gate.arrivals, 0)

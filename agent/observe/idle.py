@@ -1,0 +1,63 @@
+"""The reports of the idle part: why the machine is awake, and what holds it."""
+
+from agent.access.gate import clock
+from agent.idle.assemble import Idle
+from agent.idle.leasekeeper import LeaseKeeper
+from agent.idle.leases import Lease
+from agent.idle.policy import Awake, Sleep, Warn, sleeps_at
+from agent.idle.watch import View
+from agent.observe.reports import IdleReport, LeaseReport, SignalReport, SignReport
+from agent.settings import Settings
+
+SIGNALS = ("login", "terminal", "ssh", "cpu", "network", "writes", "lease", "check")
+"""In the order in which people look for a reason."""
+
+
+def idle_report(idle: Idle, settings: Settings) -> IdleReport:
+    """What `swarm-agent why` shows."""
+    now = clock()
+    decision = idle.watch.decision()
+    at = sleeps_at(decision, now)
+    match decision:
+        case Awake():
+            state = "awake"
+        case Warn():
+            state = "warned"
+        case Sleep():
+            state = "sleeping"
+    on = idle.watch.signal_names
+    return IdleReport(
+        state=state,
+        because=decision.because,
+        sleeps_in=None if at is None else at - now,
+        mode=settings.sleep_mode,
+        awake=now - idle.watch.seen.woke,
+        signals=[
+            _signal_report(name, name in on, idle.watch.views.get(name, View()), now)
+            for name in SIGNALS
+        ],
+        leases=lease_reports(idle.leases),
+    )
+
+
+def lease_reports(leases: LeaseKeeper) -> list[LeaseReport]:
+    """The leases that hold now."""
+    return [lease_report(lease) for lease in leases.active()]
+
+
+def lease_report(lease: Lease) -> LeaseReport:
+    """One lease."""
+    pid = None if lease.holder is None else lease.holder.pid
+    return LeaseReport(name=lease.name, seconds=lease.until - clock(), pid=pid)
+
+
+def _signal_report(name: str, on: bool, view: View, now: float) -> SignalReport:
+    latest = view.latest
+    return SignalReport(
+        signal=name,
+        on=on,
+        idle=None if latest is None else now - latest.at,
+        because="" if latest is None else latest.because,
+        problem=view.problem,
+        seen=[SignReport(sign.active, sign.because) for sign in view.signs],
+    )

@@ -1,0 +1,69 @@
+"""The last word of each life: when and why it ended, and how long it was awake.
+
+One line on the volume, so that the next login can be told at once. A life that ended without a word
+(killed, crashed, power cut) is known by its last heartbeat.
+"""
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from agent.bounded import bounded
+from agent.events import Bus
+from agent.state.page import Page
+
+NAME = "life"
+BEAT = 300.0
+"""Seconds between heartbeats: what a life that ends without a word may be off by."""
+
+SYNC_PATIENCE = 10.0
+"""Seconds that writing everything to the disks may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastWord:
+    """How a life ended. `at` is Unix time, `awake` seconds; no `because`: it did not say."""
+
+    at: float
+    awake: float
+    because: str
+
+
+class LifeRecord:
+    """Keeps the record of this life. `before` is the last word of the one before it."""
+
+    def __init__(self, volume_path: str, bus: Bus) -> None:
+        self._page = Page(volume_path, NAME, bus)
+        self._began = time.monotonic()
+        self.before = self._parse(self._page.read())
+
+    @property
+    def awake(self) -> float:
+        """Seconds that this life has lasted."""
+        return time.monotonic() - self._began
+
+    async def beat(self) -> None:
+        """This life goes on."""
+        await self.end("")
+
+    async def end(self, because: str) -> None:
+        """This life ends, or the machine is suspended and may never be resumed."""
+        word = " ".join(because.split())
+        await self._page.write(f"{time.time():.3f}\t{self.awake:.3f}\t{word}\n")
+
+    def _parse(self, line: str) -> LastWord | None:
+        if not line:
+            return None
+        try:
+            at, awake, because = line.rstrip("\n").split("\t")
+            return LastWord(float(at), float(awake), because)
+        except ValueError as error:
+            self._page.tell(f"the last word of the life before cannot be read: {error}")
+            return None
+
+
+async def sync_disks() -> None:
+    """Write every file system's buffers to disk; a disk that hangs is not waited for."""
+    with suppress(TimeoutError):
+        await bounded(os.sync, SYNC_PATIENCE)

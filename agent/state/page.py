@@ -1,0 +1,61 @@
+"""A small text file in our folder on the volume, read and replaced as a whole.
+
+What cannot be read or kept is told once and costs nothing else. Writing happens in a thread,
+because the disk may be slow or hang.
+"""
+
+import asyncio
+from functools import partial
+
+from agent.bounded import bounded
+from agent.events import Bus, StateNotKept, StateReplaced
+from agent.platform import volume
+
+PATIENCE = 10.0
+"""Seconds that writing may take."""
+
+
+class Page:
+    """The file `name` in the agent's folder on the volume."""
+
+    def __init__(self, volume_path: str, name: str, bus: Bus) -> None:
+        self.path = f"{volume_path}/{volume.FOLDER}/{name}"
+        self._volume = volume_path
+        self._name = name
+        self._bus = bus
+        self._loop = asyncio.get_running_loop()
+        self._one_at_a_time = asyncio.Lock()
+        self._told = False
+
+    def read(self) -> str:
+        """The text; empty where there is none or it cannot be read."""
+        try:
+            with volume.own_folder(self._volume, self._replaced) as folder:
+                return (folder.read(self._name) or b"").decode("utf-8")
+        except (OSError, volume.NotTrusted, ValueError) as error:
+            self.tell(str(error))
+            return ""
+
+    async def write(self, text: str) -> None:
+        """Replace the file; done when it is on the disk, or was told that it cannot be."""
+        async with self._one_at_a_time:
+            try:
+                await bounded(partial(self._write, text), PATIENCE)
+            except TimeoutError:
+                self.tell(f"the disk did not answer within {PATIENCE:g} s")
+            except (OSError, volume.NotTrusted) as error:
+                self.tell(str(error))
+
+    def _write(self, text: str) -> None:
+        with volume.own_folder(self._volume, self._replaced) as folder:
+            folder.write(self._name, text.encode("utf-8"))
+
+    def tell(self, problem: str) -> None:
+        """Say once that the file is of no use."""
+        if not self._told:
+            self._told = True
+            self._bus.publish(StateNotKept(problem=f"{self.path}: {problem}"))
+
+    def _replaced(self, reason: str, kept_as: str) -> None:
+        event = StateReplaced(reason=reason, kept_as=kept_as)
+        self._loop.call_soon_threadsafe(self._bus.publish, event)

@@ -1,0 +1,120 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.idle.policy import Activity, Awake, Seen, Sleep, Warn, decide, sleeps_at
+from agent.settings import Settings, load
+
+WOKE = 1000.0
+TIMEOUT, WARNING, GRACE, WINDOW = 1800.0, 120.0, 60.0, 180.0
+
+
+def settings(**changed: object) -> Settings:
+    return replace(load({"SWARM_SLEEP_MODE": "stop"}, privileged=True).settings, **changed)  # type: ignore[arg-type]
+
+
+def seen(at: float = WOKE, **changed: object) -> Seen:
+    base = Seen(woke=WOKE, latest=Activity("cpu", at, "pid 7 cc1: 98% of a core"))
+    return replace(base, **changed)  # type: ignore[arg-type]
+
+
+def test_awake_until_the_timeout_has_passed() -> None:
+    decision = decide(seen(), settings(), WOKE + TIMEOUT - 0.001)
+    assert decision == Awake(WOKE + TIMEOUT, WOKE + TIMEOUT + WARNING, "pid 7 cc1: 98% of a core")
+
+
+def test_warned_at_the_timeout_and_asleep_after_the_warning() -> None:
+    due = WOKE + TIMEOUT
+    assert decide(seen(), settings(), due) == Warn(due + WARNING, "idle for 30 min")
+    warned = seen(warned=due)
+    assert decide(warned, settings(), due + WARNING - 0.001) == Warn(
+        due + WARNING, "idle for 30 min"
+    )
+    assert decide(warned, settings(), due + WARNING) == Sleep("idle for 30 min")
+
+
+def test_a_late_warning_is_given_its_whole_time() -> None:
+    late = WOKE + TIMEOUT + 1000
+    assert decide(seen(), settings(), late) == Warn(late + WARNING, "idle for 30 min")
+    assert decide(seen(warned=late), settings(), late + 1) == Warn(
+        late + WARNING, "idle for 30 min"
+    )
+
+
+def test_activity_after_the_warning_starts_the_count_again() -> None:
+    warned = WOKE + TIMEOUT
+    active = seen(at=warned + 1, warned=warned)
+    assert isinstance(decide(active, settings(), warned + WARNING), Awake)
+
+
+def test_boot_grace_holds_whatever_the_timeout() -> None:
+    short = settings(idle_timeout=1.0)
+    assert isinstance(decide(seen(), short, WOKE + GRACE - 0.001), Awake)
+    assert isinstance(decide(seen(), short, WOKE + GRACE), Warn)
+
+
+def test_a_wake_by_a_connection_without_a_login_lasts_one_window_and_needs_no_warning() -> None:
+    scanned = seen(connections=True)
+    assert isinstance(decide(scanned, settings(), WOKE + WINDOW - 0.001), Awake)
+    decision = decide(scanned, settings(), WOKE + WINDOW)
+    assert decision == Sleep("woken by a connection, and nobody logged in within 3 min")
+
+
+def test_activity_in_the_window_moves_it_on() -> None:
+    busy = seen(at=WOKE + 100, connections=True)
+    assert isinstance(decide(busy, settings(), WOKE + 100 + WINDOW - 0.001), Awake)
+    assert isinstance(decide(busy, settings(), WOKE + 100 + WINDOW), Sleep)
+
+
+@pytest.mark.parametrize("changed", [{"login": True}, {"connections": False}])
+def test_the_window_is_only_for_connections_without_a_login(changed: dict[str, bool]) -> None:
+    looks = replace(seen(connections=True), **changed)  # type: ignore[arg-type]
+    assert isinstance(decide(looks, settings(), WOKE + WINDOW), Awake)
+
+
+def test_a_window_that_is_off_leaves_the_timeout() -> None:
+    scanned = seen(connections=True)
+    assert isinstance(decide(scanned, settings(wake_window=None), WOKE + WINDOW), Awake)
+
+
+def test_the_limit_holds_whatever_is_active() -> None:
+    limited = settings(max_awake=3600.0)
+    busy = seen(at=WOKE + 3599, warned=WOKE + 3480, login=True)
+    assert isinstance(decide(busy, limited, WOKE + 3479), Awake)
+    assert isinstance(decide(busy, limited, WOKE + 3480), Warn)
+    decision = decide(busy, limited, WOKE + 3600)
+    assert decision == Sleep("awake for 1 h 00 min, the limit (SWARM_MAX_AWAKE)")
+
+
+def test_an_order_by_hand_holds_whatever_is_active() -> None:
+    busy = seen(at=WOKE + 500, ordered=WOKE + 500)
+    assert decide(busy, settings(), WOKE + 500) == Warn(WOKE + 500 + WARNING, "asked for by hand")
+
+
+@pytest.mark.parametrize("changed", [{"sleep_mode": "off"}, {"idle_timeout": None}])
+def test_off_never_sleeps(changed: dict[str, object]) -> None:
+    decision = decide(seen(connections=True), settings(**changed), WOKE + 1e9)
+    assert decision == Awake(None, None, "pid 7 cc1: 98% of a core")
+    assert sleeps_at(decision, WOKE + 1e9) is None
+
+
+times = st.floats(0, 1e6)
+
+
+@given(times, times, times, st.booleans(), st.booleans(), st.none() | times)
+def test_never_asleep_within_grace_or_before_the_timeout_and_warning(
+    at: float, now: float, woke: float, login: bool, connections: bool, warned: float | None
+) -> None:
+    looks = Seen(woke, Activity("x", at, "x"), login, connections, None, warned)
+    decision = decide(looks, settings(), now)
+    if isinstance(decision, Sleep):
+        assert now >= woke + GRACE
+        assert now >= at + WINDOW
+        if login or not connections:
+            assert now >= at + TIMEOUT + WARNING
+            assert warned is not None
+    at_least = sleeps_at(decision, now)
+    assert at_least is not None
+    assert at_least >= now

@@ -1,0 +1,181 @@
+"""Each signal looks at the real thing: this kernel's processes, sockets and terminals."""
+
+import asyncio
+import os
+import pty
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.access.sessions import Sessions
+from agent.idle.signals import disk, processes, sockdiag
+from agent.idle.signals.sign import Sign, Signal
+from agent.idle.signals.terminals import Terminals
+from agent.init import proctree
+
+SPIN = "while :; do :; done"
+
+
+def look(signal: Signal, now: float) -> list[Sign]:
+    return asyncio.run(_look(signal, now))
+
+
+async def _look(signal: Signal, now: float) -> list[Sign]:
+    return await signal.look(now)
+
+
+@contextmanager
+def running(*command: str) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen(command)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def wait_for_cpu(pid: int, ticks: int) -> None:
+    end = time.monotonic() + 30
+    while (process := proctree.read_process(pid)) is None or process.cpu < ticks:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_busy_process_is_named_with_its_share() -> None:
+    signal = processes.cpu(0.05, ())
+    look(signal, 100.0)
+    with running("sh", "-c", SPIN) as process:
+        wait_for_cpu(process.pid, 50)
+        signs = look(signal, 101.0)
+    own = [sign for sign in signs if f"pid {process.pid} " in sign.because]
+    assert own[0].active
+    assert "% of a core" in own[0].because
+
+
+def test_the_program_of_an_editor_does_not_count_however_busy(tmp_path: Path) -> None:
+    program = tmp_path / ".vscode-server" / "bin" / "node"
+    program.parent.mkdir(parents=True)
+    program.write_bytes(Path("/bin/sh").read_bytes())
+    program.chmod(0o755)
+    signal = processes.cpu(0.05, (".vscode-server",))
+    look(signal, 100.0)
+    with running(str(program), "-c", SPIN) as process:
+        wait_for_cpu(process.pid, 50)
+        signs = look(signal, 101.0)
+    own = [sign for sign in signs if f"pid {process.pid} " in sign.because]
+    assert [sign.active for sign in own] == [False]
+    assert own[0].because.endswith("ignored (.vscode-server)")
+
+
+def test_what_children_used_counts_for_the_parent_that_waited_for_them() -> None:
+    """A build is many short processes: none lives long enough to be seen twice."""
+    signal = processes.cpu(0.05, ())
+    look(signal, 100.0)
+    script = "while :; do sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'; done"
+    with running("sh", "-c", script) as process:
+        wait_for_cpu(process.pid, 30)
+        signs = look(signal, 101.0)
+    assert any(f"pid {process.pid} " in sign.because for sign in signs)
+
+
+def test_the_first_look_only_notes() -> None:
+    with running("sh", "-c", SPIN) as process:
+        wait_for_cpu(process.pid, 20)
+        assert look(processes.cpu(0.01, ()), 100.0) == []
+
+
+def test_writes_of_a_process_are_seen(tmp_path: Path) -> None:
+    signal = processes.writes(16 << 10, ())
+    target = tmp_path / "data"
+    look(signal, 100.0)
+    script = f"dd if=/dev/zero of={target} bs=1M count=4 status=none conv=fsync; sleep 60"
+    with running("sh", "-c", script) as process:
+        end = time.monotonic() + 30
+        while not (target.exists() and target.stat().st_size == 4 << 20):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        signs = look(signal, 110.0)
+    assert any(f"pid {process.pid} " in sign.because and sign.active for sign in signs)
+
+
+def test_typing_moves_the_atime_and_output_does_not() -> None:
+    master, slave = pty.openpty()
+    name = os.path.basename(os.ttyname(slave))
+    signal = Terminals(Sessions())
+    look(signal, 1.0)
+    os.write(slave, b"output\n")
+    os.read(master, 100)
+    assert not [sign for sign in look(signal, 2.0) if f"pts/{name}," in sign.because]
+    os.utime(f"/dev/pts/{name}", (0, 0))  # the kernel moves it only every 8 seconds
+    look(signal, 3.0)
+    os.write(master, b"input\n")
+    os.read(slave, 100)
+    typed = [sign for sign in look(signal, 4.0) if f"pts/{name}," in sign.because]
+    assert [sign.active for sign in typed] == [True]
+    os.close(master)
+    os.close(slave)
+
+
+def own_address() -> str:
+    """An address of this machine that is not loopback's."""
+    out = subprocess.run(["ip", "-4", "-o", "addr"], capture_output=True, text=True, check=True)
+    found = [line.split()[3].split("/")[0] for line in out.stdout.splitlines()]
+    return next((address for address in found if not address.startswith("127.")), "")
+
+
+def test_sockets_are_listed_with_their_bytes_and_inode() -> None:
+    address = own_address()
+    if not address:
+        pytest.skip("this machine has no address but loopback's")
+    with socket.create_server((address, 0)) as server:
+        place = server.getsockname()
+        with socket.create_connection(place) as client, server.accept()[0] as other:
+            client.sendall(b"x" * 5000)
+            while len(other.recv(5000, socket.MSG_PEEK)) < 5000:
+                pass
+            inode = os.fstat(client.fileno()).st_ino
+            found = {entry.inode: entry for entry in sockdiag.connected_sockets()}
+    assert found[inode].total >= 5000
+    assert (str(found[inode].remote), found[inode].remote_port) == place
+
+
+def test_loopback_sockets_are_left_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = server.getsockname()
+        with socket.create_connection(place) as client, server.accept()[0]:
+            inode = os.fstat(client.fileno()).st_ino
+            assert inode not in {entry.inode for entry in sockdiag.connected_sockets()}
+
+
+def test_a_folder_of_a_shared_disk_is_no_disk_of_its_own(tmp_path: Path) -> None:
+    assert disk.disk_of(str(tmp_path)) is None
+    assert disk.disk_of("/") is None
+
+
+@pytest.mark.root
+def test_writes_to_a_volume_with_a_disk_of_its_own(tmp_path: Path) -> None:
+    image, mount = tmp_path / "image", tmp_path / "volume"
+    mount.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(mount)], check=True)
+    try:
+        device = disk.disk_of(str(mount))
+        assert device is not None
+        signal = disk.DiskWrites(device, 16 << 10)
+        os.sync()
+        look(signal, 100.0)
+        with (mount / "data").open("wb") as data:
+            data.write(os.urandom(4 << 20))
+            data.flush()
+            os.fsync(data.fileno())
+        signs = look(signal, 110.0)
+        assert [sign.active for sign in signs] == [True]
+        assert f"the volume's disk ({device})" in signs[0].because
+        assert look(signal, 120.0) == [] or not look(signal, 130.0)
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
