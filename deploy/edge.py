@@ -7,24 +7,29 @@ of it: no TLS, no load balancing, no limits.
 
 import argparse
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from deploy.header import header
 
 CHUNK = 256 << 10
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connect = Callable[[str], Awaitable[Streams]]
+"""Connects to the machine for a client, whose address it is told; raises `OSError` if it can't."""
+
 
 class Edge:
-    """Relays from one address to another."""
+    """Relays each connection to the machine, which `connect` may have to start first."""
 
-    def __init__(self, target: tuple[str, int], version: int = 2) -> None:
-        self._target = target
+    def __init__(self, connect: Connect, version: int = 2) -> None:
+        self._connect = connect
         self._version = version
         # The event loop itself keeps no strong reference to a task.
         self._relays: set[asyncio.Task[None]] = set()
 
     async def serve(self, host: str, port: int) -> None:
-        """Relay until cancelled."""
+        """Relay until cancelled. Raises `OSError` when it cannot listen."""
         server = await asyncio.start_server(self._arrived, host, port, backlog=1024, limit=CHUNK)
         async with server:
             await server.serve_forever()
@@ -40,7 +45,7 @@ class Edge:
             writer.close()  # gone before we looked
             return
         try:
-            inner_reader, inner_writer = await asyncio.open_connection(*self._target, limit=CHUNK)
+            inner_reader, inner_writer = await self._connect(source[0])
         except OSError:
             writer.close()
             return
@@ -50,6 +55,15 @@ class Edge:
             end.close()
             with suppress(OSError):
                 await end.wait_closed()
+
+
+def to_port(port: int) -> Connect:
+    """Connects to a machine that is always there."""
+
+    async def connect(_client: str) -> Streams:
+        return await asyncio.open_connection("127.0.0.1", port, limit=CHUNK)
+
+    return connect
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -72,7 +86,7 @@ def main() -> None:
     parser.add_argument("target", type=int, help="the machine's port on 127.0.0.1")
     parser.add_argument("--version", type=int, choices=(1, 2), default=2)
     words = parser.parse_args()
-    edge = Edge(("127.0.0.1", words.target), words.version)
+    edge = Edge(to_port(words.target), words.version)
     with suppress(KeyboardInterrupt):
         asyncio.run(edge.serve(words.host, words.port))
 

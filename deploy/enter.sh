@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the inside of a machine, in mount and PID namespaces of its own, and becomes its init.
-# $1: a folder with etc/ (files that replace the host's), volume/ and home/; then the command.
+# $1: a folder with etc/ (files that replace the host's), bin/, volume/ and home/; then the command.
 set -eu
 folder=$1
 shift
@@ -13,6 +13,8 @@ mount -t devpts -o newinstance,gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount --bind /dev/pts/ptmx /dev/ptmx
 mount --bind "$folder/home" /home
 mount --bind "$folder/volume" /mnt
+# Where the image has it. Not every container may mount this; login shells find it in the home.
+mount -t overlay overlay -o "lowerdir=$folder/bin:/usr/local/bin" /usr/local/bin 2>/dev/null || true
 for file in passwd shadow group; do
     mount --bind "$folder/etc/$file" "/etc/$file"
 done

@@ -49,15 +49,24 @@ class Machine:
         stdout: int | IO[bytes] | None = None,
         stderr: int | IO[bytes] | None = None,
         prefix: Sequence[str] = (),
+        new_session: bool = False,
     ) -> None:
-        """Boot. `environ` is the whole environment of the agent but for PATH and the volume."""
+        """Boot. `environ` is the whole environment of the agent but for PATH and the volume.
+
+        In a new session, Ctrl-C at the terminal is the caller's alone.
+        """
         self._prepare()
         base = {"PATH": os.environ["PATH"], "SWARM_VOLUME": self._volume_inside()}
         if not self.namespaces:
             base["SWARM_RUN_DIR"] = str(self.folder / "run")
         argv = [*prefix, *self._enter(), *command]
         self._process = subprocess.Popen(
-            argv, env=base | dict(environ), stdin=stdin, stdout=stdout, stderr=stderr
+            argv,
+            env=base | dict(environ),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=new_session,
         )
 
     @property
@@ -68,12 +77,18 @@ class Machine:
 
     @property
     def init(self) -> int:
-        """The process id of the machine's PID 1, as the host sees it."""
+        """The process id of the machine's PID 1, as the host sees it.
+
+        Raises `ProcessLookupError` while there is none: it has ended, or is about to begin.
+        """
         pid = self.process.pid
         if not self.namespaces:
             return pid
         path = Path(f"/proc/{pid}/task/{pid}/children")
-        return int(path.read_text().split()[0])
+        try:
+            return int(path.read_text().split()[0])
+        except (FileNotFoundError, IndexError):
+            raise ProcessLookupError("the machine has no init now") from None
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Send a signal to the machine's init."""
@@ -121,6 +136,10 @@ class Machine:
             (home / ".local" / "bin" / "swarm-agent").symlink_to(AGENT[0])
             for path in (home, *home.rglob("*")):
                 os.chown(path, UID, UID, follow_symlinks=False)
+        programs = self.folder / "bin"
+        if not programs.exists():
+            programs.mkdir(mode=0o755)
+            (programs / "swarm-agent").symlink_to(AGENT[0])
         etc = self.folder / "etc"
         etc.mkdir(exist_ok=True)
         _with_account(etc, "passwd", f"{LOGIN}:x:{UID}:{UID}::/home/{LOGIN}:/bin/bash")

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from tests.cloud import Cloud
 from tests.support import ROOT, Box, Key, make_key
 
 BoxMaker = Callable[..., Box]
+CloudMaker = Callable[..., Cloud]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,6 +35,21 @@ def make_box(tmp_path: Path, key: Key) -> Iterator[BoxMaker]:
     yield make
     for box in boxes:
         box.machine.kill()
+
+
+@pytest.fixture
+def make_cloud(tmp_path: Path, key: Key) -> Iterator[CloudMaker]:
+    """Makes machines on the stand-in for the platform; they end with the test."""
+    clouds: list[Cloud] = []
+
+    def make(**how: Any) -> Cloud:
+        cloud = Cloud(tmp_path / f"cloud{len(clouds)}", key, **how)
+        clouds.append(cloud)
+        return cloud
+
+    yield make
+    for cloud in clouds:
+        cloud.down()
 
 
 @pytest.fixture

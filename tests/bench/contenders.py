@@ -127,6 +127,7 @@ def agent(key: Key) -> Contender:
         "SWARM_USER": LOGIN,
         "SWARM_LOG_FORMAT": "json",
         "SWARM_MAX_CONNECTIONS_PER_MINUTE": "100000",
+        "SWARM_SLEEP_MODE": "stop",
     }
     command = (str(venv / "bin" / "swarm-agent"), "run")
     return Contender(AGENT, command, tuple(environ.items()), port, key, folder)

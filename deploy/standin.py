@@ -1,0 +1,197 @@
+"""A stand-in for the platform: the life of one machine, as Fly.io runs it.
+
+It imitates: the first connection starts or resumes a machine that sleeps, and is held meanwhile; a
+machine that ends with status 0 stays stopped, one that fails is started again, ten times in five
+minutes (`on-failure`); the Machines API on a Unix socket inside the machine (state, start, stop,
+suspend, wait); a suspend freezes every process; SIGINT and a kill timeout end a machine.
+
+It does not imitate: a virtual machine of its own (the machine shares this computer's kernel,
+network and file system outside its home, volume, /run and terminals, and its clocks go on while it
+is frozen), a root file system that is reset, health checks that route, limits, prices.
+"""
+
+import asyncio
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import IO
+
+from deploy.edge import CHUNK, Streams
+from deploy.freezer import Freezer
+from deploy.machine import Machine
+
+RESTARTS, WITHIN = 10, 300.0
+"""Restarts of a failing machine, and the seconds within which they are counted."""
+
+HELD = 60.0
+"""Seconds that a connection is held for a machine that does not answer."""
+
+KILL_TIMEOUT = 30.0
+
+_RETRY = 0.02
+
+
+class State(Enum):
+    """States of a machine, as the Machines API names them."""
+
+    STOPPED = "stopped"
+    STARTED = "started"
+    STOPPING = "stopping"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the platform tells a machine about itself, beside what the user asked for."""
+
+    app: str = "swarm-local"
+    machine: str = "d8e0standin"
+    memory_mb: int = 1024
+
+    def environ(self) -> dict[str, str]:
+        """The platform's variables (fly.io/docs/machines/runtime-environment)."""
+        return {
+            "FLY_APP_NAME": self.app,
+            "FLY_MACHINE_ID": self.machine,
+            "FLY_ALLOC_ID": self.machine,
+            "FLY_REGION": "lap",
+            "FLY_PROCESS_GROUP": "app",
+            "FLY_VM_MEMORY_MB": str(self.memory_mb),
+            "PRIMARY_REGION": "lap",
+        }
+
+
+class StandIn:
+    """Starts, stops, suspends and resumes a machine. `tell` hears each change, in words."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        environ: Mapping[str, str],
+        port: int,
+        tell: Callable[[str], None],
+        *,
+        identity: Identity | None = None,
+        output: IO[bytes] | None = None,
+    ) -> None:
+        self.identity = identity or Identity()
+        self.state = State.STOPPED
+        self.starts = 0
+        self.resumes = 0
+        self._machine = machine
+        self._environ = self.identity.environ() | dict(environ)
+        self._port = port
+        self._tell = tell
+        self._output = output
+        self._freezer = Freezer(machine.folder.name + f"-{port}")
+        self._changed = asyncio.Condition()
+        self._one_at_a_time = asyncio.Lock()
+        self._failures: deque[float] = deque(maxlen=RESTARTS)
+        self._watching: asyncio.Task[None] | None = None
+
+    async def connect(self, client: str) -> Streams:
+        """A connection to the machine, started or resumed for it. Raises `OSError`."""
+        end = time.monotonic() + HELD
+        while True:
+            await self._awake(f"a connection from {client}")
+            try:
+                return await asyncio.open_connection("127.0.0.1", self._port, limit=CHUNK)
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(_RETRY)
+
+    async def start(self, because: str) -> None:
+        """Start a stopped machine."""
+        self._tell(f"the machine starts: {because}")
+        self.starts += 1
+        self._machine.start(
+            self._environ,
+            prefix=self._freezer.prefix(),
+            new_session=True,
+            stdout=self._output,
+            stderr=self._output,
+        )
+        await self._set(State.STARTED)
+        self._watching = asyncio.create_task(self._watch())
+
+    async def suspend(self) -> None:
+        """Freeze a running machine."""
+        async with self._one_at_a_time:
+            if self.state is State.STARTED:
+                await asyncio.to_thread(self._freezer.freeze, self._machine.init)
+                self._tell("the machine is suspended: every process is frozen")
+                await self._set(State.SUSPENDED)
+
+    async def resume(self, because: str) -> None:
+        """Thaw a suspended machine."""
+        self._tell(f"the machine goes on: {because}")
+        self.resumes += 1
+        await asyncio.to_thread(self._freezer.thaw)
+        await self._set(State.STARTED)
+
+    async def stop(self, number: int = signal.SIGINT, *, kill_after: float = KILL_TIMEOUT) -> None:
+        """End the machine as the platform does: a signal, and a while later the plug."""
+        async with self._one_at_a_time:
+            if self.state is State.SUSPENDED:
+                await self.resume("it is stopped")
+            if self._watching is None or not self._machine.running():
+                return
+            await self._set(State.STOPPING)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                self._machine.signal(number)
+        try:
+            async with asyncio.timeout(kill_after):
+                await asyncio.shield(self._watching)
+        except TimeoutError:
+            self._tell(f"the machine is killed: it did not end within {kill_after:g} s")
+            self._machine.kill()
+            await self._watching
+
+    async def wait_for(self, state: State) -> None:
+        """Wait until the machine is in a state."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.state is state)
+
+    async def close(self) -> None:
+        """End the machine and leave nothing behind."""
+        await self.stop()
+        self._freezer.remove()
+
+    async def _awake(self, because: str) -> None:
+        async with self._one_at_a_time:
+            if self.state is State.SUSPENDED:
+                await self.resume(because)
+            elif self.state is State.STOPPED:
+                await self.start(because)
+
+    async def _watch(self) -> None:
+        """See one life of the machine to its end, and start the next where it failed."""
+        status = await asyncio.to_thread(self._machine.wait)
+        was_told_to = self.state is State.STOPPING
+        async with self._one_at_a_time:
+            self._tell(f"the machine has stopped (status {status})")
+            await self._set(State.STOPPED)
+            if status == 0 or was_told_to:
+                return
+            now = time.monotonic()
+            if len(self._failures) == RESTARTS and now - self._failures[0] < WITHIN:
+                self._tell(f"it failed {RESTARTS} times in {WITHIN:g} s: it stays stopped")
+                return
+            self._failures.append(now)
+            await self.start(f"it ended with status {status}")
+
+    async def _set(self, state: State) -> None:
+        async with self._changed:
+            self.state = state
+            self._changed.notify_all()
+
+
+def socket_path(folder: Path) -> Path:
+    """Where the Machines API of a machine with this folder listens."""
+    return folder / "api.sock"

@@ -1,0 +1,91 @@
+"""A machine on the stand-in for the platform, driven from a test: asleep and awake, by real SSH."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deploy.api import MachinesApi
+from deploy.edge import Edge
+from deploy.standin import StandIn, State
+from tests.support import Box, Key, free_port, until
+
+T = TypeVar("T")
+
+SOON = {
+    "SWARM_IDLE_TIMEOUT": "4s",
+    "SWARM_IDLE_WARNING": "2s",
+    "SWARM_BOOT_GRACE": "1s",
+    "SWARM_WAKE_WINDOW": "3s",
+    # The commands of a test make a shell and an ssh, which are a lot in a look of one second.
+    "SWARM_IDLE_CPU": "30%",
+}
+"""The settings of a machine that lives fast."""
+
+
+class Cloud(Box):
+    """A machine behind edge and platform, in an event loop of its own; `port` is the edge's."""
+
+    def __init__(self, folder: Path, key: Key, api: type[MachinesApi] | None = MachinesApi) -> None:
+        super().__init__(folder, key)
+        self.machine_port = free_port()
+        self.said_by_platform: list[str] = []
+        self._api = api
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def up(
+        self, environ: Mapping[str, str] | None = None, soon: Mapping[str, str] = SOON
+    ) -> "Cloud":
+        """Bring platform and edge up, and boot."""
+        self.folder.mkdir(parents=True)
+        self.error_path.touch()
+        # Unix sockets have short names; the machine sees the host's /tmp.
+        socket = Path(f"/tmp/swarm-api-{self.machine_port}.sock")
+        settings = {
+            "SWARM_LISTEN": f"127.0.0.1:{self.machine_port}",
+            "SWARM_PROXY_NETWORKS": "127.0.0.0/8",
+            "SWARM_FLY_API": str(socket),
+        }
+        self._log = self.log_path.open("ab")
+        self.standin = StandIn(
+            self.machine,
+            self.environ | settings | dict(soon) | dict(environ or {}),
+            self.machine_port,
+            self.said_by_platform.append,
+            output=self._log,
+        )
+        self._thread.start()
+        edge = Edge(self.standin.connect)
+        self._tasks = [self._spawn(edge.serve("127.0.0.1", self.port))]
+        if self._api is not None:
+            self._tasks.append(self._spawn(self._api(self.standin).serve(socket)))
+        self.do(self.standin.start("the test"))
+        self.event("boot.listening")
+        return self
+
+    def do(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
+        """Run something of the platform's, and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
+
+    def becomes(self, state: State, timeout: float = 60.0) -> None:
+        """Wait until the platform says that the machine is in this state."""
+        until(lambda: self.standin.state is state, f"{state}; the log says {self.said()}", timeout)
+
+    def down(self) -> None:
+        """End everything."""
+        self.do(self.standin.close())
+        for task in self._tasks:
+            self._loop.call_soon_threadsafe(task.cancel)
+        until(lambda: all(task.done() for task in self._tasks), "the end of edge and API")
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._log.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        async def begin() -> "asyncio.Task[None]":
+            return asyncio.create_task(work)
+
+        return self.do(begin())

@@ -1,0 +1,532 @@
+"""The life of a machine that sleeps when nothing happens, on the stand-in, with real SSH.
+
+Times are shortened (tests.cloud.SOON); what is compared is the order of events and their own times.
+"""
+
+import os
+import pty
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from deploy.api import MachinesApi
+from deploy.standin import State
+from tests.cloud import Cloud
+from tests.conftest import CloudMaker
+from tests.support import Screen, until
+from tests.world import EDGE, world
+
+pytestmark = pytest.mark.root
+
+IDLE, WARNING = 4.0, 2.0
+SIGNALS = ("TERMINAL", "SSH", "CPU", "NETWORK", "WRITES", "CHECK")
+
+
+def only(*names: str) -> dict[str, str]:
+    """The settings that switch every signal off but these."""
+    return {f"SWARM_IDLE_{name}": "off" for name in SIGNALS if name not in names}
+
+
+def at(event: dict[str, Any]) -> float:
+    """When an event happened, as Unix time."""
+    from datetime import datetime
+
+    return datetime.fromisoformat(event["timestamp"].replace("Z", "+00:00")).timestamp()
+
+
+def in_home(cloud: Cloud, path: str, content: str, mode: int = 0o755) -> Path:
+    """A file of the login user's own."""
+    home = cloud.machine.folder / "home" / cloud.user
+    target = home / path
+    missing = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(content)
+    target.chmod(mode)
+    for place in (target, *missing):
+        os.chown(place, 1000, 1000)
+    return target
+
+
+@contextmanager
+def shell(cloud: Cloud) -> Iterator[Screen]:
+    """An interactive login on a terminal of its own."""
+    pid, descriptor = pty.fork()
+    if pid == 0:
+        command = cloud.ssh_command()
+        os.execvp(command[0], command)
+    try:
+        yield Screen(descriptor)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(descriptor)
+
+
+def test_sleeps_when_idle_wakes_on_connect_and_says_so(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up()
+    with shell(cloud) as screen:
+        screen.expect("swarm-agent: sleeps 6 s after the last activity")
+        screen.expect("this machine sleeps in 2 s (idle for 4 s)")
+        screen.expect("To stay: press a key, or type: swarm-agent awake --for 2h")
+        screen.expect("goes to sleep (idle for 4 s). Connect again to wake it up.")
+    cloud.becomes(State.STOPPED)
+    assert "the machine has stopped (status 0)" in cloud.said_by_platform
+    began = cloud.event("sleep.began")
+    opened = cloud.event("ssh.session.opened")
+    assert began["mode"] == "stop"
+    assert at(began) - at(opened) >= IDLE + WARNING - 0.1
+    with shell(cloud) as screen:
+        screen.expect("awake: sleep: idle for 4 s.")
+        screen.expect("% of")
+        screen.type("echo $((40+2))\n")
+        screen.expect("42")
+    assert cloud.standin.starts == 2
+
+
+def test_wakes_the_waiting_client_while_it_is_still_going_to_sleep(make_cloud: CloudMaker) -> None:
+    """A client that comes while the machine stops is held, and served by the next life."""
+    cloud = make_cloud().up()
+    assert cloud.ssh("nohup sh -c 'trap \"\" TERM HUP; sleep 2' >/dev/null 2>&1 &").returncode == 0
+    until(lambda: cloud.agent("sleep", "--now").returncode == 0, "the control socket")
+    cloud.event("agent.stopping")
+    assert cloud.ssh("echo served").stdout == "served\n"
+    assert cloud.standin.starts == 2
+
+
+def test_a_scan_is_back_asleep_within_the_window(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up({"SWARM_IDLE_TIMEOUT": "10m"})
+    until(lambda: cloud.agent("sleep", "--now").returncode == 0, "the control socket")
+    cloud.becomes(State.STOPPED)
+    with socket.create_connection(("127.0.0.1", cloud.port)) as scanner:
+        scanner.settimeout(30)
+        assert scanner.recv(4) == b"SSH-"
+    cloud.becomes(State.STARTED)
+    cloud.becomes(State.STOPPED)
+    assert [event["reason"] for event in cloud.events("wake.reason")][-1] == "scan"
+    assert "nobody logged in within 3 s" in cloud.events("sleep.began")[-1]["because"]
+
+
+def test_a_login_in_the_window_makes_it_an_ordinary_wake(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up({"SWARM_IDLE_TIMEOUT": "10m"})
+    assert cloud.ssh("true").returncode == 0
+    assert cloud.event("wake.reason")["reason"] == "login"
+    until(lambda: "sleeps in 10 min" in cloud.agent("why").stdout, "the whole timeout")
+
+
+BUSY = {
+    "CPU": "timeout 9 sh -c 'while :; do :; done'",
+    "WRITES": "for i in $(seq 30); do head -c 200000 /dev/zero >>data; sync data; sleep .3; done",
+    "CHECK": "touch busy; sleep 9; rm busy",
+    "NETWORK": f"timeout 9 bash -c 'exec cat </dev/tcp/{EDGE}/PORT >/dev/null'",
+}
+
+
+@contextmanager
+def trickle() -> Iterator[int]:
+    """A server at EDGE that sends 20 KB each tenth of a second; its port."""
+    with world(1, 1), socket.create_server((EDGE, 0)) as server:
+
+        def serve() -> None:
+            try:
+                with server.accept()[0] as client:
+                    while True:
+                        client.sendall(b"x" * 20_000)
+                        time.sleep(0.1)
+            except OSError:
+                return  # the other side has ended, or nobody came
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("name", BUSY)
+def test_stays_awake_while_a_detached_process_works_and_no_longer(
+    make_cloud: CloudMaker, name: str
+) -> None:
+    cloud = make_cloud().up(only(name))
+    in_home(cloud, ".config/swarm/checks.d/busy", '#!/bin/sh\ntest -e "$HOME/busy"\n')
+    with trickle() as port:
+        work = f"{BUSY[name].replace('PORT', str(port))}; date +%s.%N >ended"
+        assert cloud.ssh(f"nohup bash -c {work!r} >/dev/null 2>&1 &").returncode == 0
+        cloud.becomes(State.STOPPED)
+    home = cloud.machine.folder / "home" / cloud.user
+    ended = float((home / "ended").read_text())
+    asleep = at(cloud.events("sleep.began")[-1])
+    assert asleep >= ended + IDLE + WARNING - 1.5  # the last look saw it a second before its end
+    assert ended - at(cloud.event("ssh.session.closed")) > IDLE + WARNING
+
+
+def test_typing_keeps_it_awake(make_cloud: CloudMaker) -> None:
+    # The kernel moves the atime of a terminal only every 8 seconds.
+    cloud = make_cloud().up(only("TERMINAL") | {"SWARM_IDLE_TIMEOUT": "10s"})
+    with shell(cloud) as screen:
+        screen.expect("$")
+        began = time.time()
+        while time.time() < began + 20:
+            screen.type(" ")
+            time.sleep(0.5)
+        assert not cloud.events("sleep.began")
+        typed = cloud.agent("why").stdout
+        assert re.search(r"terminal +\d+ s ago +typing on pts/0: session \w+, dev from", typed)
+        cloud.becomes(State.STOPPED)
+
+
+def test_traffic_of_a_session_keeps_it_awake(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up(only("SSH"))
+    command = cloud.ssh_command("for i in $(seq 36); do head -c 2000 /dev/zero; sleep .25; done")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as client:
+        assert client.wait(60) == 0
+    cloud.event("ssh.session.closed")
+    assert not cloud.events("sleep.began")
+    assert not cloud.events("sleep.warned")
+    cloud.becomes(State.STOPPED)
+
+
+def test_sleeps_despite_an_idle_connection_kept_alive_and_a_lingering_editor_server(
+    make_cloud: CloudMaker,
+) -> None:
+    cloud = make_cloud().up({"SWARM_IDLE_CPU": "5%"})
+    server = ".vscode-server/bin/abc/node"
+    start = (
+        f"mkdir -p $(dirname {server}); cp /bin/bash {server}; ./{server} -c 'while :; do :; done'"
+    )
+    command = cloud.ssh_command(start, options=["-oServerAliveInterval=1"])
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as client:
+        until(
+            lambda: "ignored (.vscode-server)" in cloud.agent("why").stdout, "the editor's server"
+        )
+        cloud.becomes(State.STOPPED)
+        client.wait(30)
+
+
+def test_connections_without_a_login_are_no_activity(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up()
+    assert cloud.ssh("true").returncode == 0
+    closed = at(cloud.event("ssh.session.closed"))
+    while not cloud.events("sleep.warned"):
+        with socket.create_connection(("127.0.0.1", cloud.port)) as probe:
+            probe.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        time.sleep(0.2)
+    assert at(cloud.event("sleep.warned")) - closed < IDLE + 1.5
+
+
+def test_awake_command_holds_exactly_as_long_and_passes_its_status_on(
+    make_cloud: CloudMaker,
+) -> None:
+    cloud = make_cloud().up(only())
+    until(lambda: cloud.agent("why").returncode == 0, "the control socket")
+    result = cloud.ssh("swarm-agent awake -- sh -c 'sleep 9; date +%s.%N; exit 7'")
+    assert result.returncode == 7, result.stderr
+    assert cloud.event("lease.taken")["lease"].startswith("sh-")
+    assert not cloud.events("sleep.warned")
+    cloud.becomes(State.STOPPED)
+    ended = float(result.stdout)
+    assert at(cloud.event("lease.ended")) - ended < 1.5
+    assert at(cloud.event("sleep.began")) - ended >= IDLE + WARNING - 1.5
+
+
+def test_awake_with_a_missing_command_says_127_and_holds_nothing(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up()
+    until(lambda: cloud.agent("why").returncode == 0, "the control socket")
+    result = cloud.ssh("swarm-agent awake -- no-such-program")
+    assert result.returncode == 127
+    assert "cannot run no-such-program" in result.stderr
+    cloud.event("lease.ended")
+
+
+def test_leases_are_taken_listed_capped_and_released_by_the_login_user(
+    make_cloud: CloudMaker,
+) -> None:
+    cloud = make_cloud().up({"SWARM_LEASE_MAX": "3h"})
+    until(lambda: cloud.agent("why").returncode == 0, "the control socket")
+    assert cloud.ssh("swarm-agent awake --for 2h --name build").stdout == (
+        "build: awake for 2 h 00 min\n"
+    )
+    assert cloud.ssh("swarm-agent awake --for 2d").stdout == (
+        "by-hand: awake for 3 h 00 min (the longest that SWARM_LEASE_MAX allows)\n"
+    )
+    assert "build" in cloud.ssh("swarm-agent awake --list").stdout
+    assert cloud.ssh("swarm-agent awake --release build").stdout == "build: released\n"
+    assert "build" not in cloud.ssh("swarm-agent awake --list").stdout
+    again = cloud.ssh("swarm-agent awake --release build")
+    assert again.returncode == 1
+    assert "there is no lease 'build'" in again.stderr
+    assert "may not do this" in cloud.ssh("swarm-agent sleep").stderr
+
+
+def test_leases_survive_a_killed_agent(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up(only())
+    until(lambda: cloud.agent("why").returncode == 0, "the control socket")
+    assert cloud.ssh("swarm-agent awake --for 1h --name kept").returncode == 0
+    command = cloud.ssh_command("swarm-agent awake --name gone -- sleep 600")
+    with subprocess.Popen(command):
+        cloud.event("lease.taken", lease="gone")
+        cloud.machine.signal(signal.SIGKILL)
+        until(lambda: len(cloud.events("boot.listening")) == 2, "the restart after a failure")
+        until(lambda: "kept" in cloud.agent("awake", "--list").stdout, "the lease")
+    assert "gone" not in cloud.agent("awake", "--list").stdout
+    with shell(cloud) as screen:
+        screen.expect("The life before ended without a word")
+
+
+def test_a_connection_during_the_last_look_stops_the_sleep(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up(only())
+    cloud.event("sleep.warned")
+    with socket.create_connection(("127.0.0.1", cloud.port)) as waiting:
+        assert waiting.recv(4) == b"SSH-"
+        # The warning is over while somebody stands at the door: it waits for who that is.
+        time.sleep(WARNING + 1)
+        assert not cloud.events("sleep.began")
+        assert cloud.ssh("echo in").stdout == "in\n"
+    cloud.event("sleep.cancelled", because="dev from 127.0.0.1: logged out")
+
+
+def test_a_login_while_hooks_run_stops_the_sleep(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud()
+    cloud.up(only())
+    in_home(
+        cloud,
+        ".config/swarm/sleep.d/wait",
+        '#!/bin/sh\nwhile [ ! -e "$HOME/go" ]; do sleep .1; done\n',
+    )
+    cloud.event("sleep.began")
+    assert cloud.ssh("touch go").returncode == 0
+    cloud.event("sleep.cancelled")
+    assert cloud.standin.starts == 1
+
+
+def test_hooks_run_as_their_owner_and_none_blocks_the_sleep(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up({"SWARM_SLEEP_HOOK_TIMEOUT": "1s"})
+    says = '#!/bin/sh\necho "$(id -un) $SWARM_SLEEP_MODE $SWARM_SLEEP_REASON" >"$HOME/said"\n'
+    in_home(cloud, ".config/swarm/sleep.d/10-says", says)
+    in_home(cloud, ".config/swarm/sleep.d/20-fails", "#!/bin/sh\necho no space >&2\nexit 3\n")
+    in_home(cloud, ".config/swarm/sleep.d/30-hangs", "#!/bin/sh\nsleep 600\n")
+    in_home(cloud, ".config/swarm/sleep.d/40-broken", "#!/no/such/interpreter\n")
+    in_home(cloud, ".config/swarm/sleep.d/not-executable", "x", mode=0o644)
+    cloud.becomes(State.STOPPED)
+    home = cloud.machine.folder / "home" / cloud.user
+    said = (home / "said").read_text()
+    assert said.startswith("dev stop ")
+    problems = {event["hook"]: event["problem"] for event in cloud.events("sleep.hook.failed")}
+    assert problems["20-fails"] == "ended with status 3: no space"
+    assert "was not done within 1 s" in problems["30-hangs"]
+    assert "cannot be run" in problems["40-broken"]
+    assert set(problems) == {"20-fails", "30-hangs", "40-broken"}
+
+
+def test_a_folder_that_others_could_write_is_not_run_from(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up()
+    hook = in_home(cloud, ".config/swarm/sleep.d/hook", "#!/bin/sh\ntouch /tmp/never\n")
+    hook.parent.chmod(0o777)
+    assert "others could have written it" in cloud.event("sleep.hook.failed")["problem"]
+
+
+def test_a_broken_check_counts_as_active_and_is_told_once(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up(only("CHECK") | {"SWARM_IDLE_CHECK": "500ms"})
+    check = in_home(cloud, ".config/swarm/checks.d/hangs", "#!/bin/sh\nsleep 600\n")
+    failed = cloud.event("idle.signal.failed")
+    assert failed["signal"] == "check"
+    assert "was not done within 0.5 s" in failed["problem"]
+    until(lambda: "cannot be read, so it counts" in cloud.agent("why").stdout, "the reason")
+    time.sleep(IDLE + WARNING + 1)
+    assert not cloud.events("sleep.warned")
+    assert len(cloud.events("idle.signal.failed")) == 1
+    check.unlink()
+    cloud.event("idle.signal.recovered", signal="check")
+    cloud.becomes(State.STOPPED)
+
+
+def test_the_longest_time_awake_ends_what_is_always_on(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up({"SWARM_MAX_AWAKE": "8s"})
+    until(lambda: cloud.agent("awake", "--for", "1h").returncode == 0, "a lease")
+    with shell(cloud) as screen:
+        screen.expect("sleeps in 2 s (awake for 8 s, the limit (SWARM_MAX_AWAKE))")
+        cloud.becomes(State.STOPPED)
+    assert cloud.event("sleep.began")["awake"] >= 7.5
+
+
+def test_a_timeout_changed_while_running_takes_effect_and_restarts_the_count(
+    make_cloud: CloudMaker, tmp_path: Path
+) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text('idle_timeout = "10m"\nidle_warning = "2s"\n')
+    cloud = make_cloud()
+    cloud.up({"SWARM_CONFIG": str(config)} | only(), soon={"SWARM_BOOT_GRACE": "1s"})
+    until(lambda: "sleeps in 10 min" in cloud.agent("why").stdout, "the timeout of the file")
+    config.write_text('idle_timeout = "eventually"\n')
+    assert "expected a duration" in cloud.event("settings.refused")["problem"]
+    config.write_text('idle_timeout = "4s"\nidle_warning = "2s"\nlisten = "1"\n')
+    changed = cloud.event("settings.changed")
+    assert changed["applied"] == ["idle_timeout"]
+    assert changed["waiting"] == []  # the environment names where it listens
+    cloud.becomes(State.STOPPED)
+    assert at(cloud.event("sleep.began")) - at(changed) >= IDLE + WARNING - 0.1
+
+
+def test_wall_clock_jumps_change_nothing(make_cloud: CloudMaker, tmp_path: Path) -> None:
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    offset = tmp_path / "offset"
+    offset.write_text("+0\n")
+    cloud = make_cloud().up(
+        only()
+        | {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(offset),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+    )
+    until(lambda: cloud.agent("awake", "--for", "8s").returncode == 0, "a lease")
+    taken = time.monotonic()
+    for jump in ("+1d", "-1d", "+0"):
+        offset.write_text(f"{jump}\n")
+        time.sleep(2)
+    assert not cloud.events("sleep.warned")
+    assert not cloud.events("sleep.resumed")
+    cloud.becomes(State.STOPPED)
+    assert 8 + IDLE + WARNING - 1.5 <= time.monotonic() - taken < 8 + IDLE + WARNING + 4
+
+
+def test_suspend_keeps_sessions_and_processes_and_wakes_on_connect(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up({"SWARM_SLEEP_MODE": "suspend"})
+    with shell(cloud) as screen:
+        screen.expect("$")
+        screen.type("kept=alive\n")
+        cloud.becomes(State.SUSPENDED)
+        assert cloud.ssh("echo served").stdout == "served\n"
+        assert cloud.standin.resumes == 1
+        cloud.event("sleep.resumed")
+        screen.type("echo still-$kept\n")
+        screen.expect("still-alive")
+    assert cloud.standin.starts == 1
+    assert cloud.events("wake.reason")[-1]["reason"] == "login"
+    # The count began anew: it sleeps again, and not at once.
+    resumed = at(cloud.events("sleep.resumed")[-1])
+    until(lambda: len(cloud.events("sleep.began")) == 2, "the next sleep")
+    assert at(cloud.events("sleep.began")[-1]) - resumed >= IDLE + WARNING - 0.1
+    cloud.becomes(State.SUSPENDED)
+
+
+def test_a_scan_of_a_suspended_machine_is_back_asleep_in_the_window(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up({"SWARM_SLEEP_MODE": "auto", "SWARM_IDLE_TIMEOUT": "10m"})
+    until(lambda: cloud.agent("sleep", "--now").returncode == 0, "the control socket")
+    cloud.becomes(State.SUSPENDED)
+    with socket.create_connection(("127.0.0.1", cloud.port)) as scanner:
+        assert scanner.recv(4) == b"SSH-"
+    cloud.event("wake.reason", reason="scan")
+    cloud.becomes(State.SUSPENDED)
+    assert cloud.standin.starts == 1
+
+
+class AnswersAfterwards(MachinesApi):
+    """The answer comes only when the machine goes on again."""
+
+    async def suspend(self, _: web.Request) -> web.Response:
+        await self.standin.suspend()
+        await self.standin.wait_for(State.STARTED)
+        return web.json_response({"ok": True})
+
+
+def test_a_suspend_that_is_answered_after_the_resume(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud(api=AnswersAfterwards).up({"SWARM_SLEEP_MODE": "suspend"})
+    cloud.becomes(State.SUSPENDED)
+    time.sleep(2)  # long enough to be told from a hiccup
+    assert cloud.ssh("echo served").stdout == "served\n"
+    cloud.event("sleep.resumed")
+    assert not cloud.events("sleep.suspend.failed")
+
+
+class Refuses(MachinesApi):
+    async def suspend(self, _: web.Request) -> web.Response:
+        return web.json_response({"error": "machine has too much memory"}, status=412)
+
+
+class Hangs(MachinesApi):
+    async def suspend(self, _: web.Request) -> web.Response:
+        await self.standin.wait_for(State.STOPPED)
+        return web.json_response({})
+
+
+class Forgets(MachinesApi):
+    async def suspend(self, _: web.Request) -> web.Response:
+        return web.json_response({"ok": True})
+
+
+@pytest.mark.parametrize(
+    ("api", "reason"),
+    [
+        (Refuses, "status 412: machine has too much memory"),
+        (Hangs, "did not answer within 20 s"),
+        (Forgets, "the platform said yes, but nothing happened for 30 s"),
+        (None, "Cannot connect to unix socket"),
+    ],
+)
+def test_a_suspend_that_fails_becomes_a_stop(
+    make_cloud: CloudMaker, api: type[MachinesApi] | None, reason: str
+) -> None:
+    cloud = make_cloud(api=api).up({"SWARM_SLEEP_MODE": "suspend"})
+    cloud.becomes(State.STOPPED, timeout=90)
+    assert reason in cloud.event("sleep.suspend.failed")["problem"]
+    assert cloud.ssh("echo served").stdout == "served\n"
+
+
+def test_off_refuses_to_sleep_by_hand(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up({"SWARM_SLEEP_MODE": "off"})
+    until(lambda: cloud.agent("why").returncode == 0, "the control socket")
+    assert "nothing would wake this machine" in cloud.agent("sleep").stderr
+    assert "does not sleep by itself (SWARM_SLEEP_MODE is off)" in cloud.agent("why").stdout
+
+
+def test_sleep_by_hand_warns_and_a_lease_takes_it_back(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up({"SWARM_IDLE_TIMEOUT": "10m"})
+    with shell(cloud) as screen:
+        screen.expect("$")  # a login after the order would take it back
+        until(lambda: cloud.agent("sleep").returncode == 0, "the control socket")
+        screen.expect("this machine sleeps in 2 s (asked for by hand)")
+        assert cloud.agent("awake", "--for", "1h").returncode == 0
+        cloud.event("sleep.cancelled")
+        assert cloud.agent("sleep").returncode == 0
+        cloud.becomes(State.STOPPED)
+
+
+def test_a_machine_that_fails_is_started_again_by_the_platform(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up()
+    cloud.machine.signal(signal.SIGKILL)
+    until(lambda: cloud.standin.starts == 2, "the restart")
+    assert cloud.ssh("echo in").stdout == "in\n"
+
+
+def test_the_hooks_for_claude_code_hold_a_lease_while_a_turn_is_in_flight(
+    make_cloud: CloudMaker,
+) -> None:
+    import json
+
+    page = Path(__file__).parents[2] / "container" / "claude" / "settings.json"
+    hooks = {
+        event: entries[0]["hooks"][0]["command"]
+        for event, entries in json.loads(page.read_text())["hooks"].items()
+    }
+    cloud = make_cloud().up(only())
+    until(lambda: cloud.agent("why").returncode == 0, "the control socket")
+    # Claude Code runs each hook in a shell of its own, as a child of the same process.
+    turn = [hooks["UserPromptSubmit"], "sleep 9", hooks["PostToolUse"], hooks["Stop"]]
+    script = "\n".join(f"sh -c {shlex.quote(command)}" for command in turn)
+    result = cloud.ssh("bash", input=script)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    taken = [event["lease"] for event in cloud.events("lease.taken")]
+    assert len(taken) == 2
+    assert len(set(taken)) == 1
+    assert cloud.event("lease.ended")["reason"] == "released"
+    assert not cloud.events("sleep.warned")
+    cloud.becomes(State.STOPPED)
