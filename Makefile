@@ -3,7 +3,7 @@
 run: setup
 	@.venv/bin/python -m deploy.run
 
-test: setup
+test: .venv/.ready-to-test
 	@.venv/bin/pytest
 
 check: setup
@@ -19,8 +19,14 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml requirements-dev.lock scripts/setup
 	@scripts/setup
 
+.venv/.ready-to-test: .venv/.ready
+	@scripts/setup --tests
+
 lock:
 	@scripts/lock
 
 docs: setup
 	@.venv/bin/python -m agent.settings.reference > docs/configuration.md
+	@.venv/bin/python -m agent.observe.reference metrics > docs/metrics.md
+	@.venv/bin/python -m agent.observe.reference events > docs/events.md
+	@.venv/bin/python -m deploy.grafana.make

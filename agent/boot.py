@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from agent.access import hostkeys, keys, sshd
 from agent.access.connection import Access
@@ -35,7 +34,7 @@ from agent.health import Health
 from agent.init.children import Children, become_subreaper, reset_signals
 from agent.log import Log
 from agent.network import is_own
-from agent.parts import Parts, keep_running
+from agent.parts import Parts, Spine, keep_running
 from agent.platform import volume
 from agent.platform.account import Account, AccountError, find
 from agent.settings import Settings, SettingsError, load
@@ -108,20 +107,26 @@ async def _serve(
         bus.publish(BootFailed(problem=str(error)))
         return EXIT_CONFIG if isinstance(error, AccountError) else EXIT_UNAVAILABLE
     parts = Parts(
-        Current(settings),
-        environ,
-        opened.account,
-        core.children,
-        core.sessions,
-        opened.keys,
-        opened.gate,
-        health,
-        stop,
-        bus,
+        Spine(
+            current=Current(settings),
+            environ=environ,
+            account=opened.account,
+            children=core.children,
+            sessions=core.sessions,
+            keys=opened.keys,
+            gate=opened.gate,
+            health=health,
+            stop=stop,
+            bus=bus,
+            log=log,
+            began=begun,
+        )
     )
-    rest = asyncio.create_task(keep_running("parts", partial(parts.run, log), bus))
+    rest = asyncio.create_task(keep_running("parts", parts.run, bus))
     try:
-        life = Life(core.children, core.sessions, bus, stop, settings.stop_timeout)
+        life = Life(
+            core.children, core.sessions, bus, stop, settings.stop_timeout, parts.stop_services
+        )
         status, reason = await life.last(opened.gate, command, core.environ)
         log.start()  # what is still to come may wait for a disk
     finally:

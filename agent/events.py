@@ -18,6 +18,8 @@ class Event:
 
     name: ClassVar[str]
     level: ClassVar[str] = "info"
+    summed: ClassVar[bool] = False
+    """An attacker can make any number of these: the log sums floods of them up."""
     at: float = field(default_factory=time.time)
 
 
@@ -142,6 +144,7 @@ class ConnectionClosed(Event):
     """A connection ended without a login; `verdict` says what it was."""
 
     name: ClassVar[str] = "ssh.connection.closed"
+    summed: ClassVar[bool] = True
     session: str
     client: str
     verdict: str
@@ -175,6 +178,7 @@ class BanStarted(Event):
     """A network stays out for so many seconds; in a dry run it only would."""
 
     name: ClassVar[str] = "ban.started"
+    summed: ClassVar[bool] = True
     level: ClassVar[str] = "warning"
     network: str
     seconds: float
@@ -189,6 +193,7 @@ class BanLifted(Event):
     """A ban was taken back by hand, or its history is over."""
 
     name: ClassVar[str] = "ban.lifted"
+    summed: ClassVar[bool] = True
     network: str
     reason: str
 
@@ -217,6 +222,7 @@ class ListenerPaused(Event):
     """New connections cannot be taken for the moment (out of descriptors or memory)."""
 
     name: ClassVar[str] = "ssh.listener.paused"
+    summed: ClassVar[bool] = True
     level: ClassVar[str] = "error"
     problem: str
     retry_in: float
@@ -403,9 +409,13 @@ class SleepCancelled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SleepBegan(Event):
-    """The machine goes to sleep; `awake` is how long it was awake, in seconds."""
+    """The machine goes to sleep; `awake` is how long it was awake, in seconds.
+
+    `reason` is one word (`idle`, `scan`, `limit`, `hand`), `because` says it to people.
+    """
 
     name: ClassVar[str] = "sleep.began"
+    reason: str
     because: str
     mode: str
     awake: float
@@ -438,7 +448,131 @@ class Resumed(Event):
     because: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServicesChanged(Event):
+    """The services are others than before; those that are not named here were not touched."""
+
+    name: ClassVar[str] = "services.changed"
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServicesRefused(Event):
+    """A file with services cannot be used; what was loaded from it before goes on."""
+
+    name: ClassVar[str] = "services.refused"
+    level: ClassVar[str] = "error"
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStarted(Event):
+    """A service's process was started; it is not ready yet."""
+
+    name: ClassVar[str] = "service.started"
+    service: str
+    pid: int
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceReady(Event):
+    """A service is ready, so many seconds after its start."""
+
+    name: ClassVar[str] = "service.ready"
+    service: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceBackoff(Event):
+    """A service ended or is unwell, and is started again after `retry_in` seconds."""
+
+    name: ClassVar[str] = "service.backoff"
+    level: ClassVar[str] = "warning"
+    summed: ClassVar[bool] = True
+    service: str
+    because: str
+    retry_in: float
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceFailed(Event):
+    """A service is not started again by itself; `said` is the last that it said."""
+
+    name: ClassVar[str] = "service.failed"
+    level: ClassVar[str] = "error"
+    service: str
+    because: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStopped(Event):
+    """A service was stopped: by hand, because its file changed, or because the machine stops."""
+
+    name: ClassVar[str] = "service.stopped"
+    service: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceCrashed(Event):
+    """The agent itself failed at supervising a service: a defect of the agent."""
+
+    name: ClassVar[str] = "service.crashed"
+    level: ClassVar[str] = "error"
+    service: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSaid(Event):
+    """A line that a service wrote to its stdout or stderr (`stream`)."""
+
+    name: ClassVar[str] = "service.said"
+    service: str
+    stream: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceOutputLost(Event):
+    """A service wrote more than can be logged: so many bytes were thrown away."""
+
+    name: ClassVar[str] = "service.output.lost"
+    level: ClassVar[str] = "warning"
+    service: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinesSummed(Event):
+    """Of an event that came in a flood, so many lines were not written in so many seconds."""
+
+    name: ClassVar[str] = "log.summed"
+    level: ClassVar[str] = "warning"
+    of: str
+    lines: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinesDropped(Event):
+    """Nobody read the log in time: so many lines are lost."""
+
+    name: ClassVar[str] = "log.dropped"
+    level: ClassVar[str] = "warning"
+    lines: int
+
+
 Listener = Callable[[Event], None]
+
+EARLY = 500
+"""Events since the start that are kept for listeners who come late."""
 
 
 class Bus:
@@ -446,9 +580,17 @@ class Bus:
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
+        self._early: list[Event] = []
 
-    def subscribe(self, listener: Listener) -> None:
-        """Call `listener` with every event from now on; it must not block."""
+    def subscribe(self, listener: Listener, *, early: bool = False) -> None:
+        """Call `listener` with every event from now on; it must not block.
+
+        With `early` it hears first what happened since the start: parts come late, so that the
+        first client is served before them. After `EARLY` events the rest of those is not kept.
+        """
+        if early:
+            for event in self._early:
+                self._deliver(event, listener)
         self._listeners.append(listener)
 
     def unsubscribe(self, listener: Listener) -> None:
@@ -458,9 +600,16 @@ class Bus:
 
     def publish(self, event: Event) -> None:
         """Tell every listener; never raises."""
+        chatter = isinstance(event, SshdSaid | ServiceSaid | ConnectionClosed | ConnectionUnused)
+        if len(self._early) < EARLY and not chatter:
+            self._early.append(event)
         for listener in tuple(self._listeners):
-            try:
-                listener(event)
-            except Exception as error:
-                # The log may be the listener that failed: stderr is what is left.
-                sys.stderr.write(f"swarm-agent: {event.name} not delivered: {error!r}\n")
+            self._deliver(event, listener)
+
+    @staticmethod
+    def _deliver(event: Event, listener: Listener) -> None:
+        try:
+            listener(event)
+        except Exception as error:
+            # The log may be the listener that failed: stderr is what is left.
+            sys.stderr.write(f"swarm-agent: {event.name} not delivered: {error!r}\n")

@@ -9,10 +9,11 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import fields
 
-from agent.events import Event
+from agent.events import Event, LinesDropped, LinesSummed
+from agent.floods import WINDOW, Floods
 
 CAPACITY = 20_000
 """Events that may wait for a slow reader; later ones are dropped and counted."""
@@ -31,6 +32,8 @@ class Log:
         self._limit = line_limit
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._dropped = 0
+        self.lost = 0
+        """Lines that nobody read in time."""
         self._thread: threading.Thread | None = None
 
     def write(self, event: Event) -> None:
@@ -39,6 +42,7 @@ class Log:
             return
         if self._events.qsize() >= CAPACITY:
             self._dropped += 1
+            self.lost += 1
             return
         self._events.put(event)
 
@@ -57,18 +61,41 @@ class Log:
 
     def _run(self) -> None:
         render = _human_renderer() if self._human else _json_renderer()
-        while (event := self._events.get()) is not None:
-            line = render(as_record(event, self._limit))
-            if self._dropped:
-                lost, self._dropped = self._dropped, 0
-                record: dict[str, object] = {"event": "log.dropped", "level": "warning"}
-                line = render(record | {"timestamp": timestamp(time.time()), "lines": lost}) + line
+        floods = Floods()
+        ended = False
+        while not ended:
+            for event in self._next(floods):
+                if event is None:
+                    ended = True
+                    continue
+                try:
+                    sys.stdout.write(render(as_record(event, self._limit)))
+                except (OSError, ValueError):
+                    # Nobody will ever read stdout again; SSH goes on without a log.
+                    return
             try:
-                sys.stdout.write(line)
                 sys.stdout.flush()
             except (OSError, ValueError):
-                # Nobody will ever read stdout again; SSH goes on without a log.
                 return
+
+    def _next(self, floods: Floods) -> Iterator[Event | None]:
+        """The next event to write, and what there is to say about floods and lost lines."""
+        ending = False
+        try:
+            event = self._events.get(timeout=floods.due(time.monotonic()))
+        except queue.Empty:
+            pass
+        else:
+            ending = event is None
+            if event is None or not event.summed or floods.admit(event.name, time.monotonic()):
+                yield event
+        # At the end there is no later window to tell it in.
+        late = WINDOW if ending else 0.0
+        for summed in floods.over(time.monotonic() + late):
+            yield LinesSummed(of=summed.of, lines=summed.lines, seconds=summed.seconds)
+        if self._dropped:
+            lost, self._dropped = self._dropped, 0
+            yield LinesDropped(lines=lost)
 
 
 def as_record(event: Event, limit: int) -> dict[str, object]:

@@ -1,31 +1,31 @@
 """Parts that SSH does not need: each may crash and is started again; none takes SSH with it.
 
-They are imported and started once the client who woke the machine has been served, in threads: what
-they import takes seconds to read from a cold disk.
+They are imported and started once the client who woke the machine has been served: what they import
+takes seconds to read from a cold disk.
 """
 
 import asyncio
-import importlib
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.access.gate import Gate, clock
+from agent.access.gate import Gate
 from agent.access.keys import Keys
 from agent.access.sessions import Sessions
-from agent.events import Bus, Notice, PartFailed
+from agent.events import Bus, PartFailed
 from agent.health import Health
 from agent.init.children import Children
 from agent.log import Log
-from agent.platform import volume
 from agent.platform.account import Account
 from agent.settings.current import Current
-from agent.state import banlist
 from agent.stop import Stop
 
 if TYPE_CHECKING:
     from agent.idle.assemble import Idle
+    from agent.observe.parts import ObserveParts
+    from agent.services.supervisor import Supervisor
 
 BANNER_FIRST = 0.05
 """Seconds that belong to the banner of a client who is waiting already."""
@@ -43,9 +43,9 @@ STABLE = 300.0
 """Seconds of life after which a crash counts as the first again."""
 
 
-@dataclass(slots=True)
-class Parts:
-    """Runs the parts of one life; what they are given belongs to the spine."""
+@dataclass(frozen=True, slots=True)
+class Spine:
+    """What the boot has made and the parts are given. `began` is monotonic time."""
 
     current: Current
     environ: Mapping[str, str]
@@ -57,69 +57,88 @@ class Parts:
     health: Health
     stop: Stop
     bus: Bus
-    idle: "Idle | None" = None
+    log: Log
+    began: float
 
-    async def run(self, log: Log) -> None:
+
+class Parts:
+    """Runs the parts of one life."""
+
+    def __init__(self, spine: Spine) -> None:
+        self._spine = spine
+        self._idle: Idle | None = None
+        self._observe: ObserveParts | None = None
+        self._supervisor: Supervisor | None = None
+
+    async def run(self) -> None:
         """Start everything that can wait, and keep it running until cancelled."""
         await asyncio.sleep(BANNER_FIRST)
-        idle = self.idle = self.idle or self._assemble_idle()
-        await _first_client_served(self.gate)
-        log.start()
+        spine = self._spine
+        idle = self._idle = self._idle or _assemble_idle(spine)
         async with asyncio.TaskGroup() as group:
-            if _can_keep_state(self.current.value.volume, self.bus):
-                group.create_task(keep_running("state", self._state, self.bus))
-            group.create_task(keep_running("idle", idle.watch.run, self.bus))
-            group.create_task(keep_running("settings", self._follow_settings, self.bus))
-            control = partial(self._control, idle)
-            group.create_task(keep_running("control socket", control, self.bus))
+            if spine.gate.accepted:
+                await _served(spine.gate)
+            supervisor = self._supervisor = self._supervisor or _make_supervisor(spine)
+            group.create_task(keep_running("services", supervisor.follow, spine.bus))
+            await _quiet(spine.gate)
+            spine.log.start()
+            group.create_task(keep_running("idle", idle.watch.run, spine.bus))
+            observe = partial(self._run_observe, idle, supervisor)
+            group.create_task(keep_running("observe", observe, spine.bus))
+
+    async def stop_services(self, deadline: float) -> None:
+        """Stop every service in reverse order, by `deadline` (event-loop time)."""
+        if self._supervisor is not None:
+            await self._supervisor.stop_all(deadline)
 
     async def last_word(self, reason: str) -> None:
         """Keep on the volume how this life ended, and have everything written to the disks."""
-        if self.idle is not None:
+        if self._idle is not None:
             from agent.state.life import sync_disks
 
-            await self.idle.life.end(reason)
+            await self._idle.life.end(reason)
             await sync_disks()
 
-    def _assemble_idle(self) -> "Idle":
-        # A few small modules: the greeting of the first login is theirs.
-        from agent.idle.assemble import assemble
+    async def _run_observe(self, idle: "Idle", supervisor: "Supervisor") -> None:
+        make = await asyncio.to_thread(_import_observe)
+        self._observe = self._observe or make(self._spine, idle, supervisor)
+        await self._observe.run()
 
-        return assemble(
-            self.current,
-            self.account,
-            self.children,
-            self.sessions,
-            self.gate,
-            self.environ,
-            self.stop,
-            self.bus,
-        )
 
-    async def _follow_settings(self) -> None:
-        module = await asyncio.to_thread(importlib.import_module, "agent.settings.follow")
-        await module.follow(self.current, self.environ, self.bus)
+def _assemble_idle(spine: Spine) -> "Idle":
+    # A few small modules, in place: the greeting of the first login is theirs.
+    from agent.idle.assemble import assemble
 
-    async def _state(self) -> None:
-        module = await asyncio.to_thread(importlib.import_module, "agent.state.bans")
-        store = module.BanStore(self.current.value.volume, self.gate.jail, self.bus)
-        try:
-            await store.begin(banlist.Clocks(clock()))
-            await asyncio.get_running_loop().create_future()
-        finally:
-            store.close()
+    return assemble(
+        spine.current,
+        spine.account,
+        spine.children,
+        spine.sessions,
+        spine.gate,
+        spine.environ,
+        spine.stop,
+        spine.bus,
+    )
 
-    async def _control(self, idle: "Idle") -> None:
-        module = await asyncio.to_thread(importlib.import_module, "agent.observe.control")
-        control = module.Control(
-            self.current, self.account, self.sessions, self.keys, self.gate, self.health, idle
-        )
-        await control.serve()
+
+def _make_supervisor(spine: Spine) -> "Supervisor":
+    from agent.services.runner import Surroundings
+    from agent.services.supervisor import Supervisor
+
+    run_dir = spine.current.value.run_dir
+    around = Surroundings(spine.children, spine.environ, run_dir, spine.bus)
+    return Supervisor(around, spine.current, spine.account, spine.stop)
+
+
+def _import_observe() -> "type[ObserveParts]":
+    from agent.observe.parts import ObserveParts
+
+    return ObserveParts
 
 
 def retry_delay(failures: int) -> float:
     """Seconds to wait after the `failures`-th crash in a row."""
-    return float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** (failures - 1)))
+    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))
 
 
 async def keep_running(name: str, part: Callable[[], Awaitable[None]], bus: Bus) -> None:
@@ -141,23 +160,14 @@ async def keep_running(name: str, part: Callable[[], Awaitable[None]], bus: Bus)
         await asyncio.sleep(delay)
 
 
-def _can_keep_state(path: str, bus: Bus) -> bool:
-    """SQLite opens its files by name: nobody else may be able to put others in their place."""
-    reason = "others may replace folders in it: chown root, and chmod 1777 if they must write"
-    try:
-        if volume.is_safe_by_name(path):
-            return True
-    except OSError as error:
-        reason = str(error)
-    bus.publish(Notice(part="state", notice=f"bans last for this life only: {path}: {reason}"))
-    return False
-
-
-async def _first_client_served(gate: Gate) -> None:
+async def _quiet(gate: Gate) -> None:
+    """Wait until nobody is likely to wait for the first login."""
     await asyncio.sleep(QUIET)
     if gate.accepted:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await gate.served.wait()
-        except TimeoutError:
-            return
+        await _served(gate)
+
+
+async def _served(gate: Gate) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            await gate.served.wait()

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.access.gate import Gate
@@ -15,6 +15,9 @@ from agent.init.children import Child, Children
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 KILLED = 128 + signal.SIGKILL
+
+SERVICES_LEAVE = 3.0
+"""Seconds of the budget that the services leave to sessions and to SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +75,20 @@ class Life:
     """Runs the command, waits for the end, and brings everything down within the budget."""
 
     def __init__(
-        self, children: Children, sessions: Sessions, bus: Bus, stop: Stop, budget: float
+        self,
+        children: Children,
+        sessions: Sessions,
+        bus: Bus,
+        stop: Stop,
+        budget: float,
+        stop_services: Callable[[float], Awaitable[None]],
     ) -> None:
         self._children = children
         self._sessions = sessions
         self._bus = bus
         self._stop = stop
         self._budget = budget
+        self._stop_services = stop_services
 
     async def last(
         self, gate: Gate, argv: Sequence[str], environ: Mapping[str, str]
@@ -114,6 +124,18 @@ class Life:
         command.exited.add_done_callback(ended)
         return command
 
+    async def _end_services(self, deadline: float) -> None:
+        """Stop the services in their order, unless somebody is in a hurry or time runs out."""
+        stopping = asyncio.ensure_future(self._stop_services(deadline - SERVICES_LEAVE))
+        hurrying = asyncio.create_task(self._stop.hurry.wait())
+        left = deadline - SERVICES_LEAVE - asyncio.get_running_loop().time()
+        await asyncio.wait(
+            [stopping, hurrying], timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in (stopping, hurrying):
+            task.cancel()
+        await asyncio.gather(stopping, hurrying, return_exceptions=True)
+
     async def _end(self, gate: Gate, command: Child | None, ending: Ending) -> None:
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -127,6 +149,7 @@ class Life:
         if command is not None and command.running:
             command.send_group(self._stop.signal or signal.SIGTERM)
             asked = {command.pid}
+        await self._end_services(begun + self._budget)
         killed = await shutdown.end_descendants(begun + self._budget, self._stop.hurry, asked)
         if killed:
             self._bus.publish(

@@ -48,7 +48,9 @@ class MachinesApi:
                 "id": identity.machine,
                 "state": self.standin.state.value,
                 "region": "lap",
-                "config": {"guest": {"memory_mb": identity.memory_mb}},
+                "config": {
+                    "guest": {"cpu_kind": "shared", "cpus": 1, "memory_mb": identity.memory_mb}
+                },
             }
         )
 

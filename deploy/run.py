@@ -9,12 +9,14 @@ from pathlib import Path
 from deploy.api import MachinesApi
 from deploy.edge import Edge
 from deploy.machine import Machine
+from deploy.scrape import Scraper
 from deploy.standin import StandIn, socket_path
 
 FOLDER = Path(__file__).resolve().parent.parent / ".run"
 HOST = os.environ.get("HOST", "127.0.0.1")
 PORT = int(os.environ.get("PORT", "10022"))
 MACHINE_PORT = 2222
+HTTP_PORT = int(os.environ.get("HTTP_PORT", "9091"))
 
 HINT = """\
 A machine on this computer, as it lives on Fly.io: {kind},
@@ -23,7 +25,8 @@ Ctrl-C ends it. In another terminal:
 
   ssh -p {port} -i {key} -o UserKnownHostsFile={known_hosts} {user}@{host}
 
-and there: swarm-agent why, swarm-agent awake --for 1h, swarm-agent sessions.
+and there: swarm-agent status, swarm-agent why, swarm-agent awake --for 1h.
+The status page: http://127.0.0.1:{http}/
 To see it sleep and wake soon: SWARM_IDLE_TIMEOUT=1m SWARM_IDLE_WARNING=20s make run
 """
 
@@ -44,6 +47,7 @@ def main() -> None:
             known_hosts=_short(FOLDER / "known_hosts"),
             user=machine.user,
             host=HOST,
+            http=HTTP_PORT,
         ),
         flush=True,
     )
@@ -61,6 +65,7 @@ async def _serve(machine: Machine, environ: dict[str, str]) -> None:
             served = [
                 group.create_task(Edge(standin.connect).serve(HOST, PORT)),
                 group.create_task(MachinesApi(standin).serve(socket_path(FOLDER))),
+                group.create_task(Scraper(standin, HTTP_PORT, _tell).run()),
             ]
             await standin.start("make run")
             await signalled.wait()
@@ -76,6 +81,7 @@ def _environ(key: Path) -> dict[str, str]:
     return {
         "SSH_AUTHORIZED_KEYS": key.with_suffix(".pub").read_text(),
         "SWARM_LISTEN": f"127.0.0.1:{MACHINE_PORT}",
+        "SWARM_HTTP_LISTEN": f"127.0.0.1:{HTTP_PORT}",
         "SWARM_PROXY_NETWORKS": "127.0.0.0/8",
         "SWARM_FLY_API": str(socket_path(FOLDER)),
         "TERM": os.environ.get("TERM", "dumb"),

@@ -3,7 +3,8 @@
 It imitates: the first connection starts or resumes a machine that sleeps, and is held meanwhile; a
 machine that ends with status 0 stays stopped, one that fails is started again, ten times in five
 minutes (`on-failure`); the Machines API on a Unix socket inside the machine (state, start, stop,
-suspend, wait); a suspend freezes every process; SIGINT and a kill timeout end a machine.
+suspend, wait); a suspend freezes every process; SIGINT and a kill timeout end a machine; metrics
+are scraped every 15 seconds while it is awake (deploy/scrape.py).
 
 It does not imitate: a virtual machine of its own (the machine shares this computer's kernel,
 network and file system outside its home, volume, /run and terminals, and its clocks go on while it

@@ -4,13 +4,17 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
 import termios
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,6 +108,7 @@ class Box:
         self.folder = folder
         self.key = key
         self.port = free_port()
+        self.http_port = free_port()
         self.machine = Machine(folder, **machine)
         self.user = self.machine.user
         self.log_path = folder / "log"
@@ -115,6 +120,7 @@ class Box:
         return {
             "SSH_AUTHORIZED_KEYS": self.key.public,
             "SWARM_LISTEN": f"127.0.0.1:{self.port}",
+            "SWARM_HTTP_LISTEN": f"127.0.0.1:{self.http_port}",
             "SWARM_LOG_FORMAT": "json",
             "SWARM_USER": self.user,
         }
@@ -213,18 +219,41 @@ class Box:
         )
         return result
 
-    def agent(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """Run `swarm-agent` inside the machine, as root there (or as its only user)."""
+    def agent_command(self, *words: str) -> tuple[list[str], dict[str, str]]:
+        """`swarm-agent` inside the machine, as root there or as its only user; its environment."""
         command = [AGENT[0], *words]
         if self.machine.namespaces:
             command = ["nsenter", "-t", str(self.machine.init), "-m", "-p", *command]
-        environ = {"PATH": os.environ["PATH"], "SWARM_RUN_DIR": self._run_dir()}
+        return command, {"PATH": os.environ["PATH"], "SWARM_RUN_DIR": self._run_dir()}
+
+    def agent(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run `swarm-agent` inside the machine."""
+        command, environ = self.agent_command(*words)
         return subprocess.run(
             command, env=environ, capture_output=True, text=True, check=False, timeout=DEADLINE
         )
 
     def _run_dir(self) -> str:
         return "/run/swarm" if self.machine.namespaces else str(self.folder / "run")
+
+    def fetch(self, path: str, **headers: str) -> tuple[int, Message, str]:
+        """GET of the agent's HTTP, also where the answer is an error. Raises `OSError`."""
+        url = f"http://127.0.0.1:{self.http_port}{path}"
+        request = urllib.request.Request(url, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.headers, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers, error.read().decode()
+
+    def metric(self, name: str) -> str:
+        """The value of one series, named as in the exposition; "nan" where it can't be had."""
+        try:
+            body = self.fetch("/metrics")[2]
+        except OSError:
+            return "nan"
+        match = re.search(rf"^{re.escape(name)} (\S+)$", body, re.MULTILINE)
+        return "nan" if match is None else match[1]
 
     def stop(self, timeout: float = DEADLINE) -> int:
         """Stop the machine the polite way; its exit status."""

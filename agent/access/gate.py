@@ -67,6 +67,7 @@ class Gate:
         """Take no more connections; those that are there go on."""
         for listener in self._listeners:
             listener.close()
+        self._listeners.clear()
         for header in list(self._headers):
             header.stop()
             header.connection.close()
@@ -90,6 +91,11 @@ class Gate:
                 count += 1
                 self._access.bus.publish(BanLifted(network=str(each), reason="by hand"))
         return count
+
+    @property
+    def listening(self) -> bool:
+        """New connections are taken now, in every place."""
+        return bool(self._listeners) and not any(each.paused for each in self._listeners)
 
     @property
     def unauthenticated(self) -> int:

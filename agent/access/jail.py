@@ -28,6 +28,9 @@ HISTORY_DECAY = 86400.0
 TRACKED = 50_000
 """Networks whose strikes are remembered; the longest silent one is forgotten first."""
 
+COUNTED = 50_000
+"""Remembered bans up to which those that hold are counted one by one."""
+
 EXPIRE_BATCH = 1000
 """Bans that one call of `expire` looks at."""
 
@@ -68,6 +71,7 @@ class Jail:
         self._logins: OrderedDict[Network, float] = OrderedDict()
         self._bans: dict[Network, Ban] = {}
         self._prefixes: Counter[tuple[int, int]] = Counter()
+        self.strikes_given = 0
 
     def network(self, host: Network) -> Network:
         """What a host is counted as: itself, or its IPv6 network."""
@@ -91,6 +95,7 @@ class Jail:
         weight = WEIGHTS.get(verdict, 0.0)
         if not weight or self.ignores(host) or self.banned(host, now):
             return None
+        self.strikes_given += 1
         network = self.network(host)
         window = [
             (at, was)
@@ -145,6 +150,12 @@ class Jail:
         return sorted(
             (ban for ban in self._bans.values() if now < ban.until), key=lambda ban: -ban.since
         )
+
+    def count(self, now: float) -> int:
+        """How many bans hold now; of very many, how many are remembered."""
+        if len(self._bans) > COUNTED:
+            return len(self._bans)
+        return sum(now < ban.until for ban in self._bans.values())
 
     def strikes(self, host: Network, now: float) -> float:
         """The weight of the strikes that count against a host now."""

@@ -22,6 +22,7 @@ _FLAGS = frozenset(
     "no-port-forwarding no-pty no-user-rc no-x11-forwarding restrict cert-authority "
     "no-touch-required verify-required".split()
 )
+_LONGEST_OPTION = 30
 _WITH_VALUE = frozenset(
     "command environment expiry-time from permitlisten permitopen principals tunnel".split()
 )
@@ -154,7 +155,9 @@ def _check_option(name: str, value: str | None) -> None:
         return
     if name in _WITH_VALUE:
         raise ValueError(f'the option {name} needs a value in quotes: {name}="…"')
-    raise ValueError(f"unknown key type or option {name!r}")
+    # A line of a private key looks like one long option: it must not be shown.
+    shown = repr(name) if len(name) <= _LONGEST_OPTION else "(not shown)"
+    raise ValueError(f"unknown key type or option {shown}")
 
 
 def install(keys: Keys, path: str, account: Account) -> None:

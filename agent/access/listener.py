@@ -36,6 +36,11 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._accept)
 
+    @property
+    def paused(self) -> bool:
+        """No connection is taken for the moment."""
+        return self._resume is not None
+
     def close(self) -> None:
         """Listen no longer."""
         if self._resume is not None:
@@ -58,9 +63,11 @@ class Listener:
         # The socket stays readable while accept fails: asking again at once would spin.
         self._loop.remove_reader(self._socket)
         self._bus.publish(ListenerPaused(problem=str(error), retry_in=PAUSE))
-        self._resume = self._loop.call_later(
-            PAUSE, self._loop.add_reader, self._socket, self._accept
-        )
+        self._resume = self._loop.call_later(PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._resume = None
+        self._loop.add_reader(self._socket, self._accept)
 
 
 def _listen(endpoint: Endpoint) -> socket.socket:

@@ -1,5 +1,6 @@
 """Logged-in connections: who, since when, with which key, how busy."""
 
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -33,6 +34,11 @@ class Session:
         except OSError:
             # The connection is being closed: there is nothing left to count.
             return tcpinfo.NOTHING
+
+    def kick(self) -> None:
+        """End the session: its client is told why where it has a terminal."""
+        self.tell("swarm-agent: this session was ended by an administrator.")
+        self.process.send(signal.SIGTERM)
 
     def tell(self, text: str) -> None:
         """Write a line on every terminal of the session, without waiting for slow ones."""

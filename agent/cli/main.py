@@ -74,29 +74,15 @@ def keys(as_json: bool) -> None:
 @_json
 def sessions(as_json: bool) -> None:
     """List the open SSH sessions."""
-    from agent import words
     from agent.cli import client
+    from agent.cli.status import sessions_table
     from agent.observe.reports import SessionReport
 
     report = client.get("/v1/sessions", list[SessionReport])
     if as_json:
         click.echo(client.to_json(report))
         return
-    rows = [
-        (
-            entry.id,
-            entry.user,
-            entry.key,
-            entry.client,
-            words.duration(time.time() - entry.since),
-            words.duration(entry.idle),
-            words.size(entry.bytes_in),
-            words.size(entry.bytes_out),
-        )
-        for entry in report
-    ]
-    head = ("session", "user", "key", "from", "open for", "idle", "in", "out")
-    click.echo(words.table(head, rows))
+    click.echo(sessions_table(report, time.time()))
 
 
 @cli.command()
@@ -226,3 +212,123 @@ def sleep(now: bool) -> None:
 
     client.ask("POST", "/v1/sleep", SleepOrder, SleepOrder(now=now))
     click.echo("going to sleep" + ("" if now else " after a warning: swarm-agent why says when"))
+
+
+@cli.command()
+@_json
+@click.option(
+    "--watch",
+    "seconds",
+    is_flag=False,
+    flag_value=2.0,
+    type=float,
+    metavar="SECONDS",
+    help="Show it again and again (every 2 seconds).",
+)
+def status(as_json: bool, seconds: float | None) -> None:
+    """Show everything at a glance."""
+    from agent.cli import client
+    from agent.cli.status import show
+    from agent.observe.reports import StatusReport
+
+    while True:
+        report = client.get("/v1/status", StatusReport)
+        text = client.to_json(report) if as_json else show(report)
+        if seconds is None:
+            click.echo(text)
+            return
+        # Home, the text with each line cleared to its end, and all below it cleared.
+        click.echo("\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J", nl=False)
+        time.sleep(seconds)
+
+
+@cli.command()
+@click.argument("session")
+def kick(session: str) -> None:
+    """End an SSH session; `swarm-agent sessions` lists them."""
+    from urllib.parse import quote
+
+    from agent.cli import client
+    from agent.observe.reports import Kicked
+
+    done = client.ask("DELETE", f"/v1/sessions?id={quote(session)}", Kicked)
+    click.echo(f"{done.id} ends")
+
+
+@cli.command()
+@_json
+@click.option("--since", default="7d", metavar="TIME", help="How far back, such as 12h or 30d.")
+def history(as_json: bool, since: str) -> None:
+    """List who was logged in, when, from where, and why it ended."""
+    from agent.cli import client
+    from agent.cli.status import history_table
+    from agent.observe.reports import HistoryReport
+    from agent.settings.units import positive_duration
+
+    try:
+        start = time.time() - positive_duration(since)
+    except ValueError as error:
+        raise click.BadParameter(f"{since!r}: expected {error}", param_hint="--since") from error
+    entries = client.get(f"/v1/history?since={start:.0f}", list[HistoryReport])
+    click.echo(client.to_json(entries) if as_json else history_table(entries))
+
+
+@cli.command()
+@_json
+def usage(as_json: bool) -> None:
+    """Show how long the machine was awake by day and month, and what that costs."""
+    from agent.cli import client
+    from agent.cli.status import usage_table
+    from agent.observe.reports import UsageReport
+
+    report = client.get("/v1/usage", UsageReport)
+    click.echo(client.to_json(report) if as_json else usage_table(report))
+
+
+@cli.command()
+@_json
+def services(as_json: bool) -> None:
+    """List the container's other services."""
+    from agent.cli import client
+    from agent.cli.services import PATH, table
+    from agent.observe.reports import ServicesReport
+
+    report = client.get(PATH, ServicesReport)
+    click.echo(client.to_json(report) if as_json else table(report))
+
+
+@cli.command()
+@click.argument("service")
+def start(service: str) -> None:
+    """Start a service, and those that it requires."""
+    from agent.cli.services import order
+
+    click.echo(order(service, "start"))
+
+
+@cli.command()
+@click.argument("service")
+def stop(service: str) -> None:
+    """Stop a service, after those that require it."""
+    from agent.cli.services import order
+
+    click.echo(order(service, "stop"))
+
+
+@cli.command()
+@click.argument("service")
+def restart(service: str) -> None:
+    """Stop and start a service, and those that require it."""
+    from agent.cli.services import order
+
+    click.echo(order(service, "restart"))
+
+
+@cli.command()
+@click.argument("service")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what it says.")
+def logs(service: str, follow: bool) -> None:
+    """Show what a service said last."""
+    from agent.cli.services import logs as show
+
+    show(service, follow=follow)

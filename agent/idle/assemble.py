@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from agent.access.gate import Gate
 from agent.access.sessions import Sessions
 from agent.events import Bus
+from agent.idle.budget import Budget
 from agent.idle.greeting import Greeting
 from agent.idle.leasekeeper import LeaseKeeper
 from agent.idle.signals import processes
@@ -33,6 +34,7 @@ class Idle:
     watch: Watch
     leases: LeaseKeeper
     life: LifeRecord
+    budget: Budget
 
 
 def assemble(
@@ -55,9 +57,11 @@ def assemble(
     def signals() -> list[Signal]:
         return _signals(current.value, sessions, leases, children, account)
 
-    watch = Watch(current, gate, sleeper, signals, bus)
-    Greeting(current, account, sessions, watch, life.before, bus)
-    return Idle(watch, leases, life)
+    budget = Budget(current, life.before)
+    life.month_awake = lambda: budget.awake
+    watch = Watch(current, gate, lambda: len(sessions) > 0, budget, sleeper, signals, bus)
+    Greeting(current, account, sessions, watch, life.before, budget, bus)
+    return Idle(watch, leases, life, budget)
 
 
 def _signals(
@@ -90,5 +94,5 @@ def _signals(
 
 
 def _own_ports(settings: Settings) -> frozenset[int]:
-    private = settings.private_listen
-    return frozenset({settings.listen.port} | ({private.port} if private else set()))
+    places = (settings.listen, settings.private_listen, settings.http_listen)
+    return frozenset(place.port for place in places if place is not None)

@@ -11,6 +11,7 @@ from agent import words
 from agent.access.gate import clock
 from agent.access.sessions import Session, Sessions
 from agent.events import Bus, Event, ShellOpened
+from agent.idle.budget import Budget
 from agent.idle.policy import sleeps_at
 from agent.idle.watch import Watch
 from agent.platform import terminals
@@ -29,6 +30,7 @@ class Greeting:
         sessions: Sessions,
         watch: Watch,
         before: LastWord | None,
+        budget: Budget,
         bus: Bus,
     ) -> None:
         self._current = current
@@ -36,6 +38,7 @@ class Greeting:
         self._sessions = sessions
         self._watch = watch
         self._before = before
+        self._budget = budget
         bus.subscribe(self._hear)
 
     def text(self) -> str:
@@ -46,6 +49,7 @@ class Greeting:
         lines = ["swarm-agent: " + _about_sleep(None if at is None else at - now)]
         if self._before is not None:
             lines.append(_about(self._before))
+        lines += filter(None, [self._budget.says()])
         lines.append(_about_volume(settings.volume))
         return "\n".join(lines)
 

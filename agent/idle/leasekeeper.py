@@ -77,13 +77,12 @@ class LeaseKeeper:
 
     def _restore(self) -> None:
         try:
-            kept = [_parse(line) for line in self._page.read().splitlines()]
+            for line in self._page.read().splitlines():
+                lease = _parse(line)
+                if lease.until > clock():
+                    self._book.take(lease)
         except ValueError as error:
             self._page.tell(f"the leases of the life before cannot be read: {error}")
-            return
-        for lease in kept:
-            if lease.until > clock():
-                self._book.take(lease)
 
 
 def says(lease: Lease, now: float) -> str:

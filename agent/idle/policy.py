@@ -4,9 +4,19 @@ Times are seconds of one clock that never steps; which clock is the caller's bus
 """
 
 from dataclasses import dataclass
+from enum import Enum
 
 from agent import words
 from agent.settings import Settings
+
+
+class Cause(Enum):
+    """Why the machine sleeps, in one word."""
+
+    IDLE = "idle"
+    SCAN = "scan"
+    LIMIT = "limit"
+    HAND = "hand"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,7 @@ class Warn:
     """Sleep is due: tell the terminals, and sleep at `sleep_at` if nothing happens."""
 
     sleep_at: float
+    cause: Cause
     because: str
 
 
@@ -59,6 +70,7 @@ class Warn:
 class Sleep:
     """Read every signal once more, and sleep if the answer is still the same."""
 
+    cause: Cause
     because: str
 
 
@@ -70,8 +82,9 @@ class _Due:
     """From `warn_at` on sleep is due: after a warning, or at once where nobody would hear it."""
 
     warn_at: float
-    warned: bool
+    cause: Cause
     because: str
+    warned: bool = True
 
 
 def decide(seen: Seen, settings: Settings, now: float) -> Decision:
@@ -84,7 +97,9 @@ def decide(seen: Seen, settings: Settings, now: float) -> Decision:
         return Awake(due.warn_at, due.warn_at + warning, seen.latest.because)
     told = max(due.warn_at, now if seen.warned is None else seen.warned)
     sleep_at = told + warning if due.warned else now
-    return Sleep(due.because) if now >= sleep_at else Warn(sleep_at, due.because)
+    if now >= sleep_at:
+        return Sleep(due.cause, due.because)
+    return Warn(sleep_at, due.cause, due.because)
 
 
 def sleeps_at(decision: Decision, now: float) -> float | None:
@@ -106,9 +121,9 @@ def _idle(seen: Seen, settings: Settings) -> _Due | None:
     if _is_unused_wake(seen, settings):
         window = min(settings.wake_window or settings.idle_timeout, settings.idle_timeout)
         because = f"woken by a connection, and nobody logged in within {words.duration(window)}"
-        return _Due(max(seen.latest.at + window, grace), False, because)
+        return _Due(max(seen.latest.at + window, grace), Cause.SCAN, because, warned=False)
     because = f"idle for {words.duration(settings.idle_timeout)}"
-    return _Due(max(seen.latest.at + settings.idle_timeout, grace), True, because)
+    return _Due(max(seen.latest.at + settings.idle_timeout, grace), Cause.IDLE, because)
 
 
 def _is_unused_wake(seen: Seen, settings: Settings) -> bool:
@@ -121,8 +136,8 @@ def _limit(seen: Seen, settings: Settings) -> _Due | None:
         return None
     because = f"awake for {words.duration(settings.max_awake)}, the limit (SWARM_MAX_AWAKE)"
     limit = seen.woke + settings.max_awake - settings.idle_warning
-    return _Due(max(limit, seen.woke + settings.boot_grace), True, because)
+    return _Due(max(limit, seen.woke + settings.boot_grace), Cause.LIMIT, because)
 
 
 def _order(seen: Seen) -> _Due | None:
-    return None if seen.ordered is None else _Due(seen.ordered, True, "asked for by hand")
+    return None if seen.ordered is None else _Due(seen.ordered, Cause.HAND, "asked for by hand")

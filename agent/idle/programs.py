@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.init.children import Child, Children, ExitStatus, clean_environment
-from agent.platform.account import Account, credentials, environment
+from agent.platform.account import Account, credentials_of, environment_of
 
 IMAGE_FOLDER = "/etc/swarm"
 HOME_FOLDER = ".config/swarm"
@@ -46,19 +46,23 @@ class Finished:
     said: str
 
 
-def find(folder: str, account: Account) -> list[Program]:
+def find(folder: str, account: Account) -> tuple[list[Program], list[ProgramError]]:
     """The programs of `checks.d` or `sleep.d`, the image's first, each folder in order of name.
 
-    Raises `ProgramError` for a folder or program that somebody else could have written.
+    A folder with something that somebody else could have written is left out, with the error;
+    the other one is not touched by that.
     """
-    found = []
+    found: list[Program] = []
+    errors: list[ProgramError] = []
     for place, owner in (
         (f"{IMAGE_FOLDER}/{folder}", None),
         (f"{account.home}/{HOME_FOLDER}/{folder}", account),
     ):
-        names = _names(place, owner)
-        found += [Program(f"{place}/{name}", owner) for name in names]
-    return found
+        try:
+            found += [Program(f"{place}/{name}", owner) for name in _names(place, owner)]
+        except ProgramError as error:
+            errors.append(error)
+    return found, errors
 
 
 async def run(
@@ -122,7 +126,7 @@ def _require_owner(path: str, status: os.stat_result, owner: Account | None) -> 
 
 def _start(program: Program, children: Children, writing: int, environ: Mapping[str, str]) -> Child:
     account = program.account
-    base = clean_environment() if account is None else environment(account)
+    base = clean_environment() if account is None else environment_of(account.name)
     try:
         return children.spawn(
             [program.path],
@@ -131,7 +135,7 @@ def _start(program: Program, children: Children, writing: int, environ: Mapping[
             stderr=writing,
             own_group=True,
             cwd="/",
-            run_as=None if account is None else credentials(account),
+            run_as=None if account is None else credentials_of(account.name),
         )
     finally:
         os.close(writing)

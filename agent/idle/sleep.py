@@ -15,6 +15,7 @@ from agent.access.gate import Gate, clock
 from agent.access.sessions import Sessions
 from agent.events import Bus, HookFailed, SleepBegan, SuspendFailed
 from agent.idle import programs
+from agent.idle.policy import Cause
 from agent.init.children import Children
 from agent.platform import terminals
 from agent.platform.account import Account
@@ -60,21 +61,25 @@ class Sleeper:
             terminals.write(name, text)
         return len(found)
 
-    async def sleep(self, because: str, called_off: Callable[[], bool]) -> bool:
+    async def sleep(self, cause: Cause, because: str, called_off: Callable[[], bool]) -> bool:
         """Sleep now. True after a resume; false when `called_off` said so in time.
 
         Where the machine stops, it does not return.
         """
         mode = self._mode()
-        self.bus.publish(SleepBegan(because=because, mode=mode, awake=self.life.awake))
+        self.bus.publish(
+            SleepBegan(reason=cause.value, because=because, mode=mode, awake=self.life.awake)
+        )
         await self._run_hooks(because, mode)
         if called_off():
             return False
         if mode == "suspend":
             try:
-                await self._suspend(because)
-            except ApiError as error:
-                self.bus.publish(SuspendFailed(problem=str(error)))
+                if not await self._suspend(because, called_off):
+                    return False
+            except Exception as error:
+                # Whatever it was: a stop always works.
+                self.bus.publish(SuspendFailed(problem=str(error) or repr(error)))
             else:
                 return True
             if called_off():
@@ -100,45 +105,51 @@ class Sleeper:
     async def _run_hooks(self, because: str, mode: str) -> None:
         environ = {"SWARM_SLEEP_REASON": because, "SWARM_SLEEP_MODE": mode}
         timeout = self.current.value.sleep_hook_timeout
-        try:
-            hooks = programs.find(HOOKS, self.account)
-        except programs.ProgramError as error:
-            self.bus.publish(HookFailed(hook=HOOKS, problem=str(error)))
-            return
+        hooks, errors = programs.find(HOOKS, self.account)
+        for wrong in errors:
+            self.bus.publish(HookFailed(hook=HOOKS, problem=str(wrong)))
         for hook in hooks:
             try:
                 done = await programs.run(hook, self.children, timeout, environ)
-            except programs.ProgramError as error:
-                self.bus.publish(HookFailed(hook=hook.name, problem=str(error)))
+            except Exception as error:
+                # No hook blocks the sleep, whatever is wrong with it.
+                self.bus.publish(HookFailed(hook=hook.name, problem=str(error) or repr(error)))
                 continue
             if done.status.code:
                 problem = f"ended with {done.status}: {done.said}"
                 self.bus.publish(HookFailed(hook=hook.name, problem=problem))
 
-    async def _suspend(self, because: str) -> None:
-        """Be frozen and resumed. Raises `ApiError` when that did not happen."""
+    async def _suspend(self, because: str, called_off: Callable[[], bool]) -> bool:
+        """Be frozen and resumed; false when called off just before.
+
+        Raises `ApiError`, and whatever else goes wrong, when it did not happen.
+        """
         if self.fly is None:
             raise ApiError("this is no machine of Fly.io, and nothing else can suspend it")
         await self.life.end(f"suspended: {because}")
         await sync_disks()
+        if called_off():
+            return False
         freeze, arrivals = _Freeze(), self.gate.arrivals
 
         def awake_again() -> bool:
             # A short freeze leaves no trace but the client who ended it.
             return freeze.happened() or self.gate.arrivals > arrivals
 
-        asking = asyncio.create_task(self.fly.suspend(API_PATIENCE))
+        from agent.platform import flyapi  # it brings an HTTP client, which no boot needs
+
+        asking = asyncio.create_task(flyapi.suspend(self.fly, API_PATIENCE))
         try:
             while not asking.done():
                 await asyncio.wait([asking], timeout=TICK)
                 if awake_again():
-                    return  # the answer may be lost on the way through the freeze
+                    return True  # the answer may be lost on the way through the freeze
             await asking
             patience = clock() + FREEZE_PATIENCE
             while clock() < patience:
                 await asyncio.sleep(TICK)
                 if awake_again():
-                    return
+                    return True
         finally:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)

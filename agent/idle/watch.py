@@ -7,7 +7,7 @@ A signal that cannot be read counts as active: the machine never sleeps because 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent import words
 from agent.access.gate import Gate, clock
@@ -25,9 +25,11 @@ from agent.events import (
     SleepWarned,
     WakeJudged,
 )
+from agent.idle.budget import Budget
 from agent.idle.policy import Activity, Awake, Decision, Seen, Sleep, Warn, decide
 from agent.idle.signals.sign import Sign, Signal
 from agent.idle.sleep import Sleeper
+from agent.settings import Settings
 from agent.settings.current import Current
 from agent.state.life import BEAT
 
@@ -79,12 +81,16 @@ class Watch:
         self,
         current: Current,
         gate: Gate,
+        has_sessions: Callable[[], bool],
+        budget: Budget,
         sleeper: Sleeper,
         signals: Callable[[], list[Signal]],
         bus: Bus,
     ) -> None:
         self._current = current
         self._gate = gate
+        self._has_sessions = has_sessions
+        self._budget = budget
         self._sleeper = sleeper
         self._make_signals = signals
         self._signals = signals()
@@ -103,7 +109,8 @@ class Watch:
         return Seen(
             woke=self._waking.began,
             latest=self._latest,
-            login=self._waking.logins > 0,
+            # Sessions outlive a suspend: who is still there needs no new login.
+            login=self._waking.logins > 0 or self._has_sessions(),
             connections=self._gate.arrivals > self._waking.arrivals,
             ordered=self._intent.ordered,
             warned=self._intent.warned,
@@ -116,7 +123,15 @@ class Watch:
 
     def decision(self) -> Decision:
         """What follows from what was seen so far."""
-        return decide(self.seen, self._current.value, clock())
+        return decide(self.seen, self._effective_settings(), clock())
+
+    def _effective_settings(self) -> Settings:
+        settings = self._current.value
+        # A budget makes an empty machine sleep sooner; it never ends a session.
+        if settings.idle_timeout is None or self._has_sessions() or not self._budget.is_over:
+            return settings
+        shorter = min(settings.idle_timeout, settings.budget_idle_timeout)
+        return replace(settings, idle_timeout=shorter)
 
     def order_sleep(self, *, at_once: bool) -> None:
         """Sleep by hand: the terminals are warned first, and a login or a lease takes it back."""
@@ -135,8 +150,8 @@ class Watch:
                     self._stay_awake()
                 case Warn() if not self._intent.at_once:
                     self._warn(decision)
-                case _:
-                    await self._sleep(decision.because)
+                case Warn() | Sleep():
+                    await self._sleep(decision)
                     continue
             await self._pause(decision)
 
@@ -178,13 +193,14 @@ class Watch:
     def _hear(self, event: Event) -> None:
         if isinstance(event, SessionOpened):
             self._waking.logins += 1
-            self._intent.ordered = None
+            self._intent = _Intent(warned=self._intent.warned)
             self._login(f"{event.user} logged in from {event.client}")
             self._judge_wake()
         elif isinstance(event, SessionClosed):
             self._login(f"{event.user} from {event.client}: {event.reason}")
         elif isinstance(event, LeaseTaken):
-            self._intent.ordered = None
+            self._intent = _Intent(warned=self._intent.warned)
+            self._active("lease", clock(), f"{event.lease} was taken")
             self._woken.set()
         elif isinstance(event, SettingsChanged) and event.applied:
             self._active("settings", clock(), f"changed: {', '.join(event.applied)}")
@@ -221,20 +237,22 @@ class Watch:
         )
         self._bus.publish(SleepWarned(because=decision.because, seconds=seconds, terminals=told))
 
-    async def _sleep(self, because: str) -> None:
+    async def _sleep(self, due: Warn | Sleep) -> None:
         """Look once more, wait for who is just logging in, and sleep if nothing has changed."""
         at_once = self._intent.at_once
         if not at_once:
-            await self._look()
+            # Newcomers first: what happens while they are waited for must be seen by the last look.
             await self._newcomers()
+            await self._look()
             if not isinstance(self.decision(), Sleep):
                 return
-        arrivals, logins = self._gate.arrivals, self._waking.logins
+        arrivals, logins, latest = self._gate.arrivals, self._waking.logins, self._latest
 
         def called_off() -> bool:
-            return not at_once and self._waking.logins > logins
+            # A login or a lease: both are told as they happen.
+            return not at_once and self._latest is not latest
 
-        if await self._sleeper.sleep(because, called_off):
+        if await self._sleeper.sleep(due.cause, due.because, called_off):
             self._resumed("resumed", arrivals, self._waking.logins - logins)
         else:
             self._intent = _Intent()

@@ -22,6 +22,7 @@ class Process:
     parent: int
     state: str
     command: str
+    group: int
     kernel: bool
     started: int
     cpu: int
@@ -37,12 +38,15 @@ def read_process(pid: int) -> Process | None:
     # The command stands in parentheses and may itself contain any byte (proc_pid_stat(5)).
     head, _, tail = text.rpartition(b")")
     rest = tail.split()
-    command = head.partition(b"(")[2].decode("utf-8", "replace")
+    name = head.partition(b"(")[2].decode("utf-8", "replace")
+    # Chosen by whoever runs it, and shown on terminals.
+    command = "".join(letter if letter.isprintable() else "?" for letter in name)
     return Process(
         pid,
         parent=int(rest[1]),
         state=rest[0].decode("ascii"),
         command=command,
+        group=int(rest[2]),
         kernel=bool(int(rest[6]) & _PF_KTHREAD),
         started=int(rest[19]),
         cpu=sum(map(int, rest[11:15])),

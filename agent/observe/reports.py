@@ -125,3 +125,110 @@ class IdleReport(msgspec.Struct, frozen=True):
     awake: float
     signals: list[SignalReport]
     leases: list[LeaseReport]
+
+
+class SpaceReport(msgspec.Struct, frozen=True):
+    """Bytes of the volume (its path is the name) or of memory; both 0 where there is none."""
+
+    name: str
+    size: int
+    free: int
+
+
+class ServiceReport(msgspec.Struct, frozen=True):
+    """A service. `since` (Unix time) is when it got into its state, `started` when its process was.
+
+    `state` is inactive, waiting, starting, running, stopping, backoff, failed or done; `detail`
+    says why.
+    """
+
+    name: str
+    state: str
+    detail: str
+    since: float
+    started: float | None
+    pid: int | None
+    restarts: int
+    command: list[str]
+    user: str
+
+
+class ServicesReport(msgspec.Struct, frozen=True):
+    """All services, and the files that are not used (`FILE: reason`)."""
+
+    services: list[ServiceReport]
+    refused: list[str]
+
+
+class LineReport(msgspec.Struct, frozen=True):
+    """A line of a service; `at` is Unix time, `number` counts the lines of the service."""
+
+    number: int
+    at: float
+    stream: str
+    text: str
+
+
+class StatusReport(msgspec.Struct, frozen=True):
+    """Everything at a glance. `at` and `awake_since` are Unix time."""
+
+    version: str
+    at: float
+    user: str
+    awake_since: float
+    healthy: bool
+    problems: dict[str, str]
+    idle: IdleReport
+    sessions: list[SessionReport]
+    services: list[ServiceReport]
+    bans: int
+    latest_bans: list[BanReport]
+    keys: list[str]
+    volume: SpaceReport
+    memory: SpaceReport
+    budget_hours: float | None
+    used_hours: float
+
+
+class ChartReport(msgspec.Struct, frozen=True):
+    """Ten minutes from `start` (Unix time): seconds awake, most sessions, failed connections."""
+
+    start: int
+    awake: float
+    sessions: int
+    failures: int
+
+
+class HistoryReport(msgspec.Struct, frozen=True):
+    """A session that was. `opened` and `closed` are Unix time; null: open, or the end unknown."""
+
+    id: str
+    opened: float
+    closed: float | None
+    client: str
+    user: str
+    key: str
+    fingerprint: str
+    bytes_in: int
+    bytes_out: int
+    reason: str
+
+
+class UsageReport(msgspec.Struct, frozen=True):
+    """Seconds awake by day and by month (UTC), the latest first, and what an hour costs.
+
+    `hour_price` is null where it is not known, and `price_note` says why or what it is based on.
+    """
+
+    days: dict[str, float]
+    months: dict[str, float]
+    budget_hours: float | None
+    hour_price: float | None
+    currency: str
+    price_note: str
+
+
+class Kicked(msgspec.Struct, frozen=True):
+    """The session that is being ended."""
+
+    id: str

@@ -21,17 +21,20 @@ class Account:
     locked: bool
 
 
-def credentials(account: Account) -> Credentials | None:
-    """What makes a child run as this account; None where we are that account already."""
-    if os.geteuid() == account.uid:
+def credentials_of(name: str) -> Credentials | None:
+    """What makes a child run as this account; None where we are it already. Raises `KeyError`."""
+    entry = pwd.getpwnam(name)
+    if os.geteuid() == entry.pw_uid:
         return None
-    return Credentials(account.uid, account.gid, tuple(os.getgrouplist(account.name, account.gid)))
+    groups = os.getgrouplist(name, entry.pw_gid)
+    return Credentials(entry.pw_uid, entry.pw_gid, tuple(groups))
 
 
-def environment(account: Account) -> dict[str, str]:
-    """What every process of this account starts from."""
-    who = {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
-    return clean_environment() | who | {"SHELL": account.shell}
+def environment_of(name: str) -> dict[str, str]:
+    """What every process of this account starts from. Raises `KeyError`."""
+    entry = pwd.getpwnam(name)
+    who = {"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell}
+    return clean_environment() | who
 
 
 class AccountError(Exception):

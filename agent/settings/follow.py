@@ -1,7 +1,7 @@
-"""Following the settings file: a change that is sound takes effect while the agent runs."""
+"""Following files that may change while the agent runs: settings, services, keys."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from asyncinotify import Inotify, Mask
 
@@ -9,22 +9,33 @@ from agent.events import Bus, SettingsChanged, SettingsRefused
 from agent.settings.current import Current
 from agent.settings.load import SettingsError, config_path, load
 
-_CHANGES = Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.DELETE
+_CHANGES = Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.DELETE
+
+Wanted = Callable[[str], bool]
 
 
-async def follow(current: Current, environ: Mapping[str, str], bus: Bus) -> None:
-    """Take over each change of the settings file until cancelled. Raises `OSError`.
+async def follow(folders: Mapping[str, Wanted], on_change: Callable[[], Awaitable[None]]) -> None:
+    """Call `on_change` after each change of a wanted file in one of the folders, until cancelled.
 
-    Its folder is watched, because editors put a new file in the place of the old one.
+    Folders are watched, because editors put a new file in the place of the old one. One that does
+    not exist is left out. Raises `OSError`.
     """
-    folder, name = os.path.split(config_path(environ))
-    if not os.path.isdir(folder):
-        return
     with Inotify() as inotify:
-        inotify.add_watch(folder, _CHANGES)
+        wanted = {
+            inotify.add_watch(folder, _CHANGES): is_wanted
+            for folder, is_wanted in folders.items()
+            if os.path.isdir(folder)
+        }
         async for event in inotify:
-            if event.name is not None and event.name.name == name:
-                reload(current, environ, bus)
+            is_wanted = wanted.get(event.watch) if event.watch is not None else None
+            if is_wanted is not None and event.name is not None and is_wanted(event.name.name):
+                await on_change()
+
+
+def config_folder(environ: Mapping[str, str]) -> tuple[str, Wanted]:
+    """The folder of the settings file, and what in it is the settings file."""
+    folder, name = os.path.split(config_path(environ))
+    return folder, lambda changed: changed == name
 
 
 def reload(current: Current, environ: Mapping[str, str], bus: Bus) -> None:

@@ -15,6 +15,9 @@ DEFAULT_CONFIG = "/etc/swarm/agent.toml"
 FLY_VARIABLE = "FLY_APP_NAME"
 """Set by the platform in every machine of Fly.io."""
 
+SERVICES = "service"
+"""The table of the settings file that has services; agent/services reads it."""
+
 SESSION_VARIABLES = frozenset({"SWARM_CLIENT", "SWARM_SESSION", "SWARM_SLEEP_REASON"})
 """Set by the agent in SSH sessions and hooks; a command there is not misconfigured by them."""
 
@@ -100,7 +103,8 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> di
         if key in known:
             given[known[key]] = _Given(key, "environment", text)
         else:
-            problems.append(Problem(key, "environment", text, _suggest(key, list(known))))
+            # Its value may be a secret under a name that we do not know.
+            problems.append(Problem(key, "environment", "…", _suggest(key, list(known))))
     return given
 
 
@@ -135,6 +139,8 @@ def _from_table(
     known = list(specs())
     given: dict[str, _Given] = {}
     for key, value in table.items():
+        if key == SERVICES:
+            continue
         if key not in known:
             problems.append(Problem(key, path, str(value), _suggest(key, known)))
         elif isinstance(value, str | int) and not isinstance(value, bool):

@@ -268,6 +268,44 @@ class Settings:
         "/.fly/api",
         "The Unix socket of Fly.io's Machines API.",
     )
+    services_dir: str = _setting(
+        units.absolute_path,
+        "/etc/swarm/services.d",
+        "The folder whose .toml files define services, beside those in the settings file.",
+    )
+    http_listen: units.Endpoint | None = _setting(
+        units.optional_endpoint,
+        "*:9091",
+        "Where metrics, health and the status page are served. Empty: nowhere.",
+        unprivileged="127.0.0.1:9091",
+    )
+    private_networks: tuple[Network, ...] = _setting(
+        units.networks,
+        "fdaa::/16",
+        "The networks, beside the machine itself, to which the status page shows addresses, users "
+        "and keys.",
+        live=True,
+    )
+    budget_hours: float | None = _setting(
+        units.hours_or_off,
+        "off",
+        "Hours awake in a calendar month (UTC) that are enough: a warning at 80 %, and past it "
+        "`budget_idle_timeout` while nobody is logged in.",
+        live=True,
+    )
+    budget_idle_timeout: float = _setting(
+        units.positive_duration,
+        "5m",
+        "The idle timeout of a machine whose budget is used up; no session is cut by it.",
+        live=True,
+    )
+    prices: str = _setting(
+        units.optional_path,
+        "",
+        "A table of prices to estimate costs with, in the form of agent/data/prices.toml. Empty: "
+        "that one.",
+        live=True,
+    )
     stop_timeout: float = _setting(
         units.positive_duration,
         "20s",

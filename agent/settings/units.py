@@ -89,6 +89,20 @@ def absolute_path(text: str) -> str:
     return os.path.normpath(text)
 
 
+def optional_path(text: str) -> str:
+    """An absolute path, or nothing."""
+    return absolute_path(text) if text else ""
+
+
+def hours_or_off(text: str) -> float | None:
+    """Hours as a number, more than none; None for `off`."""
+    if text == "off":
+        return None
+    if not re.fullmatch(r"\d{1,4}(?:\.\d{1,3})?", text, re.ASCII) or float(text) == 0:
+        raise ValueError("a number of hours, such as 160, or off")
+    return float(text)
+
+
 def user_name(text: str) -> str:
     """The name of a Unix account, or nothing: then the agent chooses one."""
     if text and not _USER_NAME.fullmatch(text):

@@ -6,6 +6,7 @@ One line on the volume, so that the next login can be told at once. A life that 
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -28,6 +29,9 @@ class LastWord:
     at: float
     awake: float
     because: str
+    month: str
+    month_awake: float
+    """Seconds awake in the calendar month `month` (UTC, `2026-11`), this life included."""
 
 
 class LifeRecord:
@@ -36,6 +40,8 @@ class LifeRecord:
     def __init__(self, volume_path: str, bus: Bus) -> None:
         self._page = Page(volume_path, NAME, bus)
         self._began = time.monotonic()
+        self.month_awake: Callable[[], float] = lambda: 0.0
+        """Seconds awake in this calendar month; set by who counts them."""
         self.before = self._parse(self._page.read())
 
     @property
@@ -50,14 +56,16 @@ class LifeRecord:
     async def end(self, because: str) -> None:
         """This life ends, or the machine is suspended and may never be resumed."""
         word = " ".join(because.split())
-        await self._page.write(f"{time.time():.3f}\t{self.awake:.3f}\t{word}\n")
+        month = time.strftime("%Y-%m", time.gmtime())
+        fields = (time.time(), self.awake, word, month, self.month_awake())
+        await self._page.write("\t".join(map(str, fields)) + "\n")
 
     def _parse(self, line: str) -> LastWord | None:
         if not line:
             return None
         try:
-            at, awake, because = line.rstrip("\n").split("\t")
-            return LastWord(float(at), float(awake), because)
+            at, awake, because, month, month_awake = line.rstrip("\n").split("\t")
+            return LastWord(float(at), float(awake), because, month, float(month_awake))
         except ValueError as error:
             self._page.tell(f"the last word of the life before cannot be read: {error}")
             return None

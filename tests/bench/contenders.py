@@ -128,6 +128,7 @@ def agent(key: Key) -> Contender:
         "SWARM_LOG_FORMAT": "json",
         "SWARM_MAX_CONNECTIONS_PER_MINUTE": "100000",
         "SWARM_SLEEP_MODE": "stop",
+        "SWARM_HTTP_LISTEN": f"127.0.0.1:{free_port()}",
     }
     command = (str(venv / "bin" / "swarm-agent"), "run")
     return Contender(AGENT, command, tuple(environ.items()), port, key, folder)

@@ -530,3 +530,47 @@ def test_the_hooks_for_claude_code_hold_a_lease_while_a_turn_is_in_flight(
     assert cloud.event("lease.ended")["reason"] == "released"
     assert not cloud.events("sleep.warned")
     cloud.becomes(State.STOPPED)
+
+
+def test_a_used_up_budget_warns_and_shortens_the_timeout_but_cuts_no_session(
+    make_cloud: CloudMaker,
+) -> None:
+    cloud = make_cloud().up(
+        only()
+        | {
+            "SWARM_BUDGET_HOURS": "0.001",
+            "SWARM_IDLE_TIMEOUT": "10m",
+            "SWARM_BUDGET_IDLE_TIMEOUT": "3s",
+        }
+    )
+    with shell(cloud) as screen:
+        screen.expect("$")
+        until(lambda: float(cloud.metric("swarm_budget_used_ratio")) > 3, "the budget used up")
+        assert not cloud.events("sleep.warned")
+    cloud.becomes(State.STOPPED)
+    assert cloud.event("sleep.began")["because"] == "idle for 3 s"
+    with shell(cloud) as screen:
+        screen.expect("this month, of a budget of 0.001 h.")
+
+
+def test_usage_estimates_costs_for_the_size_that_the_platform_reports(
+    make_cloud: CloudMaker,
+) -> None:
+    cloud = make_cloud().up()
+    until(lambda: cloud.agent("usage").returncode == 0, "the control socket")
+    usage = cloud.agent("usage").stdout
+    assert re.search(r"month +awake +about USD\n\d{4}-\d\d +\d+ s +0\.00", usage)
+    assert "shared-cpu-1x with 1024 MB, prices of 20" in usage
+
+
+def test_wakes_and_sleeps_are_counted_over_all_lives(make_cloud: CloudMaker) -> None:
+    cloud = make_cloud().up()
+    cloud.becomes(State.STOPPED)
+    assert cloud.ssh("true").returncode == 0
+
+    def counted() -> bool:
+        slept = cloud.metric('swarm_sleeps_total{mode="stop",reason="idle"}')
+        woken = cloud.metric('swarm_wakes_total{reason="login"}')
+        return (slept, woken) == ("1.0", "1.0")
+
+    until(counted, "the sleep of the life before and this wake-up")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.idle.policy import Activity, Awake, Seen, Sleep, Warn, decide, sleeps_at
+from agent.idle.policy import Activity, Awake, Cause, Seen, Sleep, Warn, decide, sleeps_at
 from agent.settings import Settings, load
 
 WOKE = 1000.0
@@ -27,19 +27,19 @@ def test_awake_until_the_timeout_has_passed() -> None:
 
 def test_warned_at_the_timeout_and_asleep_after_the_warning() -> None:
     due = WOKE + TIMEOUT
-    assert decide(seen(), settings(), due) == Warn(due + WARNING, "idle for 30 min")
+    assert decide(seen(), settings(), due) == Warn(due + WARNING, Cause.IDLE, "idle for 30 min")
     warned = seen(warned=due)
     assert decide(warned, settings(), due + WARNING - 0.001) == Warn(
-        due + WARNING, "idle for 30 min"
+        due + WARNING, Cause.IDLE, "idle for 30 min"
     )
-    assert decide(warned, settings(), due + WARNING) == Sleep("idle for 30 min")
+    assert decide(warned, settings(), due + WARNING) == Sleep(Cause.IDLE, "idle for 30 min")
 
 
 def test_a_late_warning_is_given_its_whole_time() -> None:
     late = WOKE + TIMEOUT + 1000
-    assert decide(seen(), settings(), late) == Warn(late + WARNING, "idle for 30 min")
+    assert decide(seen(), settings(), late) == Warn(late + WARNING, Cause.IDLE, "idle for 30 min")
     assert decide(seen(warned=late), settings(), late + 1) == Warn(
-        late + WARNING, "idle for 30 min"
+        late + WARNING, Cause.IDLE, "idle for 30 min"
     )
 
 
@@ -59,7 +59,7 @@ def test_a_wake_by_a_connection_without_a_login_lasts_one_window_and_needs_no_wa
     scanned = seen(connections=True)
     assert isinstance(decide(scanned, settings(), WOKE + WINDOW - 0.001), Awake)
     decision = decide(scanned, settings(), WOKE + WINDOW)
-    assert decision == Sleep("woken by a connection, and nobody logged in within 3 min")
+    assert decision == Sleep(Cause.SCAN, "woken by a connection, and nobody logged in within 3 min")
 
 
 def test_activity_in_the_window_moves_it_on() -> None:
@@ -85,12 +85,14 @@ def test_the_limit_holds_whatever_is_active() -> None:
     assert isinstance(decide(busy, limited, WOKE + 3479), Awake)
     assert isinstance(decide(busy, limited, WOKE + 3480), Warn)
     decision = decide(busy, limited, WOKE + 3600)
-    assert decision == Sleep("awake for 1 h 00 min, the limit (SWARM_MAX_AWAKE)")
+    assert decision == Sleep(Cause.LIMIT, "awake for 1 h 00 min, the limit (SWARM_MAX_AWAKE)")
 
 
 def test_an_order_by_hand_holds_whatever_is_active() -> None:
     busy = seen(at=WOKE + 500, ordered=WOKE + 500)
-    assert decide(busy, settings(), WOKE + 500) == Warn(WOKE + 500 + WARNING, "asked for by hand")
+    assert decide(busy, settings(), WOKE + 500) == Warn(
+        WOKE + 500 + WARNING, Cause.HAND, "asked for by hand"
+    )
 
 
 @pytest.mark.parametrize("changed", [{"sleep_mode": "off"}, {"idle_timeout": None}])

@@ -22,7 +22,10 @@ class Checks:
 
     async def look(self, _now: float) -> list[Sign]:
         """A sign for each check. Raises `programs.ProgramError` for one that is broken."""
-        return [await self._sign(program) for program in programs.find(FOLDER, self._account)]
+        found, errors = programs.find(FOLDER, self._account)
+        if errors:
+            raise errors[0]
+        return [await self._sign(program) for program in found]
 
     async def _sign(self, program: programs.Program) -> Sign:
         done = await programs.run(program, self._children, self._timeout, {})

@@ -7,9 +7,12 @@ from agent.idle.signals.sign import Sign
 
 _SECTOR = 512  # of /proc/diskstats, whatever the disk (Documentation/admin-guide/iostats.rst)
 
+_JOURNALLED = 2
+"""What we write goes to the disk about twice: the file system's journal has it too."""
+
 
 class DiskWrites:
-    """Bytes written to a block device (`MAJOR:MINOR`) since the last look, by whomever."""
+    """Bytes written to a block device (`MAJOR:MINOR`) since the last look, by all but us."""
 
     name = "writes"
 
@@ -22,9 +25,10 @@ class DiskWrites:
     async def look(self, now: float) -> list[Sign]:
         """One sign, when anything was written. Raises `OSError` when the disk is gone."""
         seconds, self._looked = now - self._looked, now
-        written = _written_to(self._device)
+        # Bans are kept on the volume: attackers must not keep the machine awake by them.
+        written = _written_to(self._device) - _JOURNALLED * _written_by_us()
         before, self._before = self._before, written
-        if before is None or written == before or seconds <= 0:
+        if before is None or written <= before or seconds <= 0:
             return []
         count = written - before
         says = f"the volume's disk ({self._device}): {words.rate(count, seconds)} written"
@@ -54,3 +58,8 @@ def _written_to(device: str) -> int:
             if f"{fields[0]}:{fields[1]}" == device:
                 return int(fields[9]) * _SECTOR
     raise OSError(f"the disk {device} is not in /proc/diskstats")
+
+
+def _written_by_us() -> int:
+    with open("/proc/self/io", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("write_bytes"))

@@ -49,8 +49,12 @@ class ProcessUse:
 
     async def look(self, now: float) -> list[Sign]:
         """A sign for each process above the threshold, those that count first. Raises `OSError`."""
+        # In a thread: reading of a process that hangs in the kernel can hang too.
+        return await asyncio.to_thread(self._look, now)
+
+    def _look(self, now: float) -> list[Sign]:
         looked, self._looked = self._looked, now
-        used = await asyncio.to_thread(self._since_last_look)
+        used = self._since_last_look()
         if looked is None or now <= looked:
             return []
         rates = sorted(((use / (now - looked), process) for process, use in used), key=_by_rate)
@@ -117,7 +121,8 @@ def lies_in(pid: int, folders: tuple[str, ...]) -> str | None:
             program = argv[0]
     except (FileNotFoundError, ProcessLookupError):
         return None  # it has ended: what it did counts
-    if any(os.path.basename(word) == OWN_COMMAND for word in argv[:2]):
+    first, second = (os.path.basename(word) for word in [*argv, "", ""][:2])
+    if first == OWN_COMMAND or (first.startswith("python") and second == OWN_COMMAND):
         return OWN_COMMAND
     parts = program.split("/")[:-1]
     return next((folder for folder in folders if folder in parts), None)

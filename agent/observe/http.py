@@ -1,0 +1,199 @@
+"""HTTP for everybody: metrics, health and the status page. Read-only.
+
+It shares the event loop with SSH, so it is kept cheap: what is asked for often is made at most once
+a second, and connections are few; the oldest one goes for a new one. Whoever is not the machine
+itself or on the private network sees no address, no user and no key.
+"""
+
+import asyncio
+import base64
+import hashlib
+import re
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+from prometheus_client.exposition import choose_encoder
+
+from agent.access.client import Peer
+from agent.access.listener import Listener
+from agent.events import Bus
+from agent.network import Network, any_covers, is_own
+from agent.observe.machine import Machine
+from agent.observe.metrics import Metrics
+from agent.observe.status import HIDDEN, chart, public, status_report
+from agent.settings.units import Endpoint
+
+MOST_CONNECTIONS = 64
+FRESH = 1.0
+"""Seconds that an answer may be old."""
+
+KEEPALIVE = 75.0
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
+
+_FORWARDED = ("X-Forwarded-For", "Fly-Client-IP", "Forwarded", "Via")
+_OWN_HOSTS = re.compile(r"(localhost|[\d.]+|\[[0-9a-fA-F:.]+\]|[\w.-]+\.(internal|flycast))(:\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    body: bytes
+    made: float
+
+
+class _Cached:
+    """Makes an answer anew when it is older than `FRESH`."""
+
+    def __init__(self) -> None:
+        self._answers: dict[object, _Answer] = {}
+
+    async def get(self, key: object, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        """The answer for a key, of which there are few."""
+        kept = self._answers.get(key)
+        if kept is None or time.monotonic() - kept.made > FRESH:
+            kept = self._answers[key] = _Answer(await make(), time.monotonic())
+        return kept.body
+
+
+class Http:
+    """Serves at `endpoint` until cancelled."""
+
+    def __init__(self, endpoint: Endpoint, machine: Machine, metrics: Metrics, bus: Bus) -> None:
+        self._endpoint = endpoint
+        self._machine = machine
+        self._metrics = metrics
+        self._bus = bus
+        self._cached = _Cached()
+        self._open: dict[asyncio.BaseTransport, None] = {}
+        page = Path(__file__).with_name("page.html").read_bytes()
+        self._page, self._policy = page, _content_policy(page)
+
+    async def serve(self) -> None:
+        """Serve until cancelled. Raises `ListenError`, and whatever makes it crash."""
+        app = web.Application()
+        app.router.add_get("/metrics", self._get_metrics)
+        app.router.add_get("/healthz", self._get_health)
+        app.router.add_get("/status.json", self._get_status)
+        app.router.add_get("/", self._get_page)
+        app.on_response_prepare.append(self._harden)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=0.5,
+            keepalive_timeout=KEEPALIVE,
+        )
+        await runner.setup()
+        # The event loop itself keeps no strong reference to a task.
+        taking: set[asyncio.Task[None]] = set()
+
+        def arrived(connection: socket.socket, _peer: Peer) -> None:
+            task = asyncio.create_task(self._take(connection, runner))
+            taking.add(task)
+            task.add_done_callback(taking.discard)
+
+        try:
+            listener = Listener(self._endpoint, arrived, self._bus)
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                listener.close()
+        finally:
+            await runner.cleanup()
+
+    async def _take(self, connection: socket.socket, runner: web.AppRunner) -> None:
+        """Give a connection to aiohttp; at the limit, the oldest one goes."""
+        if len(self._open) >= MOST_CONNECTIONS:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            if isinstance(oldest, asyncio.WriteTransport):
+                oldest.abort()
+        connection.setblocking(False)
+        server = runner.server
+        if server is None:
+            connection.close()  # the part is ending
+            return
+        try:
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.connect_accepted_socket(server, connection)
+        except OSError:
+            connection.close()
+            return
+        self._open[transport] = None
+        # aiohttp does not say when a connection ends: forget those that have.
+        self._open = {each: None for each in self._open if not each.is_closing()}
+
+    async def _get_metrics(self, request: web.Request) -> web.Response:
+        # The client names a version in what it accepts: only what we choose among may be a key.
+        wanted = request.headers.get("Accept", "")
+        encode, kind = choose_encoder(OPEN_METRICS if "openmetrics" in wanted else "text/plain")
+
+        async def make() -> bytes:
+            self._metrics.count_time()
+            return encode(self._metrics.registry)
+
+        return web.Response(body=await self._cached.get(kind, make), headers={"Content-Type": kind})
+
+    async def _get_health(self, request: web.Request) -> web.Response:
+        problems = dict(self._machine.problems())
+        if not self._is_private(request):
+            problems = dict.fromkeys(problems, HIDDEN)
+        body = msgspec.json.encode({"healthy": not problems, "problems": problems})
+        status = 503 if problems else 200
+        return web.Response(body=body, status=status, content_type="application/json")
+
+    async def _get_status(self, request: web.Request) -> web.Response:
+        private = self._is_private(request)
+
+        async def make() -> bytes:
+            report = status_report(self._machine)
+            rows = await chart(self._machine)
+            return msgspec.json.encode(
+                {"status": report if private else public(report), "chart": rows}
+            )
+
+        body = await self._cached.get(("status", private), make)
+        return web.Response(body=body, content_type="application/json")
+
+    async def _get_page(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._page, content_type="text/html", charset="utf-8")
+
+    async def _harden(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Content-Security-Policy"] = self._policy
+        response.headers["Server"] = "swarm-agent"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cache-Control"] = "no-store"
+
+    def _is_private(self, request: web.Request) -> bool:
+        """The machine itself, or the private network, and nobody who speaks for somebody else.
+
+        A web page that has its own name point here (DNS rebinding) betrays itself by that name.
+        """
+        if any(name in request.headers for name in _FORWARDED):
+            return False
+        if not _OWN_HOSTS.fullmatch(request.headers.get("Host", "")):
+            return False
+        try:
+            host = Network.host(request.remote or "")
+        except ValueError:
+            return False
+        return is_own(host) or any_covers(self._machine.current.value.private_networks, host)
+
+
+def _content_policy(page: bytes) -> str:
+    """Only the page's own script and style, and only questions to where it came from."""
+
+    def source(tag: bytes) -> str:
+        content = page.partition(b"<%b>" % tag)[2].partition(b"</%b>" % tag)[0]
+        return "'sha256-" + base64.b64encode(hashlib.sha256(content).digest()).decode() + "'"
+
+    return (
+        f"default-src 'none'; script-src {source(b'script')}; style-src {source(b'style')}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )

@@ -1,0 +1,84 @@
+"""Everything that can be asked about the machine, in one place for those who show it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.access.gate import Gate
+from agent.access.keys import Keys
+from agent.access.sessions import Sessions
+from agent.health import Health
+from agent.idle.assemble import Idle
+from agent.init.children import Children
+from agent.log import Log
+from agent.observe.lag import Lag
+from agent.platform.account import Account
+from agent.platform.fly import FlyMachine
+from agent.services.supervisor import Supervisor
+from agent.settings.current import Current
+from agent.state.memory import Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The agent's parts, as those see them who only look."""
+
+    current: Current
+    account: Account
+    children: Children
+    sessions: Sessions
+    keys: Keys
+    gate: Gate
+    health: Health
+    idle: Idle
+    supervisor: Supervisor
+    memory: Memory
+    fly: FlyMachine | None
+    lag: Lag
+    log: Log
+
+    def problems(self) -> Mapping[str, str]:
+        """What is wrong now, per part; SSH can be used while there is nothing."""
+        found = dict(self.health.problems)
+        if not self.gate.listening:
+            found["listener"] = "no new connection is taken now"
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Bytes of a file system or of memory, and how many of them are free."""
+
+    size: int
+    free: int
+
+
+NOTHING = Space(0, 0)
+
+
+def volume_space(path: str) -> Space:
+    """The volume's size, and what the login user can still write; nothing where it is missing."""
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return NOTHING
+    return Space(status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize)
+
+
+def memory_space() -> Space:
+    """The machine's memory (proc_meminfo(5)); a container sees its host's."""
+    values = {}
+    with open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            name, _, rest = line.partition(":")
+            values[name] = int(rest.split()[0]) << 10
+    return Space(values["MemTotal"], values["MemAvailable"])
+
+
+def cpu_busy() -> float:
+    """Seconds of CPU that all cores together have used since the kernel's boot (proc_stat(5))."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+            int, file.readline().split()[1:9]
+        )
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,339 @@
+"""The metrics: some counted from events, the others read from the machine at each scrape.
+
+Label values come from enums and lists in the code, and are names of services: no address, user or
+key is one, and their number is bounded by construction. docs/metrics.md is generated from what is
+here.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from agent import __version__
+from agent.access.admission import Refusal
+from agent.access.authlog import Verdict
+from agent.access.gate import clock
+from agent.events import (
+    BanStarted,
+    BootPhase,
+    ConnectionClosed,
+    ConnectionUnused,
+    Event,
+    HookFailed,
+    ListenerOpened,
+    PartFailed,
+    SessionClosed,
+    SessionOpened,
+    SignalFailed,
+    SleepBegan,
+    SuspendFailed,
+    WakeJudged,
+)
+from agent.idle.policy import Cause, sleeps_at
+from agent.observe.idle import SIGNALS
+from agent.observe.machine import Machine, cpu_busy, memory_space, volume_space
+from agent.services.supervisor import READY
+from agent.state.usage import Totals
+
+WAKES = ("login", "scan", "start")
+MODES = ("stop", "suspend")
+
+_VERDICTS = {verdict.value: verdict.name.lower() for verdict in Verdict} | {"cut": "cut"}
+_DURATIONS = (10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
+
+Value = float | Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A metric that is read from the machine; with `label`, one value for each of its values."""
+
+    name: str
+    text: str
+    read: Callable[[Machine], Value]
+    label: str | None = None
+    counter: bool = False
+
+    def family(self, machine: Machine | None) -> Metric:
+        """The metric, with its values now; without a machine, only its description."""
+        kind = CounterMetricFamily if self.counter else GaugeMetricFamily
+        labels = [] if self.label is None else [self.label]
+        family = kind(f"swarm_{self.name}", self.text, labels=labels)
+        value = {} if machine is None else self.read(machine)
+        if isinstance(value, Mapping):
+            for key, number in value.items():
+                family.add_metric([key], number)
+        else:
+            family.add_metric([], value)
+        return family
+
+
+def _until_sleep(machine: Machine) -> float:
+    now = clock()
+    at = sleeps_at(machine.idle.watch.decision(), now)
+    return float("inf") if at is None else at - now
+
+
+def _last_active(machine: Machine) -> dict[str, float]:
+    offset = time.time() - clock()
+    views = machine.idle.watch.views
+    latest = {name: views[name].latest for name in SIGNALS if name in views}
+    return {name: seen.at + offset for name, seen in latest.items() if seen is not None}
+
+
+def _failed_signals(machine: Machine) -> dict[str, float]:
+    views = machine.idle.watch.views
+    return {name: float(name in views and views[name].problem is not None) for name in SIGNALS}
+
+
+_READ = (
+    _Read(
+        "healthy", "1 when SSH can be reached and a usable key exists.", lambda m: not m.problems()
+    ),
+    _Read("problems", "Things that are wrong with the machine now.", lambda m: len(m.problems())),
+    _Read(
+        "keys",
+        "Lines of authorised keys.",
+        lambda m: {"usable": len(m.keys.usable), "refused": len(m.keys.bad)},
+        "state",
+    ),
+    _Read("sessions", "Logged-in SSH sessions.", lambda m: len(m.sessions)),
+    _Read(
+        "unauthenticated_connections",
+        "Connections that have not logged in yet.",
+        lambda m: m.gate.unauthenticated,
+    ),
+    _Read(
+        "connections_refused",
+        "Connections that the gate closed before any sshd was started for them.",
+        lambda m: {each.name.lower(): m.gate.refusals.total[each] for each in Refusal},
+        "reason",
+        counter=True,
+    ),
+    _Read("strikes", "Strikes against clients.", lambda m: m.gate.jail.strikes_given, counter=True),
+    _Read("bans", "Networks that are banned now.", lambda m: m.gate.jail.count(clock())),
+    _Read(
+        "idle_seconds",
+        "Since anything was last active.",
+        lambda m: clock() - m.idle.watch.seen.latest.at,
+    ),
+    _Read("sleep_in_seconds", "Until the machine sleeps; +Inf for never.", _until_sleep),
+    _Read(
+        "signal_last_active_timestamp_seconds",
+        "When a signal of activity was last active (Unix time); absent while it was not yet.",
+        _last_active,
+        "signal",
+    ),
+    _Read(
+        "signal_failed", "1 while a signal of activity can't be read.", _failed_signals, "signal"
+    ),
+    _Read("leases", "Leases that hold the machine awake.", lambda m: len(m.idle.leases.active())),
+    _Read(
+        "budget_used_ratio",
+        "Used of the month's budget of hours; 0 without one.",
+        lambda m: m.idle.budget.used,
+    ),
+    _Read(
+        "service_up",
+        "1 while a service runs and is ready, or has done what it was for.",
+        lambda m: {name: each.state in READY for name, each in m.supervisor.runners.items()},
+        "service",
+    ),
+    _Read(
+        "service_restarts",
+        "Starts of a service after its first.",
+        lambda m: {name: each.restarts for name, each in m.supervisor.runners.items()},
+        "service",
+        counter=True,
+    ),
+    _Read(
+        "service_start_time_seconds",
+        "When a service's process was started (Unix time).",
+        lambda m: {
+            name: each.started_at
+            for name, each in m.supervisor.runners.items()
+            if each.started_at is not None
+        },
+        "service",
+    ),
+    _Read("orphans_reaped", "Orphans reaped.", lambda m: m.children.orphans_reaped, counter=True),
+    _Read(
+        "event_loop_lag_seconds",
+        "The longest delay of the event loop in the last minute.",
+        lambda m: m.lag.worst,
+    ),
+    _Read(
+        "log_dropped_lines",
+        "Log lines that nobody read in time.",
+        lambda m: m.log.lost,
+        counter=True,
+    ),
+    _Read(
+        "volume_size_bytes",
+        "Size of the volume; 0 without one.",
+        lambda m: volume_space(m.current.value.volume).size,
+    ),
+    _Read(
+        "volume_free_bytes",
+        "What the login user can still write to the volume.",
+        lambda m: volume_space(m.current.value.volume).free,
+    ),
+    _Read("memory_size_bytes", "Memory of the machine.", lambda _: memory_space().size),
+    _Read(
+        "memory_available_bytes",
+        "Memory that programs can still get.",
+        lambda _: memory_space().free,
+    ),
+    _Read(
+        "cpu_busy_seconds",
+        "CPU time that all cores together have used since the kernel's boot.",
+        lambda _: cpu_busy(),
+        counter=True,
+    ),
+    _Read("cpus", "Cores of the machine.", lambda _: os.cpu_count() or 1),
+)
+
+
+class _Live:
+    """A collector (of prometheus_client) that reads the machine at each scrape."""
+
+    def __init__(self, machine: Machine | None) -> None:
+        self._machine = machine
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric of the table above."""
+        return [entry.family(self._machine) for entry in _READ]
+
+
+LABELS = {f"swarm_{entry.name}": entry.label for entry in _READ}
+"""The label of each metric that is read, or None."""
+
+
+class Metrics:
+    """Hears every event. Without a machine it only describes what there is."""
+
+    def __init__(self, machine: Machine | None) -> None:
+        # A series each for when a counter began says nothing that a scrape does not know.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+            return Counter(f"swarm_{name}", text, labels, registry=registry)
+
+        build = Info("swarm_build", "Version of the agent and of its Python.", registry=registry)
+        build.info({"version": __version__, "python": platform.python_version()})
+        self._boot = Gauge(
+            "swarm_boot_seconds", "From exec to the open SSH listener.", registry=registry
+        )
+        self._phases = Gauge(
+            "swarm_boot_phase_seconds",
+            "How long a phase of the boot took.",
+            ["phase"],
+            registry=registry,
+        )
+        self._opened = counter("sessions_opened", "Logins.")
+        self._duration = Histogram(
+            "swarm_session_duration_seconds",
+            "How long sessions lasted.",
+            buckets=_DURATIONS,
+            registry=registry,
+        )
+        self._received = counter("session_received_bytes", "Bytes received in ended sessions.")
+        self._sent = counter("session_sent_bytes", "Bytes sent in ended sessions.")
+        self._authentications = counter(
+            "authentications", "Connections that reached sshd, by what came of them.", ["result"]
+        )
+        self._bans_started = counter("bans_started", "Bans.")
+        self._signal_errors = counter(
+            "signal_errors", "How often a signal of activity became unreadable.", ["signal"]
+        )
+        self._wakes = counter("wakes", "Wake-ups, also those of earlier lives.", ["reason"])
+        self._sleeps = counter("sleeps", "Sleeps, also those of earlier lives.", ["reason", "mode"])
+        self._suspends_failed = counter("suspends_failed", "Suspends that became a stop.")
+        self._hook_errors = counter("hook_errors", "Programs in sleep.d that failed.")
+        self._awake = counter("awake_seconds", "Time awake, also in earlier lives.")
+        self._parts_failed = counter("parts_failed", "Crashes of parts that SSH does not need.")
+        self._prepare_labels()
+        registry.register(_Live(machine))
+        ProcessCollector(namespace="swarm_agent", registry=registry)
+        self._counted = time.monotonic()
+
+    def resume(self, totals: Totals, began: float) -> None:
+        """Go on counting where earlier lives ended; this one began at `began` (monotonic)."""
+        self._counted = began
+        self._awake.inc(totals.awake)
+        for name, value in totals.counters.items():
+            kind, *labels = name.split("/")
+            if kind == "wakes" and labels[0] in WAKES:
+                self._wakes.labels(*labels).inc(value)
+            elif kind == "sleeps" and labels[0] in {cause.value for cause in Cause}:
+                self._sleeps.labels(*labels).inc(value)
+
+    def count_time(self) -> None:
+        """Add the time since the last call to the time awake."""
+        now = time.monotonic()
+        self._awake.inc(now - self._counted)
+        self._counted = now
+
+    def hear(self, event: Event) -> None:
+        """Count one event."""
+        match event:
+            case BootPhase():
+                self._phases.labels(event.phase).set(event.seconds)
+            case ListenerOpened():
+                self._boot.set(event.seconds)
+            case SessionOpened():
+                self._opened.inc()
+                self._authentications.labels("login").inc()
+            case SessionClosed():
+                self._duration.observe(event.seconds)
+                self._received.inc(event.bytes_in)
+                self._sent.inc(event.bytes_out)
+            case ConnectionClosed():
+                self._authentications.labels(_VERDICTS[event.verdict]).inc()
+            case ConnectionUnused():
+                self._authentications.labels("nothing").inc()
+            case BanStarted():
+                self._bans_started.inc()
+            case _:
+                self._hear_of_life(event)
+
+    def _hear_of_life(self, event: Event) -> None:
+        match event:
+            case SignalFailed():
+                self._signal_errors.labels(event.signal).inc()
+            case WakeJudged():
+                self._wakes.labels(event.reason).inc()
+            case SleepBegan():
+                self._sleeps.labels(event.reason, event.mode).inc()
+            case SuspendFailed():
+                self._suspends_failed.inc()
+            case HookFailed():
+                self._hook_errors.inc()
+            case PartFailed():
+                self._parts_failed.inc()
+
+    def _prepare_labels(self) -> None:
+        # Every value exists from the start, so that a rate does not miss the first of its kind.
+        for result in _VERDICTS.values():
+            self._authentications.labels(result)
+        for signal in SIGNALS:
+            self._signal_errors.labels(signal)
+        for reason in WAKES:
+            self._wakes.labels(reason)
+        for cause in Cause:
+            for mode in MODES:
+                self._sleeps.labels(cause.value, mode)

@@ -1,0 +1,161 @@
+"""What can be asked and ordered on the control socket; docs/control-socket.md has it for people."""
+
+import math
+from collections.abc import Callable
+
+import msgspec
+from aiohttp import web
+
+from agent.network import Network
+from agent.observe.answers import answer, refusal
+from agent.observe.idle import idle_report, lease_report, lease_reports
+from agent.observe.machine import Machine
+from agent.observe.reports import (
+    BanOrder,
+    BanReport,
+    BansLifted,
+    HealthReport,
+    HistoryReport,
+    KeyReport,
+    KeysReport,
+    Kicked,
+    LeaseOrder,
+    SleepOrder,
+)
+from agent.observe.services import ServiceRequests
+from agent.observe.status import ban_reports, session_report, status_report
+from agent.observe.usage import usage_report
+
+LEASES = "/v1/leases"
+"""The one thing that the login account may change."""
+
+HISTORY_SHOWN = 1000
+
+
+class Requests:
+    """Answers requests; `peer_pid` tells the process that makes one."""
+
+    def __init__(self, machine: Machine, peer_pid: Callable[[web.Request], int]) -> None:
+        self._machine = machine
+        self._peer_pid = peer_pid
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Route every request."""
+        router.add_get("/v1/health", self._get_health)
+        router.add_get("/v1/status", self._get_status)
+        router.add_get("/v1/keys", self._get_keys)
+        router.add_get("/v1/sessions", self._get_sessions)
+        router.add_delete("/v1/sessions", self._delete_session)
+        router.add_get("/v1/history", self._get_history)
+        router.add_get("/v1/usage", self._get_usage)
+        router.add_get("/v1/bans", self._get_bans)
+        router.add_post("/v1/bans", self._post_ban)
+        router.add_delete("/v1/bans", self._delete_bans)
+        router.add_get("/v1/idle", self._get_idle)
+        router.add_post("/v1/sleep", self._post_sleep)
+        router.add_get(LEASES, self._get_leases)
+        router.add_post(LEASES, self._post_lease)
+        router.add_delete(LEASES, self._delete_lease)
+        ServiceRequests(self._machine.supervisor).add_to(router)
+
+    async def _get_health(self, _: web.Request) -> web.Response:
+        problems = dict(self._machine.problems())
+        report = HealthReport(healthy=not problems, problems=problems)
+        return answer(report, status=200 if report.healthy else 503)
+
+    async def _get_status(self, _: web.Request) -> web.Response:
+        return answer(status_report(self._machine))
+
+    async def _get_keys(self, _: web.Request) -> web.Response:
+        keys = [
+            KeyReport(
+                name=entry.name,
+                type=entry.key.type,
+                bits=entry.key.bits,
+                fingerprint=entry.key.fingerprint,
+                source=f"{entry.source} line {entry.line}",
+            )
+            for entry in self._machine.keys.usable
+        ]
+        refused = [str(bad) for bad in self._machine.keys.bad]
+        return answer(KeysReport(keys=keys, refused=refused))
+
+    async def _get_sessions(self, _: web.Request) -> web.Response:
+        return answer([session_report(session) for session in self._machine.sessions])
+
+    async def _delete_session(self, request: web.Request) -> web.Response:
+        name = request.query.get("id", "")
+        for session in self._machine.sessions:
+            if session.id == name:
+                session.kick()
+                return answer(Kicked(name))
+        return refusal(f"there is no session {name!r}", status=404)
+
+    async def _get_history(self, request: web.Request) -> web.Response:
+        try:
+            since = float(request.query.get("since", "0"))
+        except ValueError:
+            return refusal("since: expected a Unix time")
+        entries = await self._machine.memory.audit.since(since, HISTORY_SHOWN)
+        return answer(
+            [msgspec.convert(entry, HistoryReport, from_attributes=True) for entry in entries]
+        )
+
+    async def _get_usage(self, _: web.Request) -> web.Response:
+        return answer(await usage_report(self._machine))
+
+    async def _get_bans(self, _: web.Request) -> web.Response:
+        return answer(ban_reports(self._machine))
+
+    async def _post_ban(self, request: web.Request) -> web.Response:
+        try:
+            order = msgspec.json.decode(await request.read(), type=BanOrder)
+            network = Network.parse(order.network)
+        except ValueError as error:  # msgspec's errors are of this kind
+            return refusal(error)
+        ban = self._machine.gate.ban(network, order.seconds, "by hand")
+        seconds = ban.until - ban.since
+        return answer(
+            BanReport(network=str(network), seconds=seconds, times=ban.times, reason=ban.reason)
+        )
+
+    async def _delete_bans(self, request: web.Request) -> web.Response:
+        text = request.query.get("network")
+        try:
+            network = None if text is None else Network.parse(text)
+        except ValueError as error:
+            return refusal(error)
+        return answer(BansLifted(lifted=self._machine.gate.unban(network)))
+
+    async def _get_idle(self, _: web.Request) -> web.Response:
+        return answer(idle_report(self._machine.idle, self._machine.current.value))
+
+    async def _post_sleep(self, request: web.Request) -> web.Response:
+        if self._machine.current.value.sleep_mode == "off":
+            problem = "SWARM_SLEEP_MODE is off: nothing would wake this machine up again"
+            return refusal(problem, status=409)
+        try:
+            order = msgspec.json.decode(await request.read(), type=SleepOrder)
+        except ValueError as error:
+            return refusal(error)
+        self._machine.idle.watch.order_sleep(at_once=order.now)
+        return answer(order)
+
+    async def _get_leases(self, _: web.Request) -> web.Response:
+        return answer(lease_reports(self._machine.idle.leases))
+
+    async def _post_lease(self, request: web.Request) -> web.Response:
+        try:
+            order = msgspec.json.decode(await request.read(), type=LeaseOrder)
+            seconds = min(order.seconds or math.inf, self._machine.current.value.lease_max)
+            holder = self._peer_pid(request) if order.while_running else None
+            lease = await self._machine.idle.leases.take(order.name, seconds, holder)
+        except ValueError as error:
+            return refusal(error)
+        return answer(lease_report(lease))
+
+    async def _delete_lease(self, request: web.Request) -> web.Response:
+        name = request.query.get("name", "")
+        if not await self._machine.idle.leases.release(name):
+            return refusal(f"there is no lease {name!r}", status=404)
+        return answer(lease_reports(self._machine.idle.leases))

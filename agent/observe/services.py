@@ -1,0 +1,89 @@
+"""The reports of services, and what can be ordered of them on the control socket."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from agent.observe.answers import answer, refusal
+from agent.observe.reports import LineReport, ServiceReport, ServicesReport
+from agent.services.runner import Runner
+from agent.services.supervisor import Supervisor, UnknownService
+
+PATH = "/v1/services"
+LONGEST_WAIT = 8.0
+"""Seconds that a request may wait for a new line."""
+
+
+class ServiceRequests:
+    """Answers requests about services."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._orders: Mapping[str, Callable[[str], Awaitable[None]]] = {
+            "start": supervisor.start,
+            "stop": supervisor.stop,
+            "restart": supervisor.restart,
+        }
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Route every request."""
+        router.add_get(PATH, self._list)
+        router.add_get(PATH + "/{name}/logs", self._logs)
+        router.add_post(PATH + "/{name}/{order}", self._order)
+
+    async def _list(self, _: web.Request) -> web.Response:
+        refused = [str(each) for each in self._supervisor.refused]
+        return answer(ServicesReport(service_reports(self._supervisor), refused))
+
+    async def _order(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        order = self._orders.get(request.match_info["order"])
+        if order is None:
+            return refusal(f"expected one of {', '.join(self._orders)}", status=404)
+        try:
+            await order(name)
+        except UnknownService:
+            return _no_service(name)
+        return answer(service_report(self._supervisor.runners[name]))
+
+    async def _logs(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        try:
+            after = int(request.query.get("after", "0"))
+            wait = min(LONGEST_WAIT, float(request.query.get("wait", "0")))
+        except ValueError:
+            return refusal("after and wait: expected numbers")
+        runner = self._supervisor.runners.get(name)
+        if runner is None:
+            return _no_service(name)
+        changed = runner.ring.changed
+        lines = runner.ring.after(after)
+        if not lines and wait > 0:
+            await asyncio.wait([asyncio.ensure_future(changed.wait())], timeout=wait)
+            lines = runner.ring.after(after)
+        return answer([LineReport(each.number, each.at, each.stream, each.text) for each in lines])
+
+
+def service_reports(supervisor: Supervisor) -> list[ServiceReport]:
+    """All services, by name."""
+    return [service_report(runner) for _, runner in sorted(supervisor.runners.items())]
+
+
+def service_report(runner: Runner) -> ServiceReport:
+    """One service."""
+    return ServiceReport(
+        name=runner.service.name,
+        state=runner.state.value,
+        detail=runner.detail,
+        since=runner.since,
+        started=runner.started_at,
+        pid=runner.pid,
+        restarts=runner.restarts,
+        command=list(runner.service.command),
+        user=runner.service.user,
+    )
+
+
+def _no_service(name: str) -> web.Response:
+    return refusal(f"there is no service {name!r}: swarm-agent services lists them", status=404)

@@ -1,0 +1,130 @@
+"""The status of the machine as one report: what `swarm-agent status` and the page show."""
+
+import time
+
+from msgspec.structs import replace
+
+from agent import __version__
+from agent.access.gate import clock
+from agent.access.sessions import Session
+from agent.observe.idle import idle_report
+from agent.observe.machine import Machine, Space, memory_space, volume_space
+from agent.observe.reports import (
+    BanReport,
+    ChartReport,
+    IdleReport,
+    SessionReport,
+    SignalReport,
+    SpaceReport,
+    StatusReport,
+)
+from agent.observe.services import service_reports
+from agent.state.usage import SLOT
+
+BANS_SHOWN = 10
+CHART = 86400
+HIDDEN = "(hidden)"
+
+
+def status_report(machine: Machine) -> StatusReport:
+    """Everything at a glance."""
+    settings = machine.current.value
+    now = clock()
+    idle = machine.idle
+    return StatusReport(
+        version=__version__,
+        at=time.time(),
+        user=machine.account.name,
+        awake_since=time.time() - idle.life.awake,
+        healthy=not machine.problems(),
+        problems=dict(machine.problems()),
+        idle=idle_report(idle, settings),
+        sessions=[session_report(session) for session in machine.sessions],
+        services=service_reports(machine.supervisor),
+        bans=machine.gate.jail.count(now),
+        latest_bans=ban_reports(machine, BANS_SHOWN),
+        keys=[key.name for key in machine.keys.usable],
+        volume=_space(settings.volume, volume_space(settings.volume)),
+        memory=_space("memory", memory_space()),
+        budget_hours=settings.budget_hours,
+        used_hours=machine.idle.budget.awake / 3600,
+    )
+
+
+def session_report(session: Session) -> SessionReport:
+    """One open session."""
+    traffic = session.traffic()
+    return SessionReport(
+        id=session.id,
+        user=session.user,
+        key=session.key,
+        fingerprint=session.fingerprint,
+        client=str(session.client),
+        since=session.started_at,
+        idle=traffic.idle,
+        bytes_in=traffic.received,
+        bytes_out=traffic.sent,
+        terminals=sorted(session.terminals),
+        pid=session.process.pid,
+    )
+
+
+def ban_reports(machine: Machine, most: int | None = None) -> list[BanReport]:
+    """The bans that hold now, the latest first, at most so many."""
+    now = clock()
+    return [
+        BanReport(
+            network=str(ban.network), seconds=ban.until - now, times=ban.times, reason=ban.reason
+        )
+        for ban in machine.gate.jail.active(now)[:most]
+    ]
+
+
+def public(report: StatusReport) -> StatusReport:
+    """The same for strangers: no address, no user, no key, and no word of a program."""
+    return replace(
+        report,
+        user=HIDDEN,
+        problems=dict.fromkeys(report.problems, HIDDEN),
+        idle=_public_idle(report.idle),
+        sessions=[
+            replace(session, user=HIDDEN, key=HIDDEN, fingerprint=HIDDEN, client=HIDDEN)
+            for session in report.sessions
+        ],
+        services=[replace(each, detail="", user=HIDDEN, command=[]) for each in report.services],
+        latest_bans=[replace(ban, network=HIDDEN, reason=HIDDEN) for ban in report.latest_bans],
+        keys=[HIDDEN] * len(report.keys),
+    )
+
+
+async def chart(machine: Machine) -> list[ChartReport]:
+    """The last day in steps of ten minutes, the oldest first."""
+    end = int(time.time()) // SLOT * SLOT
+    known = {slot.start: slot for slot in await machine.memory.usage.since(end - CHART + SLOT)}
+    rows = []
+    for start in range(end - CHART + SLOT, end + SLOT, SLOT):
+        slot = known.get(start)
+        rows.append(
+            ChartReport(
+                start=start,
+                awake=slot.awake if slot else 0.0,
+                sessions=slot.sessions if slot else 0,
+                failures=slot.failures if slot else 0,
+            )
+        )
+    return rows
+
+
+def _public_idle(report: IdleReport) -> IdleReport:
+    def hide(signal: SignalReport) -> SignalReport:
+        said = HIDDEN if signal.because else ""
+        problem = None if signal.problem is None else HIDDEN
+        return replace(signal, because=said, problem=problem, seen=[])
+
+    leases = [replace(lease, name=HIDDEN, pid=None) for lease in report.leases]
+    signals = [hide(signal) for signal in report.signals]
+    return replace(report, because=HIDDEN, signals=signals, leases=leases)
+
+
+def _space(name: str, space: Space) -> SpaceReport:
+    return SpaceReport(name=name, size=space.size, free=space.free)

@@ -1,0 +1,75 @@
+"""The Machines API as a machine asks it about itself (fly.io/docs/machines/api).
+
+HTTP on a Unix socket in the machine; it needs no token for the machine's own app, and the host name
+in the address is not looked at.
+"""
+
+import aiohttp
+import msgspec
+
+from agent.platform.fly import ApiError, FlyMachine
+
+
+class Size(msgspec.Struct, frozen=True):
+    """What a machine was bought as."""
+
+    cpu_kind: str
+    cpus: int
+    memory_mb: int
+
+    @property
+    def preset(self) -> str:
+        """The name of its preset, such as `shared-cpu-1x`."""
+        kind = "shared-cpu" if self.cpu_kind == "shared" else self.cpu_kind
+        return f"{kind}-{self.cpus}x"
+
+
+class _Config(msgspec.Struct, frozen=True):
+    guest: Size
+
+
+class _Machine(msgspec.Struct, frozen=True):
+    config: _Config
+
+
+async def suspend(machine: FlyMachine, patience: float) -> None:
+    """Ask for the machine to be frozen, and wait for the answer.
+
+    It may come before the freeze or after the resume. Raises `ApiError`.
+    """
+    await _ask(machine, "POST", "/suspend", patience)
+
+
+async def size(machine: FlyMachine, patience: float) -> Size:
+    """What the machine was bought as. Raises `ApiError`."""
+    body = await _ask(machine, "GET", "", patience)
+    try:
+        return msgspec.json.decode(body, type=_Machine).config.guest
+    except msgspec.DecodeError as error:
+        raise ApiError(f"{machine.api}: an answer that is not understood: {error}") from error
+
+
+async def _ask(machine: FlyMachine, method: str, path: str, patience: float) -> bytes:
+    url = f"http://localhost/v1/apps/{machine.app}/machines/{machine.machine}{path}"
+    connector = aiohttp.UnixConnector(machine.api)
+    limit = aiohttp.ClientTimeout(total=patience)
+    try:
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=limit) as session,
+            session.request(method, url) as answer,
+        ):
+            body = await answer.read()
+    except TimeoutError:
+        raise ApiError(f"{machine.api} did not answer within {patience:g} s") from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise ApiError(f"{machine.api}: {error}") from error
+    if answer.status >= 400:
+        raise ApiError(f"{machine.api}: status {answer.status}: {_reason(body)}")
+    return body
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=dict[str, str]).get("error", "")
+    except msgspec.DecodeError:
+        return body[:200].decode("utf-8", "replace")

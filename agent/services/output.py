@@ -1,0 +1,156 @@
+"""What a service says: line by line, without ever letting it wait for us.
+
+A service may write as much as it likes. What is more than is worth reading is thrown away inside
+the kernel (splice(2) to /dev/null), so that it costs neither the service nor SSH any time.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+LINE_LIMIT = 64 << 10
+KEPT_LINES = 1000
+RATE, BURST = 256 << 10, 2 << 20
+"""Bytes a second that are read as lines, and how many at once."""
+
+_CHUNK = 64 << 10
+_PIPE_SIZE = 1 << 20  # what an unprivileged process may ask for
+_CUT = " …(cut)"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a service; `stream` is `stdout` or `stderr`, `number` counts its lines."""
+
+    number: int
+    at: float
+    stream: str
+    text: str
+
+
+class Ring:
+    """The last lines of a service, and who follows them."""
+
+    def __init__(self) -> None:
+        self._lines: deque[Line] = deque(maxlen=KEPT_LINES)
+        self._count = 0
+        self.changed = asyncio.Event()
+
+    def add(self, at: float, stream: str, text: str) -> None:
+        """One more line."""
+        self._count += 1
+        self._lines.append(Line(self._count, at, stream, text))
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def after(self, number: int) -> list[Line]:
+        """The lines after one, as far as they are kept."""
+        return [line for line in self._lines if line.number > number]
+
+    def last(self, count: int) -> str:
+        """The last lines as one text."""
+        return " | ".join(line.text for line in list(self._lines)[-count:])
+
+
+class Output:
+    """Reads one pipe until it ends or is closed.
+
+    `on_line` is called with each line, `on_lost` with the bytes that were thrown away, once the
+    service is quieter again.
+    """
+
+    def __init__(
+        self, descriptor: int, on_line: Callable[[str], None], on_lost: Callable[[int], None]
+    ) -> None:
+        self._descriptor = descriptor
+        self._on_line = on_line
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        self._buffer = b""
+        self._cutting = False
+        self._lost = 0
+        self._tokens = float(BURST)
+        self._filled = self._loop.time()
+        os.set_blocking(descriptor, False)
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        self._loop.add_reader(descriptor, self._readable)
+
+    def close(self) -> None:
+        """Take what is there, and read no more; nothing happens the second time."""
+        while self._readable():
+            pass
+        self._end()
+
+    def _readable(self) -> bool:
+        """Take one piece; false when there is no more for now."""
+        if self._descriptor < 0:
+            return False
+        try:
+            if self._take_tokens():
+                data = os.read(self._descriptor, _CHUNK)
+                count = len(data)
+                self._tokens -= count
+                self._split(data)
+            else:
+                count = os.splice(
+                    self._descriptor, self._null, _PIPE_SIZE, flags=os.SPLICE_F_NONBLOCK
+                )
+                self._throw_away(count)
+        except BlockingIOError:
+            return False
+        if not count:
+            self._end()
+        return bool(count)
+
+    def _take_tokens(self) -> bool:
+        now = self._loop.time()
+        self._tokens = min(BURST, self._tokens + (now - self._filled) * RATE)
+        self._filled = now
+        # Not a piece at a time: reading begins again when there is room for a good part.
+        enough = BURST / 4 if self._lost else 0
+        if self._tokens <= enough:
+            return False
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self._on_lost(lost)
+        return True
+
+    def _throw_away(self, count: int) -> None:
+        if not self._lost and self._buffer:
+            self._line(self._buffer, cut=True)
+        self._buffer = b""
+        # What comes next begins in the middle of a line.
+        self._cutting = True
+        self._lost += count
+
+    def _split(self, data: bytes) -> None:
+        *lines, rest = (self._buffer + data).split(b"\n")
+        for line in lines:
+            if self._cutting:
+                self._cutting = False
+            else:
+                self._line(line, cut=len(line) > LINE_LIMIT)
+        if len(rest) > LINE_LIMIT and not self._cutting:
+            self._line(rest, cut=True)
+            self._cutting = True
+        self._buffer = b"" if self._cutting else rest
+
+    def _line(self, line: bytes, *, cut: bool) -> None:
+        text = line[:LINE_LIMIT].decode("utf-8", "backslashreplace").rstrip("\r")
+        self._on_line(text + _CUT if cut else text)
+
+    def _end(self) -> None:
+        if self._descriptor < 0:
+            return
+        self._loop.remove_reader(self._descriptor)
+        if self._buffer:
+            self._line(self._buffer, cut=False)
+        if self._lost:
+            self._on_lost(self._lost)
+        os.close(self._descriptor)
+        os.close(self._null)
+        self._descriptor = -1

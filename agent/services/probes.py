@@ -1,0 +1,103 @@
+"""Looking once whether a service answers; and the socket on which it says so itself."""
+
+import asyncio
+import os
+import shlex
+import signal
+import socket
+import subprocess
+from contextlib import suppress
+
+from agent.init.children import Children
+from agent.platform.account import credentials_of, environment_of
+from agent.services.definition import Check, Probe, Service
+
+HTTP_OK = range(200, 400)
+
+
+async def look(check: Check, service: Service, children: Children, patience: float) -> str | None:
+    """What is wrong, or None when the service answers within `patience` seconds."""
+    try:
+        async with asyncio.timeout(patience):
+            match check.probe:
+                case Probe.TCP:
+                    return await _tcp(int(check.target))
+                case Probe.HTTP:
+                    return await _http(check.target)
+                case Probe.COMMAND:
+                    return await _command(check.target, service, children)
+                case Probe.FILE:
+                    return None if os.path.lexists(check.target) else f"{check.target} is missing"
+                case Probe.NOTIFY:
+                    return "it has not said READY=1"
+    except TimeoutError:
+        return f"no answer within {patience:g} s"
+
+
+async def _tcp(port: int) -> str | None:
+    for host in ("127.0.0.1", "::1"):
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            return None
+    return f"port {port} does not answer"
+
+
+async def _http(url: str) -> str | None:
+    import aiohttp
+
+    try:
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return None if answer.status in HTTP_OK else f"{url}: status {answer.status}"
+    except aiohttp.ClientError as error:
+        return f"{url}: {error}"
+
+
+async def _command(line: str, service: Service, children: Children) -> str | None:
+    try:
+        child = children.spawn(
+            shlex.split(line),
+            env=environment_of(service.user) | dict(service.env),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            own_group=True,
+            cwd=service.cwd,
+            run_as=credentials_of(service.user),
+        )
+    except OSError as error:
+        return f"{line}: {error.strerror}"
+    try:
+        status = await asyncio.shield(child.exited)
+    finally:
+        if child.running:
+            child.send_group(signal.SIGKILL)
+    return None if status.code == 0 else f"{line}: {status}"
+
+
+class Notify:
+    """The socket of sd_notify(3): a datagram with READY=1 sets `ready`."""
+
+    def __init__(self, path: str, uid: int) -> None:
+        self.path = path
+        self.ready = asyncio.Event()
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(path)
+        os.chmod(path, 0o600)
+        if os.geteuid() == 0:
+            os.chown(path, uid, -1)
+        asyncio.get_running_loop().add_reader(self._socket, self._read)
+
+    def close(self) -> None:
+        """Listen no more."""
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+    def _read(self) -> None:
+        with suppress(BlockingIOError):
+            if b"READY=1" in self._socket.recv(4096).split(b"\n"):
+                self.ready.set()

@@ -1,0 +1,96 @@
+"""The process of a service: started with user, folder, environment and limits; ended as a group."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from agent.init import proctree
+from agent.init.children import Child, Children
+from agent.platform.account import credentials_of, environment_of
+from agent.services.definition import Service
+
+# A shell that waits until the other limits are set, sets its own, and becomes the program.
+_WAIT = 'read -r nofile && { [ -z "$nofile" ] || ulimit -n "$nofile"; } && exec "$@" </dev/null'
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A running process, and our ends of its stdout and stderr."""
+
+    child: Child
+    stdout: int
+    stderr: int
+
+
+def start(
+    service: Service, children: Children, secrets: Mapping[str, str], extra: Mapping[str, str]
+) -> Started:
+    """Start the service's process. Raises `OSError`.
+
+    Of `secrets` (the agent's environment) it gets only what its definition names.
+    """
+    promised = {name: secrets[name] for name in service.secrets if name in secrets}
+    environ = environment_of(service.user) | promised | dict(service.env) | dict(extra)
+    out_read, out_write = os.pipe()
+    err_read, err_write = os.pipe()
+    try:
+        child = _spawn(service, children, environ, out_write, err_write)
+    except OSError:
+        os.close(out_read)
+        os.close(err_read)
+        raise
+    finally:
+        os.close(out_write)
+        os.close(err_write)
+    return Started(child, out_read, err_read)
+
+
+def end_group(child: Child, leader_started: int) -> None:
+    """Kill what is left of the process group after its leader has ended."""
+    for process in proctree.all_processes():
+        # A process that began before the leader is of another group that had this number.
+        if process.group == child.pid and process.started >= leader_started:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(process.pid, signal.SIGKILL)
+
+
+def _spawn(
+    service: Service, children: Children, environ: Mapping[str, str], stdout: int, stderr: int
+) -> Child:
+    limited = (service.nofile, service.nice, service.oom_score_adj) != (None, None, None)
+    argv = list(service.command)
+    stdin: int = subprocess.DEVNULL
+    gate: tuple[int, int] | None = None
+    if limited:
+        gate = os.pipe()
+        stdin, argv = gate[0], ["/bin/sh", "-c", _WAIT, "sh", *argv]
+    try:
+        child = children.spawn(
+            argv,
+            env=environ,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            own_group=True,
+            cwd=service.cwd,
+            run_as=credentials_of(service.user),
+        )
+        if gate is not None:
+            _limit(child.pid, service)
+            os.write(gate[1], f"{service.nofile or ''}\n".encode())
+    finally:
+        if gate is not None:
+            os.close(gate[0])
+            os.close(gate[1])
+    return child
+
+
+def _limit(pid: int, service: Service) -> None:
+    if service.nice is not None:
+        os.setpriority(os.PRIO_PROCESS, pid, service.nice)
+    if service.oom_score_adj is not None:
+        with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(service.oom_score_adj))

@@ -1,0 +1,340 @@
+"""One service: waits for those it follows, starts, becomes ready, is watched, and starts again.
+
+    inactive → waiting → starting → running → stopping → inactive
+                  ↑          │         │
+                  │          ▼         ▼
+                  ╰──────── backoff ───┴→ failed, done
+
+The task of a runner is the service: cancelling it stops the process, whatever the state.
+"""
+
+import asyncio
+import os
+import pwd
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Any, Protocol
+
+from agent.events import (
+    Bus,
+    ServiceBackoff,
+    ServiceFailed,
+    ServiceOutputLost,
+    ServiceReady,
+    ServiceSaid,
+    ServiceStarted,
+    ServiceStopped,
+)
+from agent.init import proctree
+from agent.init.children import Child, Children
+from agent.services import process
+from agent.services.backoff import Again, Backoff, GiveUp, Over
+from agent.services.definition import Probe, Service
+from agent.services.output import Output, Ring
+from agent.services.probes import Notify, look
+
+FIRST_LOOK, SLOWEST_LOOK = 0.02, 1.0
+"""Seconds between two looks whether a service is ready: doubled each time."""
+
+LOOK_PATIENCE = 5.0
+KILL_PATIENCE = 5.0
+"""Seconds that SIGKILL may take: a process can hang in the kernel."""
+
+LAST_LINES = 3
+
+
+class State(Enum):
+    """Where a service is in its life."""
+
+    INACTIVE = "inactive"
+    WAITING = "waiting"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+    DONE = "done"
+
+
+MOVES: Mapping[State, frozenset[State]] = {
+    State.INACTIVE: frozenset({State.WAITING}),
+    State.WAITING: frozenset({State.STARTING, State.INACTIVE}),
+    State.STARTING: frozenset(
+        {State.RUNNING, State.BACKOFF, State.FAILED, State.DONE, State.STOPPING, State.INACTIVE}
+    ),
+    State.RUNNING: frozenset(
+        {State.BACKOFF, State.FAILED, State.DONE, State.STOPPING, State.INACTIVE}
+    ),
+    State.STOPPING: frozenset({State.INACTIVE, State.BACKOFF, State.FAILED}),
+    State.BACKOFF: frozenset({State.WAITING, State.INACTIVE}),
+    State.FAILED: frozenset(),
+    State.DONE: frozenset(),
+}
+"""From each state, the states that can follow; a new start by hand is a new runner."""
+
+
+class Others(Protocol):
+    """What a runner needs to know of the rest."""
+
+    async def others_ready(self, service: Service) -> None:
+        """Wait until every service that this one follows is where it should be."""
+
+    def moved(self, name: str, state: State) -> None:
+        """A service is in another state."""
+
+    def ended_for_good(self, service: Service, status: int) -> None:
+        """A service whose death should end the container has failed."""
+
+    def stop_patience(self, service: Service) -> float:
+        """Seconds that a stop may take now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every runner is given. `environ` is the agent's own, with all secrets."""
+
+    children: Children
+    environ: Mapping[str, str]
+    run_dir: str
+    bus: Bus
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How one run ended: `ran` is how long it was ready, in seconds."""
+
+    failed: bool
+    because: str
+    ran: float
+    status: int
+
+
+class Runner:
+    """Runs one service while `run` runs."""
+
+    def __init__(self, service: Service, around: Surroundings, others: Others) -> None:
+        self.service = service
+        self.state = State.INACTIVE
+        self.detail = ""
+        self.pid: int | None = None
+        self.since = time.time()
+        self.started_at: float | None = None
+        self.starts = 0
+        self.ring = Ring()
+        self._around = around
+        self._others = others
+        self._backoff = Backoff(service)
+
+    @property
+    def restarts(self) -> int:
+        """Starts after the first."""
+        return max(0, self.starts - 1)
+
+    async def run(self) -> None:
+        """Be the service until it is over; cancelling stops it."""
+        try:
+            while True:
+                self._move(State.WAITING)
+                await self._others.others_ready(self.service)
+                outcome = await self._run_once()
+                if not await self._again(outcome):
+                    return
+        finally:
+            if self.state not in (State.FAILED, State.DONE):
+                self._move(State.INACTIVE)
+                self._around.bus.publish(ServiceStopped(service=self.service.name))
+
+    async def _again(self, outcome: _Outcome) -> bool:
+        match self._backoff.ended(failed=outcome.failed, ran=outcome.ran):
+            case Again(delay=delay, number=number):
+                self._move(State.BACKOFF, outcome.because)
+                self._around.bus.publish(
+                    ServiceBackoff(
+                        service=self.service.name,
+                        because=outcome.because,
+                        retry_in=delay,
+                        restarts=number,
+                    )
+                )
+                await asyncio.sleep(delay)
+                return True
+            case GiveUp(restarts=restarts):
+                self._fail(outcome, f"{outcome.because}, after {restarts} restarts in a row")
+            case Over(failed=True):
+                self._fail(outcome, outcome.because)
+            case Over():
+                self._move(State.DONE, outcome.because)
+        return False
+
+    def _fail(self, outcome: _Outcome, because: str) -> None:
+        self._move(State.FAILED, because)
+        self._around.bus.publish(
+            ServiceFailed(
+                service=self.service.name, because=because, said=self.ring.last(LAST_LINES)
+            )
+        )
+        if self.service.shutdown_on_failure:
+            self._others.ended_for_good(self.service, outcome.status)
+
+    async def _run_once(self) -> _Outcome:
+        self._move(State.STARTING)
+        notify = self._notify()
+        try:
+            extra = {} if notify is None else {"NOTIFY_SOCKET": notify.path}
+            try:
+                began = process.start(
+                    self.service, self._around.children, self._around.environ, extra
+                )
+            except OSError as error:
+                reason = f"cannot start {self.service.command[0]}: {error.strerror}"
+                return _Outcome(True, reason, 0.0, 127)
+            return await self._see_through(began, notify)
+        finally:
+            if notify is not None:
+                notify.close()
+
+    async def _see_through(self, began: process.Started, notify: Notify | None) -> _Outcome:
+        child = began.child
+        self.starts += 1
+        self.pid, self.started_at = child.pid, time.time()
+        self._around.bus.publish(
+            ServiceStarted(service=self.service.name, pid=child.pid, restarts=self.restarts)
+        )
+        outputs = [
+            self._output("stdout", began.stdout),
+            self._output("stderr", began.stderr),
+        ]
+        leader = proctree.read_process(child.pid)
+        try:
+            return await self._until_end(child, notify)
+        finally:
+            if child.running:
+                self._move(State.STOPPING)
+                await self._stop(child)
+            process.end_group(child, 0 if leader is None else leader.started)
+            for output in outputs:
+                output.close()
+            self.pid = None
+
+    async def _until_end(self, child: Child, notify: Notify | None) -> _Outcome:
+        began = time.monotonic()
+        problem = await self._until_ready(child, notify)
+        if problem is not None:
+            await self._stop_failed(child)
+            return _Outcome(True, problem, 0.0, _status(child))
+        if not child.running:
+            return self._ended(child, 0.0)
+        self._move(State.RUNNING)
+        ready = time.monotonic()
+        self._around.bus.publish(ServiceReady(service=self.service.name, seconds=ready - began))
+        problem = await self._until_unwell(child)
+        if problem is not None:
+            await self._stop_failed(child)
+            return _Outcome(True, problem, time.monotonic() - ready, _status(child))
+        return self._ended(child, time.monotonic() - ready)
+
+    def _ended(self, child: Child, ran: float) -> _Outcome:
+        status = child.exited.result()
+        return _Outcome(status.code != 0, f"ended with {status}", ran, status.code)
+
+    async def _until_ready(self, child: Child, notify: Notify | None) -> str | None:
+        """Wait for readiness or the end; what is wrong when neither comes in time."""
+        if self.service.oneshot or self.service.ready is None:
+            if self.service.oneshot:
+                await asyncio.shield(child.exited)
+            return None
+        ready = asyncio.create_task(self._ready(notify))
+        try:
+            waiting: list[asyncio.Future[Any]] = [ready, child.exited]
+            await asyncio.wait(
+                waiting,
+                timeout=self.service.ready_timeout,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if ready.done() or not child.running:
+                return None
+            return f"not ready within {self.service.ready_timeout:g} s: {self.detail}"
+        finally:
+            ready.cancel()
+            await asyncio.gather(ready, return_exceptions=True)
+
+    async def _ready(self, notify: Notify | None) -> None:
+        check = self.service.ready
+        if notify is not None:
+            self.detail = "it has not said READY=1"
+            await notify.ready.wait()
+        elif check is not None:
+            pause = FIRST_LOOK
+            while problem := await look(check, self.service, self._around.children, LOOK_PATIENCE):
+                self.detail = problem
+                await asyncio.sleep(pause)
+                pause = min(SLOWEST_LOOK, pause * 2)
+        self.detail = ""
+
+    async def _until_unwell(self, child: Child) -> str | None:
+        """Wait for the end, or for what health checks find."""
+        health = self.service.health
+        if health is None:
+            await asyncio.shield(child.exited)
+            return None
+        failures = 0
+        while True:
+            await asyncio.wait([child.exited], timeout=health.interval)
+            if not child.running:
+                return None
+            problem = await look(health.check, self.service, self._around.children, health.timeout)
+            failures = failures + 1 if problem else 0
+            self.detail = problem or ""
+            if failures >= health.failures:
+                return f"unwell {failures} times in a row: {problem}"
+
+    async def _stop_failed(self, child: Child) -> None:
+        if child.running:
+            self._move(State.STOPPING, self.detail)
+            await self._stop(child)
+
+    async def _stop(self, child: Child) -> None:
+        """Ask the whole group to end, and kill it when its time is over."""
+        # asyncio.timeout does not work in a task that is being cancelled (before Python 3.11.4).
+        child.send_group(self.service.stop_signal)
+        await asyncio.wait([child.exited], timeout=self._others.stop_patience(self.service))
+        if child.running:
+            child.send_group(signal.SIGKILL)
+            await asyncio.wait([child.exited], timeout=KILL_PATIENCE)
+
+    def _notify(self) -> Notify | None:
+        if self.service.ready is None or self.service.ready.probe is not Probe.NOTIFY:
+            return None
+        folder = f"{self._around.run_dir}/notify"
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        uid = pwd.getpwnam(self.service.user).pw_uid
+        return Notify(f"{folder}/{self.service.name}", uid)
+
+    def _output(self, stream: str, descriptor: int) -> Output:
+        return Output(descriptor, partial(self._said, stream), self._lost)
+
+    def _said(self, stream: str, text: str) -> None:
+        now = time.time()
+        self.ring.add(now, stream, text)
+        self._around.bus.publish(
+            ServiceSaid(at=now, service=self.service.name, stream=stream, line=text)
+        )
+
+    def _lost(self, count: int) -> None:
+        self._around.bus.publish(ServiceOutputLost(service=self.service.name, bytes=count))
+
+    def _move(self, state: State, detail: str = "") -> None:
+        if state is self.state:
+            return
+        if state not in MOVES[self.state]:
+            raise AssertionError(f"{self.service.name}: {self.state.value} → {state.value}")
+        self.state, self.detail, self.since = state, detail, time.time()
+        self._others.moved(self.service.name, state)
+
+
+def _status(child: Child) -> int:
+    return child.exited.result().code if child.exited.done() else 1

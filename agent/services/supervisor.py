@@ -1,0 +1,252 @@
+"""All services: started in their order, stopped in reverse, changed while they run.
+
+What fails here costs SSH nothing, and one service costs the others nothing.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from agent.events import ServiceCrashed, ServicesChanged, ServicesRefused
+from agent.platform.account import Account
+from agent.services import graph
+from agent.services.definition import Service
+from agent.services.load import Plan, Refused, load, paths
+from agent.services.runner import Runner, State, Surroundings
+from agent.settings.current import Current
+from agent.settings.load import config_path
+from agent.stop import Ending, Stop
+
+READY = (State.RUNNING, State.DONE)
+SETTLED = (*READY, State.FAILED)
+
+MOST = 200
+"""Services at one time."""
+
+
+class UnknownService(KeyError):
+    """There is no service of that name."""
+
+
+class Supervisor:
+    """Runs the services of a plan. One for the whole life of the agent."""
+
+    def __init__(
+        self, around: Surroundings, current: Current, account: Account, stop: Stop
+    ) -> None:
+        self.runners: dict[str, Runner] = {}
+        self.refused: list[Refused] = []
+        self._around = around
+        self._current = current
+        self._account = account
+        self._stop = stop
+        self._bus = around.bus
+        self._plan = Plan()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self._deadline: float | None = None
+        self._one_at_a_time = asyncio.Lock()
+        # The event loop itself keeps no strong reference to a task.
+        self._waiting_again: set[asyncio.Task[None]] = set()
+
+    @property
+    def files(self) -> list[str]:
+        """The files that may define services."""
+        return paths(config_path(self._around.environ), self._current.value.services_dir)
+
+    async def follow(self) -> None:
+        """Read the files, and make what runs what they say: only what changed is touched."""
+        async with self._one_at_a_time:
+            if self._deadline is not None:
+                return  # the machine stops
+            before = self._plan
+            plan, self.refused = load(self.files, self._account, before)
+            for refused in self.refused:
+                self._bus.publish(ServicesRefused(file=refused.file, reason=refused.reason))
+            await self._become(plan)
+
+    async def start(self, name: str) -> None:
+        """Start a service by hand, and those that it requires. Raises `UnknownService`."""
+        service = self._service(name)
+        async with self._one_at_a_time:
+            if self._deadline is None:
+                for required in self._with_required(service):
+                    self._begin(required)
+
+    async def stop(self, name: str) -> None:
+        """Stop a service by hand, after those that require it. Raises `UnknownService`."""
+        self._service(name)
+        async with self._one_at_a_time:
+            await self._end({name} | graph.dependents(self._plan.services, name))
+
+    async def restart(self, name: str) -> None:
+        """Stop and start a service, and those that require it. Raises `UnknownService`."""
+        self._service(name)
+        async with self._one_at_a_time:
+            services = self._plan.services
+            touched = {name} | graph.dependents(services, name)
+            running = {each for each in touched if each in self._tasks} | {name}
+            await self._end(touched)
+            if self._deadline is None:
+                for each in running:
+                    self._begin(services[each])
+
+    async def stop_all(self, deadline: float) -> None:
+        """Stop every service in reverse order, by `deadline` (event-loop time)."""
+        self._deadline = deadline
+        async with self._one_at_a_time:
+            await self._end(set(self._tasks))
+
+    async def others_ready(self, service: Service) -> None:
+        """Wait until what it requires is ready, and what it comes after is settled."""
+        while True:
+            changed = self._changed
+            states = {name: self._state(name) for name in service.follows}
+            pending = [
+                name
+                for name, state in states.items()
+                if not (state in READY if name in service.requires else self._settled(name, state))
+            ]
+            if not pending:
+                return
+            runner = self.runners[service.name]
+            runner.detail = f"waits for {', '.join(sorted(pending))}"
+            await changed.wait()
+
+    def moved(self, name: str, state: State) -> None:
+        """A service is in another state: others may wait for it."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+        if state is State.FAILED:
+            # Those that require it cannot go on without it.
+            for other in graph.dependents(self._plan.services, name):
+                if other in self._tasks and self._state(other) is not State.WAITING:
+                    self._wait_again(other)
+
+    def ended_for_good(self, service: Service, status: int) -> None:
+        """The death of this service ends the container, with its status."""
+        ending = Ending.stopping(f"service {service.name} failed")
+        self._stop.because(replace(ending, status=status or 1))
+
+    def stop_patience(self, service: Service) -> float:
+        """Its own stop timeout, within what the machine has left."""
+        if self._deadline is None:
+            return service.stop_timeout
+        left = self._deadline - asyncio.get_running_loop().time()
+        return max(0.0, min(service.stop_timeout, left))
+
+    async def _become(self, plan: Plan) -> None:
+        old, new = self._plan.services, plan.services
+        if len(new) > MOST:
+            reason = f"{len(new)} services; {MOST} is the most"
+            self._bus.publish(ServicesRefused(file="all files", reason=reason))
+            return
+        removed = set(old) - set(new)
+        changed = {name for name in set(old) & set(new) if old[name] != new[name]}
+        running = {name for name in changed if name in self._tasks}
+        await self._end(removed | changed)
+        self._plan = plan
+        for name in removed:
+            del self.runners[name]
+        for name in changed | (set(new) - set(old)):
+            self.runners[name] = self._runner(new[name])
+        added = {name for name in set(new) - set(old) if new[name].autostart}
+        for name in added | running:
+            for service in self._with_required(new[name]):
+                self._begin(service)
+        if removed or changed or set(new) - set(old):
+            self._bus.publish(
+                ServicesChanged(
+                    added=tuple(sorted(set(new) - set(old))),
+                    removed=tuple(sorted(removed)),
+                    changed=tuple(sorted(changed)),
+                )
+            )
+
+    def _runner(self, service: Service) -> Runner:
+        runner = Runner(service, self._around, self)
+        before = self.runners.get(service.name)
+        if before is not None:
+            runner.ring, runner.starts = before.ring, before.starts
+        return runner
+
+    def _begin(self, service: Service) -> None:
+        if service.name in self._tasks:
+            return
+        runner = self.runners[service.name]
+        if runner.state is not State.INACTIVE:
+            # A new try by hand begins with a clean slate.
+            runner = self.runners[service.name] = self._runner(service)
+        task = asyncio.create_task(runner.run(), name=f"service {service.name}")
+        self._tasks[service.name] = task
+        task.add_done_callback(lambda done: self._over(service.name, done))
+
+    def _over(self, name: str, task: "asyncio.Task[None]") -> None:
+        if self._tasks.get(name) is task:
+            del self._tasks[name]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._bus.publish(ServiceCrashed(service=name, problem=repr(error)))
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _end(self, names: Iterable[str]) -> None:
+        """Stop these, each after those that follow it, side by side as far as that allows."""
+        ending = {name: self._tasks[name] for name in names if name in self._tasks}
+        services = self._plan.services
+
+        async def end(name: str) -> None:
+            behind = [ends[other] for other in graph.followers(services, name) if other in ends]
+            await asyncio.gather(*behind)
+            ending[name].cancel()
+            await asyncio.gather(ending[name], return_exceptions=True)
+
+        # Followers first, so that each can wait for those behind it.
+        ends: dict[str, asyncio.Task[None]] = {}
+        for name in _behind_first(ending, services):
+            ends[name] = asyncio.create_task(end(name))
+        await asyncio.gather(*ends.values())
+
+    def _wait_again(self, name: str) -> None:
+        async def again() -> None:
+            async with self._one_at_a_time:
+                await self._end([name])
+                if self._deadline is None and name in self.runners:
+                    self._begin(self._plan.services[name])
+
+        task = asyncio.create_task(again(), name=f"service {name} waits again")
+        self._waiting_again.add(task)
+        task.add_done_callback(self._waiting_again.discard)
+
+    def _with_required(self, service: Service) -> list[Service]:
+        services = self._plan.services
+        found: dict[str, Service] = {}
+        waiting = [service]
+        while waiting:
+            each = waiting.pop()
+            if each.name not in found:
+                found[each.name] = each
+                waiting += [services[name] for name in each.requires]
+        return list(found.values())
+
+    def _service(self, name: str) -> Service:
+        try:
+            return self._plan.services[name]
+        except KeyError:
+            raise UnknownService(name) from None
+
+    def _settled(self, name: str, state: State) -> bool:
+        # What is inactive and has no task is not about to start.
+        return state in SETTLED or (state is State.INACTIVE and name not in self._tasks)
+
+    def _state(self, name: str) -> State:
+        return self.runners[name].state
+
+
+def _behind_first(names: Mapping[str, object], services: Mapping[str, Service]) -> list[str]:
+    """Those that nobody of the rest follows come first."""
+    left, order = set(names), []
+    while left:
+        free = [name for name in sorted(left) if not graph.followers(services, name) & left]
+        order += free
+        left -= set(free)
+    return order

@@ -1,0 +1,137 @@
+"""The state database: SQLite in our folder on the volume, behind a thread of its own.
+
+Losing it costs what it remembers and nothing else: a database that is damaged is set aside and
+replaced, one that cannot be written is told once, and SSH goes on. SQLite waits for the disk, so
+nothing of it runs in the event loop.
+"""
+
+import asyncio
+import contextlib
+import os
+import queue
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from agent.events import Bus, Event, StateNotKept, StateReplaced
+from agent.platform import volume
+
+T = TypeVar("T")
+
+Change = tuple[str, tuple[object, ...]]
+"""A statement and its values."""
+
+NAME = "state.db"
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class Database:
+    """Keeps what it is given, in the order in which it is given it.
+
+    `schema` is a list of statements that make what is missing. Without `volume_path` everything
+    is kept in memory, for this life only.
+    """
+
+    def __init__(self, volume_path: str | None, schema: Sequence[str], bus: Bus) -> None:
+        self._volume = volume_path or ""
+        self.path = "" if volume_path is None else f"{volume_path}/{volume.FOLDER}/{NAME}"
+        self._schema = schema
+        self._bus = bus
+        self._memory: sqlite3.Connection | None = None
+        self._pending: queue.SimpleQueue[Change] = queue.SimpleQueue()
+        self._told = False
+        self._loop = asyncio.get_running_loop()
+        # One thread: the order of writes is the order of events.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="state")
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What `work` finds once everything given before is written; None when it can't be read."""
+        return await self._loop.run_in_executor(self._worker, self.attempt, work)
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Make changes soon, in the order in which they come."""
+        # What comes while the thread is busy is written in one go: a storm is no queue.
+        for change in changes:
+            self._pending.put(change)
+        self._worker.submit(self._write_pending)
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Call `work` in the database's thread, once everything given before is written."""
+        self._worker.submit(work)
+
+    async def flush(self, patience: float) -> None:
+        """Wait until everything given before is written, at most `patience` seconds."""
+        # asyncio.wait works in a task that is being cancelled, asyncio.timeout does not (3.11).
+        written = asyncio.wrap_future(self._worker.submit(lambda: None))
+        await asyncio.wait([written], timeout=patience)
+
+    def tell_not_kept(self, problem: str) -> None:
+        """Say once that something will not outlive this life; from the database's thread."""
+        if not self._told:
+            self._told = True
+            self.publish(StateNotKept(problem=problem))
+
+    def tell_replaced(self, reason: str, kept_as: str) -> None:
+        """Say that something damaged was set aside; from the database's thread."""
+        self.publish(StateReplaced(reason=reason, kept_as=kept_as))
+
+    def publish(self, event: Event) -> None:
+        """Publish an event from the database's thread."""
+        self._loop.call_soon_threadsafe(self._bus.publish, event)
+
+    def _write_pending(self) -> None:
+        changes: list[Change] = []
+        while not self._pending.empty():
+            changes.append(self._pending.get())
+
+        def work(database: sqlite3.Connection) -> None:
+            with database:
+                for statement, values in changes:
+                    database.execute(statement, values)
+
+        if changes:
+            self.attempt(work)
+
+    def attempt(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What `work` finds, or None, told once; from the database's thread."""
+        try:
+            try:
+                return self._with_database(work)
+            except sqlite3.DatabaseError as error:
+                # The extended code has the plain one in its lowest byte; text that is no UTF-8
+                # comes without any.
+                code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+                if code & 0xFF not in _DAMAGED:
+                    raise
+                self._set_aside(str(error))
+                return self._with_database(work)
+        except (sqlite3.Error, OSError, volume.NotTrusted) as error:
+            self.tell_not_kept(f"{self.path}: {error}")
+            return None
+
+    def _with_database(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if not self.path:
+            if self._memory is None:
+                self._memory = sqlite3.connect(":memory:")
+                self._prepare(self._memory)
+            return work(self._memory)
+        # SQLite opens by name: the folder must be ours at that moment.
+        with volume.own_folder(self._volume, self.tell_replaced):
+            pass
+        with contextlib.closing(sqlite3.connect(self.path, timeout=2)) as database:
+            self._prepare(database)
+            return work(database)
+
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        for statement in self._schema:
+            database.execute(statement)
+
+    def _set_aside(self, reason: str) -> None:
+        kept_as = f"{self.path}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(2).hex()}"
+        os.rename(self.path, kept_as)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path + "-journal", kept_as + "-journal")
+        self.tell_replaced(f"{self.path}: {reason}", kept_as)

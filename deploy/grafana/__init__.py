@@ -1,0 +1,1 @@
+"""Dashboard and alert rules for the metrics of swarm-agent."""
