@@ -98,7 +98,10 @@ class Screen:
                 self.seen += os.read(self.descriptor, 65536).decode(errors="replace")
             return text in self.seen
 
-        until(look, f"{text!r} on the terminal, which shows {self.seen!r}")
+        try:
+            until(look, f"{text!r} on the terminal")
+        except AssertionError as error:
+            raise AssertionError(f"{error}, which shows {self.seen!r}") from None
 
 
 class Box:

@@ -39,7 +39,7 @@ class Greeting:
         self._watch = watch
         self._before = before
         self._budget = budget
-        bus.subscribe(self._hear)
+        bus.subscribe(self._hear, early=True)
 
     def text(self) -> str:
         """The lines for a login at this moment."""

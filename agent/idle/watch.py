@@ -101,7 +101,7 @@ class Watch:
         self._intent = _Intent()
         self._woken = asyncio.Event()
         self._next_beat = self._waking.began
-        bus.subscribe(self._hear)
+        bus.subscribe(self._hear, early=True)
 
     @property
     def seen(self) -> Seen:

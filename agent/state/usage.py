@@ -103,6 +103,7 @@ class Usage:
         # A machine that was frozen for longer than a beat was not awake for that time.
         awake = min(now - self._counted, 2 * BEAT)
         self._counted = now
+        self._month += awake
         slot = int(wall) // SLOT * SLOT
         row = (slot, awake, self._open_sessions(), self._logins, self._failures)
         self._logins = self._failures = 0
