@@ -15,7 +15,7 @@ import asyncio
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -24,7 +24,7 @@ from typing import IO
 
 from deploy.edge import CHUNK, Streams
 from deploy.freezer import Freezer
-from deploy.machine import Machine
+from deploy.machine import AGENT, Machine
 
 RESTARTS, WITHIN = 10, 300.0
 """Restarts of a failing machine, and the seconds within which they are counted."""
@@ -79,6 +79,7 @@ class StandIn:
         *,
         identity: Identity | None = None,
         output: IO[bytes] | None = None,
+        command: Sequence[str] = AGENT,
     ) -> None:
         self.identity = identity or Identity()
         self.state = State.STOPPED
@@ -89,6 +90,7 @@ class StandIn:
         self._port = port
         self._tell = tell
         self._output = output
+        self._command = command
         self._freezer = Freezer(machine.folder.name + f"-{port}")
         self._changed = asyncio.Condition()
         self._one_at_a_time = asyncio.Lock()
@@ -113,6 +115,7 @@ class StandIn:
         self.starts += 1
         self._machine.start(
             self._environ,
+            command=self._command,
             prefix=self._freezer.prefix(),
             new_session=True,
             stdout=self._output,

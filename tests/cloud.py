@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from deploy.api import MachinesApi
 from deploy.edge import Edge
+from deploy.machine import AGENT
 from deploy.standin import StandIn, State
 from tests.support import Box, Key, free_port, until
 
@@ -36,7 +37,10 @@ class Cloud(Box):
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def up(
-        self, environ: Mapping[str, str] | None = None, soon: Mapping[str, str] = SOON
+        self,
+        environ: Mapping[str, str] | None = None,
+        soon: Mapping[str, str] = SOON,
+        command: Sequence[str] = AGENT,
     ) -> "Cloud":
         """Bring platform and edge up, and boot."""
         self.folder.mkdir(parents=True)
@@ -55,6 +59,7 @@ class Cloud(Box):
             self.machine_port,
             self.said_by_platform.append,
             output=self._log,
+            command=command,
         )
         self._thread.start()
         edge = Edge(self.standin.connect)

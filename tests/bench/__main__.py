@@ -25,7 +25,7 @@ ROWS: dict[str, Measure] = {
     "memory": lambda peers, quick: [rows_login.memory(peers, 1 if quick else 3)],
     "refused": lambda peers, quick: [rows_gate.refused(peers[0], 1 if quick else 5)],
     "ban": lambda peers, quick: rows_gate.ban(peers[0], 2 if quick else 10),
-    "wake": lambda peers, quick: rows_idle.wake(peers[0].key, 2 if quick else 15),
+    "wake": lambda peers, quick: rows_idle.wake(peers[0], 2 if quick else 15),
     "idle": lambda peers, quick: rows_idle.idle(peers, 30.0 if quick else 600.0),
     "scraped": lambda peers, quick: [rows_observe.scraped(peers[0], 1 if quick else 5)],
     "flood": lambda peers, quick: rows_gate.flood(peers[:2], 5.0 if quick else 20.0),

@@ -11,17 +11,17 @@ from deploy.standin import State
 from tests.bench.contenders import Contender
 from tests.bench.table import AGENT, Row, Samples
 from tests.cloud import Cloud
-from tests.support import Key
 
 TICKS = 100
 SETTLE = 20.0
 
 
-def wake(key: Key, runs: int) -> list[Row]:
+def wake(contender: Contender, runs: int) -> list[Row]:
     """From a client's connect to the banner, of a machine that sleeps on the stand-in."""
     stopped, suspended = [], []
     with tempfile.TemporaryDirectory() as folder:
-        cloud = Cloud(Path(folder) / "cloud", key).up(soon={})
+        cloud = Cloud(Path(folder) / "cloud", contender.key)
+        cloud.up(soon={}, command=contender.command)
         try:
             for _ in range(runs):
                 cloud.do(cloud.standin.stop())
