@@ -58,6 +58,10 @@ class Sessions:
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._open.values()))
 
+    def get(self, name: str) -> Session | None:
+        """The open session of this id."""
+        return self._open.get(name)
+
     def add(self, session: Session) -> None:
         """A login succeeded."""
         self._open[session.id] = session

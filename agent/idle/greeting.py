@@ -9,7 +9,7 @@ import time
 
 from agent import words
 from agent.access.gate import clock
-from agent.access.sessions import Session, Sessions
+from agent.access.sessions import Sessions
 from agent.events import Bus, Event, ShellOpened
 from agent.idle.budget import Budget
 from agent.idle.policy import sleeps_at
@@ -56,12 +56,9 @@ class Greeting:
     def _hear(self, event: Event) -> None:
         if isinstance(event, ShellOpened):
             hushed = os.path.lexists(f"{self._account.home}/.hushlogin")
-            session = self._session(event.session)
+            session = self._sessions.get(event.session)
             if session is not None and not hushed:
                 terminals.write(event.terminal, self.text())
-
-    def _session(self, name: str) -> Session | None:
-        return next((session for session in self._sessions if session.id == name), None)
 
 
 def _about_sleep(seconds: float | None) -> str:

@@ -23,8 +23,10 @@ from agent.access.client import Peer
 from agent.access.listener import Listener
 from agent.events import Bus
 from agent.network import Network, any_covers, is_own
+from agent.observe.answers import answer
 from agent.observe.machine import Machine
 from agent.observe.metrics import Metrics
+from agent.observe.reports import HealthReport
 from agent.observe.status import HIDDEN, chart, public, status_report
 from agent.settings.units import Endpoint
 
@@ -142,9 +144,8 @@ class Http:
         problems = dict(self._machine.problems())
         if not self._is_private(request):
             problems = dict.fromkeys(problems, HIDDEN)
-        body = msgspec.json.encode({"healthy": not problems, "problems": problems})
-        status = 503 if problems else 200
-        return web.Response(body=body, status=status, content_type="application/json")
+        report = HealthReport(healthy=not problems, problems=problems)
+        return answer(report, status=200 if report.healthy else 503)
 
     async def _get_status(self, request: web.Request) -> web.Response:
         private = self._is_private(request)

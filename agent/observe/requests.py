@@ -85,11 +85,11 @@ class Requests:
 
     async def _delete_session(self, request: web.Request) -> web.Response:
         name = request.query.get("id", "")
-        for session in self._machine.sessions:
-            if session.id == name:
-                session.kick()
-                return answer(Kicked(name))
-        return refusal(f"there is no session {name!r}", status=404)
+        session = self._machine.sessions.get(name)
+        if session is None:
+            return refusal(f"there is no session {name!r}", status=404)
+        session.kick()
+        return answer(Kicked(name))
 
     async def _get_history(self, request: web.Request) -> web.Response:
         try:

@@ -115,8 +115,7 @@ class Supervisor:
 
     def moved(self, name: str, state: State) -> None:
         """A service is in another state: others may wait for it."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._wake_waiting()
         if state is State.FAILED:
             # Those that require it cannot go on without it.
             for other in graph.dependents(self._plan.services, name):
@@ -141,23 +140,22 @@ class Supervisor:
             reason = f"{len(new)} services; {MOST} is the most"
             self._bus.publish(ServicesRefused(file="all files", reason=reason))
             return
-        removed = set(old) - set(new)
+        removed, added = set(old) - set(new), set(new) - set(old)
         changed = {name for name in set(old) & set(new) if old[name] != new[name]}
         running = {name for name in changed if name in self._tasks}
         await self._end(removed | changed)
         self._plan = plan
         for name in removed:
             del self.runners[name]
-        for name in changed | (set(new) - set(old)):
+        for name in changed | added:
             self.runners[name] = self._runner(new[name])
-        added = {name for name in set(new) - set(old) if new[name].autostart}
-        for name in added | running:
+        for name in running | {name for name in added if new[name].autostart}:
             for service in self._with_required(new[name]):
                 self._begin(service)
-        if removed or changed or set(new) - set(old):
+        if removed or changed or added:
             self._bus.publish(
                 ServicesChanged(
-                    added=tuple(sorted(set(new) - set(old))),
+                    added=tuple(sorted(added)),
                     removed=tuple(sorted(removed)),
                     changed=tuple(sorted(changed)),
                 )
@@ -186,6 +184,9 @@ class Supervisor:
             del self._tasks[name]
         if not task.cancelled() and (error := task.exception()) is not None:
             self._bus.publish(ServiceCrashed(service=name, problem=repr(error)))
+        self._wake_waiting()
+
+    def _wake_waiting(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
