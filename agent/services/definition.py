@@ -295,12 +295,9 @@ def _check(value: object) -> Check:
 def _health(value: object) -> Health:
     if not isinstance(value, dict):
         raise ValueError("a table with a check")
-    keys = _Keys(
-        {key: item for key, item in value.items() if key not in {each.value for each in Probe}}
-    )
-    check = _check(
-        {key: item for key, item in value.items() if key in {each.value for each in Probe}}
-    )
+    probes = {each.value for each in Probe}
+    keys = _Keys({key: item for key, item in value.items() if key not in probes})
+    check = _check({key: item for key, item in value.items() if key in probes})
     if check.probe is Probe.NOTIFY:
         raise ValueError("a check that can be repeated: notify is only for ready")
     found = Health(
