@@ -13,18 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from agent.access import hostkeys, keys, sshd
+from agent.access import hostkeys, sshd
 from agent.access.connection import Access
 from agent.access.gate import Gate, clock
 from agent.access.jail import Jail, Policy
+from agent.access.keyring import Keyring
 from agent.access.listener import ListenError
 from agent.access.sessions import Sessions
 from agent.events import (
     BootFailed,
     BootPhase,
     Bus,
-    KeyInstalled,
-    KeyRefused,
     ListenerOpened,
     Notice,
     StateReplaced,
@@ -85,7 +84,7 @@ class _Opened:
 
     gate: Gate
     account: Account
-    keys: keys.Keys
+    keyring: Keyring
 
 
 async def _serve(
@@ -113,7 +112,7 @@ async def _serve(
             account=opened.account,
             children=core.children,
             sessions=core.sessions,
-            keys=opened.keys,
+            keyring=opened.keyring,
             gate=opened.gate,
             health=health,
             stop=stop,
@@ -143,7 +142,9 @@ async def _open(core: _Core, begun: float) -> _Opened:
         account = find(settings.user)
         _prepare_machine(settings, account, bus)
     with phases("keys"):
-        authorized = _install_keys(core, account)
+        path = f"{settings.run_dir}/{sshd.AUTHORIZED_KEYS}"
+        keyring = Keyring(core.environ, settings.keys_dir, path, account, bus)
+        keyring.load()
     with phases("hostkey"):
         await hostkeys.prepare(settings.volume, settings.run_dir, core.children, bus)
     with phases("sshd"):
@@ -151,14 +152,14 @@ async def _open(core: _Core, begun: float) -> _Opened:
     with phases("state"):
         jail = _open_jail(settings, bus)
     with phases("listener"):
-        gate = Gate(Access(settings, authorized, core.children, core.sessions, bus), jail)
+        gate = Gate(Access(settings, keyring, core.children, core.sessions, bus), jail)
         gate.open()
     bus.publish(
         ListenerOpened(
             listen=str(settings.listen), user=account.name, seconds=time.monotonic() - begun
         )
     )
-    return _Opened(gate, account, authorized)
+    return _Opened(gate, account, keyring)
 
 
 class _Phases:
@@ -204,32 +205,6 @@ def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
         bus.publish(
             Notice(part="init", notice=f"orphans of sessions will not be reaped by us: {error}")
         )
-
-
-def _install_keys(core: _Core, account: Account) -> keys.Keys:
-    bus = core.bus
-    found = keys.from_environment(core.environ)
-    for bad in found.bad:
-        bus.publish(KeyRefused(source=bad.source, line=bad.line, reason=bad.reason))
-    for entry in found.usable:
-        bus.publish(
-            KeyInstalled(
-                key=entry.name,
-                type=entry.key.type,
-                fingerprint=entry.key.fingerprint,
-                source=entry.source,
-            )
-        )
-    if not found.usable:
-        bus.publish(
-            Trouble(
-                part="keys",
-                problem="no usable key: nobody can log in. Put the line of your .pub file into "
-                "the secret SSH_AUTHORIZED_KEYS",
-            )
-        )
-    keys.install(found, f"{core.settings.run_dir}/{sshd.AUTHORIZED_KEYS}", account)
-    return found
 
 
 def _open_jail(settings: Settings, bus: Bus) -> Jail:

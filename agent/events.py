@@ -94,8 +94,18 @@ class KeyInstalled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRemoved(Event):
+    """A key is not authorised any more: no new login with it. Its open sessions go on."""
+
+    name: ClassVar[str] = "ssh.key.removed"
+    key: str
+    fingerprint: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRefused(Event):
-    """A line of the authorised keys is not usable."""
+    """A line of the authorised keys is not usable; line 0 is a whole file or folder."""
 
     name: ClassVar[str] = "ssh.key.refused"
     level: ClassVar[str] = "error"

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.access.gate import Gate
-from agent.access.keys import Keys
+from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
 from agent.events import Bus, PartFailed
 from agent.health import Health
@@ -52,7 +52,7 @@ class Spine:
     account: Account
     children: Children
     sessions: Sessions
-    keys: Keys
+    keyring: Keyring
     gate: Gate
     health: Health
     stop: Stop

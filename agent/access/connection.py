@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from agent.access import sshd
 from agent.access.authlog import AuthEvent, Step, Verdict, judge, parse
 from agent.access.client import Client
-from agent.access.keys import Keys
+from agent.access.keyring import Keyring
 from agent.access.sessions import Session, Sessions
 from agent.events import (
     Bus,
@@ -41,7 +41,7 @@ class Access:
     """What every connection needs: the keys' names, the processes, the open sessions, the bus."""
 
     settings: Settings
-    keys: Keys
+    keyring: Keyring
     children: Children
     sessions: Sessions
     bus: Bus
@@ -151,7 +151,7 @@ class Connection:
     def _accepted(self, event: AuthEvent) -> None:
         if self.session is not None:
             return
-        key = self._access.keys.name_of(event.fingerprint)
+        key = self._access.keyring.keys.name_of(event.fingerprint)
         self.session = Session(
             id=self.id,
             client=self.client,

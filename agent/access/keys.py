@@ -1,20 +1,24 @@
-"""Authorised keys, from the secrets of the machine.
+"""Authorised keys, from the secrets of the machine and a folder of root's.
 
-Keys come from outside only: `SSH_AUTHORIZED_KEYS` and `SSH_AUTHORIZED_KEYS_<NAME>`. They are
-written to a file of root's outside every home, so that nothing in the machine adds one by
-itself. A bad line is told by source, number and reason, and never costs the good ones.
+Keys come from outside only: `SSH_AUTHORIZED_KEYS`, `SSH_AUTHORIZED_KEYS_<NAME>`, and the `.pub`
+files of a folder that only root can write. They are written to a file of root's outside every home,
+so that nothing in the machine adds one by itself. A bad line is told by source, number and reason,
+and never costs the good ones.
 """
 
 import binascii
 import os
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from agent.access.sshkey import TYPES, PublicKey, parse_public
 from agent.platform.account import Account
 
 VARIABLE = "SSH_AUTHORIZED_KEYS"
+SUFFIX = ".pub"
+SIZE_LIMIT = 1 << 20
 
 _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:=("(?:[^"\\]|\\.)*"|[^",\s]*))?(,|[ \t]+|$)')
 _FLAGS = frozenset(
@@ -47,14 +51,15 @@ class AuthorizedKey:
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that is no usable key, and why."""
+    """A line that is no usable key, and why; line 0 is the source as a whole."""
 
     source: str
     line: int
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.source} line {self.line}: {self.reason}"
+        where = f"{self.source} line {self.line}" if self.line else self.source
+        return f"{where}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +77,77 @@ class Keys:
         return ""
 
 
-def from_environment(environ: Mapping[str, str]) -> Keys:
-    """All keys of the secrets, in the order of their variables' names."""
-    usable: dict[bytes, AuthorizedKey] = {}
+def find(environ: Mapping[str, str], folder: str) -> Keys:
+    """All keys of the secrets, then those of the folder, each in the order of their names."""
+    texts: list[_Text] = []
     bad: list[BadLine] = []
-    for source in sorted(environ):
-        if source != VARIABLE and not source.startswith(VARIABLE + "_"):
-            continue
-        owner = source[len(VARIABLE) + 1 :].lower()
-        for number, line in enumerate(unwrap(environ[source]).split("\n"), 1):
+    for name in sorted(environ):
+        if name == VARIABLE or name.startswith(VARIABLE + "_"):
+            texts.append(_Text(name, name[len(VARIABLE) + 1 :].lower(), environ[name]))
+    for path in _files(folder, bad):
+        try:
+            owner = os.path.basename(path).removesuffix(SUFFIX)
+            texts.append(_Text(path, owner, _read_trusted(path)))
+        except (OSError, ValueError) as error:
+            bad.append(BadLine(path, 0, _reason(error)))
+    return _parse(texts, bad)
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    source: str
+    owner: str
+    text: str
+
+
+def _files(folder: str, bad: list[BadLine]) -> list[str]:
+    try:
+        _require_trust(os.stat(folder))
+        return sorted(f"{folder}/{name}" for name in os.listdir(folder) if name.endswith(SUFFIX))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        bad.append(BadLine(folder, 0, _reason(error)))
+        return []
+
+
+def _read_trusted(path: str) -> str:
+    # Links are followed: only root could put one here, and mounted secrets are links.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is not a regular file")
+        _require_trust(status)
+        content = file.read(SIZE_LIMIT + 1)
+    if len(content) > SIZE_LIMIT:
+        raise ValueError(f"it is larger than {SIZE_LIMIT >> 20} MiB")
+    return content.decode("utf-8")
+
+
+def _require_trust(status: os.stat_result) -> None:
+    if status.st_uid not in (0, os.geteuid()):
+        raise ValueError(f"it belongs to uid {status.st_uid}: chown root")
+    if status.st_mode & 0o022:
+        raise ValueError("others can write it: chmod go-w")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    said = error.strerror if isinstance(error, OSError) else None
+    return said or str(error)
+
+
+def _parse(texts: Iterable[_Text], bad: list[BadLine]) -> Keys:
+    usable: dict[bytes, AuthorizedKey] = {}
+    for each in texts:
+        for number, line in enumerate(unwrap(each.text).split("\n"), 1):
             text = line.strip()
             if not text or text.startswith("#"):
                 continue
             try:
-                entry = _parse_line(text, owner, source, number)
+                entry = _parse_line(text, each.owner, each.source, number)
             except ValueError as error:
-                bad.append(BadLine(source, number, str(error)))
+                bad.append(BadLine(each.source, number, str(error)))
             else:
                 usable.setdefault(entry.key.blob, entry)
     return Keys(tuple(usable.values()), tuple(bad))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 from agent import words
 from agent.access import keys
+from agent.access.keyring import NO_KEY
 from agent.platform.account import AccountError, find
 from agent.settings import Loaded, Settings
 
@@ -37,7 +38,7 @@ def machine(settings: Settings) -> Iterator[Finding]:
     yield _look("sshd", lambda: _sshd(settings.sshd))
     yield _look("login account", lambda: _account(settings.user))
     yield _look("volume", lambda: _volume(settings.volume))
-    yield from _keys()
+    yield from _keys(settings.keys_dir)
 
 
 def _shown(name: str, settings: Settings) -> str:
@@ -88,11 +89,11 @@ def _volume(path: str) -> str:
     return f"{path} is {where}, {free} free"
 
 
-def _keys() -> Iterator[Finding]:
-    found = keys.from_environment(os.environ)
+def _keys(folder: str) -> Iterator[Finding]:
+    found = keys.find(os.environ, folder)
     for bad in found.bad:
         yield Finding("key", False, str(bad))
     for entry in found.usable:
         yield Finding("key", True, f"{entry.name}: {entry.key.type} {entry.key.fingerprint}")
     if not found.usable:
-        yield Finding("key", False, "no usable key in SSH_AUTHORIZED_KEYS: nobody can log in")
+        yield Finding("key", False, NO_KEY)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.access.gate import Gate
-from agent.access.keys import Keys
+from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
 from agent.health import Health
 from agent.idle.assemble import Idle
@@ -27,7 +27,7 @@ class Machine:
     account: Account
     children: Children
     sessions: Sessions
-    keys: Keys
+    keyring: Keyring
     gate: Gate
     health: Health
     idle: Idle

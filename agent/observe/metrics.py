@@ -107,7 +107,7 @@ _READ = (
     _Read(
         "keys",
         "Lines of authorised keys.",
-        lambda m: {"usable": len(m.keys.usable), "refused": len(m.keys.bad)},
+        lambda m: {"usable": len(m.keyring.keys.usable), "refused": len(m.keyring.keys.bad)},
         "state",
     ),
     _Read("sessions", "Logged-in SSH sessions.", lambda m: len(m.sessions)),

@@ -6,6 +6,7 @@ This module and all it imports are read after the first client was served, in a 
 import asyncio
 
 from agent.access.gate import clock
+from agent.access.keys import SUFFIX
 from agent.events import Notice
 from agent.idle.assemble import Idle
 from agent.observe.control import Control
@@ -36,7 +37,7 @@ class ObserveParts:
             account=spine.account,
             children=spine.children,
             sessions=spine.sessions,
-            keys=spine.keys,
+            keyring=spine.keyring,
             gate=spine.gate,
             health=spine.health,
             idle=idle,
@@ -58,6 +59,7 @@ class ObserveParts:
             "http": self._serve_http,
             "settings": self._follow_settings,
             "service files": self._follow_services,
+            "keys": self._follow_keys,
             "lag": self._machine.lag.run,
         }
         async with asyncio.TaskGroup() as group:
@@ -92,6 +94,14 @@ class ObserveParts:
         folders = dict([config_folder(spine.environ)])
         folders[spine.current.value.services_dir] = lambda name: name.endswith(".toml")
         await follow(folders, self._machine.supervisor.follow)
+
+    async def _follow_keys(self) -> None:
+        async def changed() -> None:
+            self._spine.keyring.load()
+
+        await follow(
+            {self._spine.current.value.keys_dir: lambda name: name.endswith(SUFFIX)}, changed
+        )
 
     def _safe_volume(self) -> str | None:
         """The volume, where SQLite can open files by name: nobody may put others in their place."""

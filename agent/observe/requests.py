@@ -74,9 +74,9 @@ class Requests:
                 fingerprint=entry.key.fingerprint,
                 source=f"{entry.source} line {entry.line}",
             )
-            for entry in self._machine.keys.usable
+            for entry in self._machine.keyring.keys.usable
         ]
-        refused = [str(bad) for bad in self._machine.keys.bad]
+        refused = [str(bad) for bad in self._machine.keyring.keys.bad]
         return answer(KeysReport(keys=keys, refused=refused))
 
     async def _get_sessions(self, _: web.Request) -> web.Response:

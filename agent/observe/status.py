@@ -43,7 +43,7 @@ def status_report(machine: Machine) -> StatusReport:
         services=service_reports(machine.supervisor),
         bans=machine.gate.jail.count(now),
         latest_bans=ban_reports(machine, BANS_SHOWN),
-        keys=[key.name for key in machine.keys.usable],
+        keys=[key.name for key in machine.keyring.keys.usable],
         volume=_space(settings.volume, volume_space(settings.volume)),
         memory=_space("memory", memory_space()),
         budget_hours=settings.budget_hours,

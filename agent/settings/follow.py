@@ -9,7 +9,7 @@ from agent.events import Bus, SettingsChanged, SettingsRefused
 from agent.settings.current import Current
 from agent.settings.load import SettingsError, config_path, load
 
-_CHANGES = Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.DELETE
+_CHANGES = Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.DELETE | Mask.ATTRIB
 
 Wanted = Callable[[str], bool]
 
@@ -17,6 +17,7 @@ Wanted = Callable[[str], bool]
 async def follow(folders: Mapping[str, Wanted], on_change: Callable[[], Awaitable[None]]) -> None:
     """Call `on_change` after each change of a wanted file in one of the folders, until cancelled.
 
+    It is called once at the start too: what changed before the folders were watched is not missed.
     Folders are watched, because editors put a new file in the place of the old one. One that does
     not exist is left out. Raises `OSError`.
     """
@@ -26,6 +27,7 @@ async def follow(folders: Mapping[str, Wanted], on_change: Callable[[], Awaitabl
             for folder, is_wanted in folders.items()
             if os.path.isdir(folder)
         }
+        await on_change()
         async for event in inotify:
             is_wanted = wanted.get(event.watch) if event.watch is not None else None
             if is_wanted is not None and event.name is not None and is_wanted(event.name.name):

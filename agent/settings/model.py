@@ -74,6 +74,12 @@ class Settings:
         "The folder for files of this life only: sshd's configuration, the control socket.",
         unprivileged="~/.local/state/swarm/run",
     )
+    keys_dir: str = _setting(
+        units.absolute_path,
+        "/etc/swarm/keys.d",
+        "The folder whose .pub files may log in, beside the secrets SSH_AUTHORIZED_KEYS and "
+        "SSH_AUTHORIZED_KEYS_<NAME>. It and they must be root's, and writable by nobody else.",
+    )
     sshd: str = _setting(
         units.absolute_path,
         "/usr/sbin/sshd",

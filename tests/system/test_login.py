@@ -286,6 +286,29 @@ def test_nobody_but_the_login_account_gets_in(box: Box, user: str) -> None:
     box.event("ssh.connection.closed", verdict="invalid user")
 
 
+def test_keys_of_the_folder_come_and_go_while_it_runs(
+    make_box: BoxMaker, key: Key, tmp_path: Path
+) -> None:
+    folder = tmp_path / "keys.d"
+    folder.mkdir(mode=0o755)
+    box = make_box()
+    box.boot({"SWARM_KEYS_DIR": str(folder)})
+    other = make_key(tmp_path / "other")
+    # What changes before the folder is watched counts too, so nothing has to be waited for.
+    (folder / "bob.pub").write_text(other.public + "\nnot a key\n")
+    installed = box.event("ssh.key.installed", key="bob")
+    assert installed["fingerprint"] == other.fingerprint
+    assert box.event("ssh.key.refused")["source"] == str(folder / "bob.pub")
+    box.key = other
+    assert box.ssh("echo in").stdout == "in\n"
+    assert box.event("ssh.session.opened", key="bob")
+    (folder / "bob.pub").unlink()
+    assert box.event("ssh.key.removed")["key"] == "bob"
+    assert "Permission denied" in box.ssh("echo in").stderr
+    box.key = key
+    assert box.ssh("echo in").stdout == "in\n"
+
+
 def test_passwords_are_never_asked_for(shared_box: Box) -> None:
     options = ["-oPubkeyAuthentication=no", "-oPreferredAuthentications=password"]
     result = shared_box.ssh("true", options=options)

@@ -1,4 +1,5 @@
 import base64
+import os
 import struct
 import subprocess
 from pathlib import Path
@@ -8,8 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.access import sshkey
-from agent.access.keys import from_environment, unwrap
+from agent.access.keys import Keys, find, unwrap
 from tests.support import make_key
+
+
+def from_environment(environ: dict[str, str]) -> Keys:
+    return find(environ, "/no/such/folder")
 
 
 def wire(*parts: bytes) -> str:
@@ -181,3 +186,49 @@ def test_encrypted_host_key_is_refused(tmp_path: Path) -> None:
     subprocess.run(command, check=True)
     with pytest.raises(ValueError, match="encrypted"):
         sshkey.public_half(path.read_bytes())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "keys.d"
+    path.mkdir(mode=0o755)
+    return path
+
+
+def test_keys_of_the_folder_are_named_by_their_files(folder: Path) -> None:
+    (folder / "alice.pub").write_text(ED25519 + " laptop\n")
+    (folder / "notes.txt").write_text("no key\n")
+    found = find({}, str(folder))
+    assert [entry.name for entry in found.usable] == ["alice"]
+    assert found.bad == ()
+
+
+def test_what_others_can_write_is_no_key_and_costs_the_rest_nothing(folder: Path) -> None:
+    (folder / "alice.pub").write_text(ED25519)
+    (folder / "open.pub").write_text(rsa(2048))
+    (folder / "open.pub").chmod(0o666)
+    (folder / "fifo.pub").mkdir()
+    (folder / "binary.pub").write_bytes(b"\xff\xfe")
+    found = find({}, str(folder))
+    assert [entry.name for entry in found.usable] == ["alice"]
+    reasons = {Path(bad.source).name: str(bad).partition(": ")[2] for bad in found.bad}
+    assert reasons["open.pub"] == "others can write it: chmod go-w"
+    assert reasons["fifo.pub"] == "Is a directory"
+    assert "binary.pub" in reasons
+
+
+def test_a_folder_that_others_can_write_has_no_keys(folder: Path) -> None:
+    (folder / "alice.pub").write_text(ED25519)
+    folder.chmod(0o777)
+    found = find({}, str(folder))
+    assert found.usable == ()
+    assert "others can write it" in str(found.bad[0])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a file of somebody else")
+def test_a_key_of_the_login_account_is_no_key(folder: Path) -> None:
+    (folder / "mine.pub").write_text(ED25519)
+    os.chown(folder / "mine.pub", 1000, 1000)
+    found = find({}, str(folder))
+    assert found.usable == ()
+    assert "belongs to uid 1000" in str(found.bad[0])
