@@ -19,7 +19,7 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml requirements-dev.lock scripts/setup
 	@scripts/setup
 
-.venv/.ready-to-test: .venv/.ready
+.venv/.ready-to-test: .venv/.ready tests/tools/package-lock.json
 	@scripts/setup --tests
 
 lock:

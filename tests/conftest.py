@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.cloud import Cloud
+from tests.services import Services
 from tests.support import ROOT, Box, Key, make_key
 
 BoxMaker = Callable[..., Box]
@@ -56,6 +57,12 @@ def make_cloud(tmp_path: Path, key: Key) -> Iterator[CloudMaker]:
 def box(make_box: BoxMaker) -> Box:
     """A machine that is up."""
     return make_box().boot()
+
+
+@pytest.fixture
+def services(make_box: BoxMaker, tmp_path: Path) -> Services:
+    """A machine that has services once it is booted."""
+    return Services(make_box(), tmp_path / "services.d")
 
 
 @pytest.fixture(scope="module")

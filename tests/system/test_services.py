@@ -1,63 +1,15 @@
 """Services in a real machine: real programs, real signals, seen from outside."""
 
-import json
-import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import BoxMaker
+from tests.services import Services
 from tests.support import Box, free_port, until
 
 pytestmark = pytest.mark.root
-
-
-class Services:
-    """A box with a folder of service files."""
-
-    def __init__(self, box: Box, folder: Path) -> None:
-        self.box = box
-        self.folder = folder
-        folder.mkdir(mode=0o755)
-
-    def write(self, text: str, name: str = "test.toml") -> None:
-        """Put a file in place as editors do."""
-        new = self.folder / f".{name}.new"
-        new.write_text(text)
-        new.chmod(0o644)
-        new.rename(self.folder / name)
-
-    def boot(self, text: str, environ: dict[str, str] | None = None) -> "Services":
-        self.write(text)
-        self.box.boot({"SWARM_SERVICES_DIR": str(self.folder)} | (environ or {}))
-        until(lambda: self.box.agent("services").returncode == 0, "the control socket")
-        return self
-
-    def all(self) -> dict[str, dict[str, Any]]:
-        report = json.loads(self.box.agent("services", "--json").stdout)
-        return {entry["name"]: entry for entry in report["services"]}
-
-    def becomes(self, name: str, state: str) -> dict[str, Any]:
-        """Wait until a service is in a state."""
-
-        def look() -> dict[str, Any] | None:
-            entry = self.all().get(name)
-            return entry if entry is not None and entry["state"] == state else None
-
-        try:
-            found = until(look, f"{name} {state}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}: {self.all()}\n{self.box.said()}") from None
-        assert found is not None
-        return found
-
-
-@pytest.fixture
-def services(make_box: BoxMaker, tmp_path: Path) -> Services:
-    return Services(make_box(), tmp_path / "services.d")
 
 
 def host_pid(box: Box, pid: int) -> int:
@@ -212,10 +164,10 @@ def test_not_ready_in_time_is_a_failure_that_says_what_was_missing(services: Ser
 def test_health_checks_restart_a_service_that_hangs(services: Services, tmp_path: Path) -> None:
     well = tmp_path / "well"
     well.touch()
-    tmp_path.chmod(0o755)
     services.boot(
         f"""
         [service.web]
+        user = "root"
         command = "sleep 1000"
         health = {{command = "test -e {well}", interval = "100ms", failures = 2}}
         backoff = "50ms"
@@ -397,30 +349,6 @@ def test_a_flooding_service_costs_nobody_else_anything(services: Services) -> No
     until(lambda: len(services.box.events("service.said")) > 20, "lines")
     assert services.box.event("service.said", service="quiet")["line"] == "here"
     assert services.all()["flood"]["state"] == "running"
-
-
-def test_a_real_redis(services: Services) -> None:
-    port = free_port()
-    services.boot(
-        f"""
-        [service.redis]
-        command = "redis-server --port {port} --bind 127.0.0.1 --save ''"
-        cwd = "/tmp"
-        ready = {{command = "redis-cli -p {port} ping"}}
-        health = {{tcp = {port}, interval = "200ms"}}
-        """
-    )
-    services.becomes("redis", "running")
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(b"SET a 42\r\nGET a\r\n")
-        answer = b""
-        while b"42" not in answer:
-            answer += client.recv(100)
-    assert services.box.stop() == 0
-    assert services.box.event("service.said", service="redis")
-    said = " ".join(event["line"] for event in services.box.events("service.said"))
-    assert "Received SIGTERM" in said
-    assert "bye bye" in said
 
 
 def test_services_are_in_status_and_metrics(services: Services) -> None:

@@ -1,0 +1,252 @@
+"""What users of tini, dumb-init, supervisord and pebble rely on, held for services.
+
+What these test of a single command is in test_init.py, for `run -- COMMAND`.
+"""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.services import Services
+from tests.support import until
+
+pytestmark = pytest.mark.root
+
+DEFAULT_FATAL = (
+    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT XCPU XFSZ VTALRM "
+    "PROF IO PWR SYS"
+).split()
+
+SAYS_ITS_SIGNAL = """
+import signal, time
+def caught(number, frame):
+    print(number, flush=True)
+    raise SystemExit
+for number in range(1, 32):
+    if number not in (signal.SIGKILL, signal.SIGCHLD, signal.SIGSTOP):
+        signal.signal(number, caught)
+print("ready", flush=True)
+while True:
+    time.sleep(100)
+"""
+
+
+def number_of(name: str) -> int:
+    return int(getattr(signal, f"SIG{name}"))
+
+
+def running(mark: str) -> list[str]:
+    """The command lines of this computer that have `mark`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if mark in line:
+            found.append(line)
+    return found
+
+
+def said(services: Services, name: str) -> list[str]:
+    lines = services.box.agent("logs", name).stdout.splitlines()
+    return [line.split(maxsplit=1)[1] for line in lines]
+
+
+def test_exit_statuses_are_told(services: Services) -> None:
+    """dumb-init D9."""
+    statuses = [1, 2, 32, 64, 127, 254, 255]
+    services.boot(
+        "".join(
+            f'[service.s{n}]\ncommand = ["sh", "-c", "exit {n}"]\nrestart = "never"\n'
+            for n in statuses
+        )
+    )
+    for number in statuses:
+        assert services.becomes(f"s{number}", "failed")["detail"] == f"ended with status {number}"
+
+
+def test_every_signal_that_kills_is_a_failure_and_starts_it_again(services: Services) -> None:
+    """Horust test_restart_always_killed_by_signals; tini T5."""
+    # bash ignores SIGQUIT, and Python SIGPIPE.
+    once = (
+        "import os, resource, signal, time; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); "
+        "os.path.exists('NAME') and time.sleep(1000); "
+        "open('NAME', 'w'); NAME == 9 or signal.signal(NAME, 0); os.kill(os.getpid(), NAME)"
+    )
+    services.boot(
+        "".join(
+            f'[service.s-{name.lower()}]\nbackoff = "10ms"\n'
+            f'command = ["python3", "-c", "{once.replace("NAME", str(number_of(name)))}"]\n'
+            for name in DEFAULT_FATAL
+        )
+    )
+    for name in DEFAULT_FATAL:
+        service = f"s-{name.lower()}"
+        told = services.box.event("service.backoff", service=service)
+        assert told["because"] == f"ended with signal {number_of(name)}"
+        again = services.box.event("service.started", service=service, restarts=1)
+        assert again["pid"] == services.becomes(service, "running")["pid"]
+
+
+def test_each_stop_signal_reaches_the_service(services: Services, tmp_path: Path) -> None:
+    """Horust test_termination_all_custom_signals; dumb-init D1."""
+    script = tmp_path / "says.py"
+    script.write_text(SAYS_ITS_SIGNAL)
+    tmp_path.chmod(0o755)
+    names = [name for name in DEFAULT_FATAL if name not in ("KILL", "STKFLT")]
+    services.boot(
+        "".join(
+            f'[service.s-{name.lower()}]\ncommand = ["{sys.executable}", "{script}"]\n'
+            f'stop_signal = "SIG{name}"\nuser = "root"\n'
+            for name in names
+        )
+    )
+    for name in names:
+        service = f"s-{name.lower()}"
+        services.box.event("service.said", service=service, line="ready")
+        assert services.box.agent("stop", service).returncode == 0
+        assert said(services, service) == ["ready", str(number_of(name))]
+
+
+def test_a_pipeline_is_stopped_as_a_whole(services: Services) -> None:
+    """dumb-init D7."""
+    services.boot(
+        """
+        [service.pipe]
+        command = ["sh", "-c", "yes pipe-a | tail -n1234 & yes pipe-b | tail -n4321 >&2"]
+        """
+    )
+    services.becomes("pipe", "running")
+    until(lambda: len(running("yes pipe-")) >= 2, "the pipeline")
+    assert services.box.agent("stop", "pipe").returncode == 0
+    until(lambda: not running("yes pipe-") and not running("tail -n1234"), "its end")
+
+
+def test_what_a_service_leaves_in_its_group_ends_with_it(services: Services) -> None:
+    """dumb-init D8: the shell ends, its background child does not stay."""
+    services.boot(
+        '[service.leaves]\ncommand = ["sh", "-c", "sleep 98765 & exit 0"]\noneshot = true\n'
+    )
+    services.becomes("leaves", "done")
+    until(lambda: not running("sleep 98765"), "the background child's end")
+
+
+def test_an_orphan_that_left_the_group_is_reaped(services: Services) -> None:
+    """pebble P1, tini T2, supervisor reap_unknown_pid: no zombie, and no confusion."""
+    services.boot(
+        '[service.forks]\ncommand = ["sh", "-c", "(setsid true &); echo forked; sleep 1000"]\n'
+    )
+    pid = services.becomes("forks", "running")["pid"]
+    services.box.event("service.said", service="forks", line="forked")
+    init = services.box.machine.init
+
+    def zombies() -> list[str]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] == "Z" and int(fields[1]) == init:
+                found.append(path.parent.name)
+        return found
+
+    until(lambda: not zombies(), "no zombie")
+    assert services.becomes("forks", "running")["pid"] == pid
+
+
+def test_a_service_starts_with_clean_signals_no_input_and_its_folder(services: Services) -> None:
+    """tini T7, dumb-init D11: nothing of the agent's own is inherited."""
+    services.boot(
+        """
+        [service.clean]
+        command = ["sh", "-c", "grep -E 'Sig(Blk|Ign)' /proc/self/status; cat; pwd; echo end"]
+        cwd = "/tmp"
+        oneshot = true
+        """
+    )
+    services.becomes("clean", "done")
+    blocked, ignored, folder, end = said(services, "clean")
+    assert int(blocked.split()[1], 16) == 0
+    # The C library keeps signals 32 and 33 for itself.
+    assert int(ignored.split()[1], 16) & ~(0b11 << 31) == 0
+    assert (folder, end) == ("/tmp", "end")
+
+
+def test_no_descriptor_of_the_agent_reaches_a_service(services: Services) -> None:
+    services.boot('[service.fds]\ncommand = ["sh", "-c", "ls -1 /proc/self/fd"]\noneshot = true\n')
+    services.becomes("fds", "done")
+    assert said(services, "fds") == ["0", "1", "2", "3"]  # 3 is the folder that ls reads
+
+
+def test_stop_while_it_is_starting_really_stops_it(services: Services) -> None:
+    """pebble P4: what it would have done later does not happen."""
+    services.boot(
+        """
+        [service.slow]
+        command = ["sh", "-c", "echo starts; sleep 54321; touch late"]
+        ready = {file = "/home/dev/late"}
+        """
+    )
+    services.becomes("slow", "starting")
+    until(lambda: running("sleep 54321"), "its child")
+    assert services.box.agent("stop", "slow").stdout == "slow is inactive\n"
+    assert not running("sleep 54321")
+
+
+def test_stop_during_backoff_is_final(services: Services) -> None:
+    """pebble P6, process-compose RestartingProcessShutDown."""
+    services.boot('[service.dies]\ncommand = "false"\nbackoff = "1h"\nbackoff_max = "1h"\n')
+    services.becomes("dies", "backoff")
+    assert services.box.agent("stop", "dies").stdout == "dies is inactive\n"
+    assert len(services.box.events("service.started")) == 1
+    assert services.box.stop() == 0
+
+
+def test_a_shutdown_on_failure_is_not_replayed_at_the_next_boot(
+    services: Services, tmp_path: Path
+) -> None:
+    """pebble P12: the next life begins with a new try."""
+    services.write(
+        '[service.vital]\nuser = "root"\n'
+        f'command = ["sh", "-c", "[ -e {tmp_path}/well ] && exec sleep 1000; exit 9"]\n'
+        'restart = "never"\non_failure = "shutdown"\n'
+    )
+    services.box.start({"SWARM_SERVICES_DIR": str(services.folder)})
+    assert services.box.machine.wait(30) == 9
+    (tmp_path / "well").touch()
+    services.box.boot({"SWARM_SERVICES_DIR": str(services.folder)})
+    until(lambda: services.box.agent("services").returncode == 0, "the control socket")
+    services.becomes("vital", "running")
+
+
+def test_output_that_is_no_text_and_odd_words_change_nothing(services: Services) -> None:
+    """supervisor 638 (invalid UTF-8), 291a (% in the environment), 664 (other scripts)."""
+    services.boot(
+        r"""
+        [service.odd]
+        command = ["sh", "-c", '''printf 'a\377b\n'; echo "$SIGN"; printf 'no end' ''']
+        env = {SIGN = "100 % 日本 $HOME %(here)s"}
+        oneshot = true
+        """
+    )
+    services.becomes("odd", "done")
+    broken, sign, rest = said(services, "odd")
+    assert (broken[0], broken[-1]) == ("a", "b")
+    assert sign == "100 % 日本 $HOME %(here)s"
+    assert rest == "no end"
+
+
+def test_many_restarts_at_once_leave_one_process(services: Services) -> None:
+    """process-compose ConcurrentRestartRaceCondition."""
+    services.boot('[service.one]\ncommand = "sleep 11223"\n')
+    services.becomes("one", "running")
+    commands = [services.box.agent_command("restart", "one") for _ in range(8)]
+    processes = [subprocess.Popen(command, env=environ) for command, environ in commands]
+    assert [process.wait(30) for process in processes] == [0] * 8
+    services.becomes("one", "running")
+    assert len(running("sleep 11223")) == 1
