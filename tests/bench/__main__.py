@@ -10,7 +10,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import contenders, rows_boot, rows_gate, rows_idle, rows_login, rows_observe
+from tests.bench import (
+    contenders,
+    rows_boot,
+    rows_gate,
+    rows_idle,
+    rows_login,
+    rows_observe,
+    rows_services,
+)
 from tests.bench.contenders import WORK, Contender, Unavailable
 from tests.bench.table import Row, as_json, markdown
 from tests.support import Key, make_key
@@ -28,6 +36,10 @@ ROWS: dict[str, Measure] = {
     "wake": lambda peers, quick: rows_idle.wake(peers[0], 2 if quick else 15),
     "idle": lambda peers, quick: rows_idle.idle(peers, 30.0 if quick else 600.0),
     "scraped": lambda peers, quick: [rows_observe.scraped(peers[0], 1 if quick else 5)],
+    "services": lambda peers, quick: rows_services.services(peers[0], 2 if quick else 9),
+    "service-flood": lambda peers, quick: [
+        rows_services.service_flood(peers[0], 1 if quick else 4)
+    ],
     "flood": lambda peers, quick: rows_gate.flood(peers[:2], 5.0 if quick else 20.0),
 }
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.bench.cold import NotCold, SlowDisk, Start, slow_disk
 from tests.bench.contenders import SSHD, SUPERVISORD, WORK, Contender, Prepared, Unavailable
-from tests.bench.table import Row, Samples, Target
+from tests.bench.rows_login import as_samples
+from tests.bench.table import Row, Target
 
 COLD = "exec → SSH banner, cold disk (8 MiB/s)"
 COLD_BYTES = "read from the disk until then"
@@ -29,7 +30,7 @@ def warm(contenders: Sequence[Contender], runs: int) -> Row:
     return Row(
         "exec → SSH banner, warm",
         "ms",
-        _samples(values),
+        as_samples(values),
         (Target(SSHD, 10), Target(SUPERVISORD, 0.15)),
     )
 
@@ -51,7 +52,7 @@ def cold(contenders: Sequence[Contender], runs: int) -> list[Row]:
     except Unavailable as error:
         return [Row(COLD, "s", note=str(error)), Row(COLD_BYTES, "MB", note=str(error))]
     targets = (Target(SSHD, 1.9), Target(SUPERVISORD, 0.75))
-    return [Row(COLD, "s", _samples(seconds), targets), Row(COLD_BYTES, "MB", _samples(read))]
+    return [Row(COLD, "s", as_samples(seconds), targets), Row(COLD_BYTES, "MB", as_samples(read))]
 
 
 def _cold_start(contender: Contender, disk: SlowDisk) -> Start:
@@ -87,7 +88,3 @@ def _until_banner(ready: Prepared) -> float:
             raise TimeoutError(f"no banner of {ready.contender.name}; see {ready.contender.log}")
         time.sleep(0.001)
     return time.monotonic() - began
-
-
-def _samples(values: dict[str, list[float]]) -> tuple[Samples, ...]:
-    return tuple(Samples(name, tuple(numbers)) for name, numbers in values.items())

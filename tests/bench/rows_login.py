@@ -23,10 +23,8 @@ def login(contenders: Sequence[Contender], runs: int) -> Row:
             subprocess.run(entry.ssh("true"), check=True)
         for _ in range(runs):
             for entry in contenders:
-                began = time.monotonic()
-                subprocess.run(entry.ssh("true"), check=True)
-                values[entry.name].append((time.monotonic() - began) * 1000)
-    return Row("login (ssh host true)", "ms", _samples(values), (Target(SSHD, 1.05),))
+                values[entry.name].append(timed_login(entry))
+    return Row("login (ssh host true)", "ms", as_samples(values), (Target(SSHD, 1.05),))
 
 
 def bulk(contenders: Sequence[Contender], runs: int) -> list[Row]:
@@ -43,8 +41,8 @@ def bulk(contenders: Sequence[Contender], runs: int) -> list[Row]:
                 received[entry.name].append(_rate("true", entry, local))
     target = (Target(SSHD, 0.97, at_least=True),)
     return [
-        Row("bulk into the machine", "MB/s", _samples(sent), target),
-        Row("bulk out of the machine", "MB/s", _samples(received), target),
+        Row("bulk into the machine", "MB/s", as_samples(sent), target),
+        Row("bulk out of the machine", "MB/s", as_samples(received), target),
     ]
 
 
@@ -56,9 +54,9 @@ def memory(contenders: Sequence[Contender], runs: int) -> Row:
             with entry.running() as ready:
                 time.sleep(SETTLE)
                 pids = [ready.pid, *(process.pid for process in descendants(ready.pid))]
-                values[entry.name].append(sum(map(_proportional, pids)) / 1024)
+                values[entry.name].append(sum(map(proportional, pids)) / 1024)
     note = f"{SUPERVISORD}: without the fail2ban that people run beside it"
-    return Row("memory when idle (PSS)", "MB", _samples(values), note=note)
+    return Row("memory when idle (PSS)", "MB", as_samples(values), note=note)
 
 
 def _rate(local: str, contender: Contender, remote: str) -> float:
@@ -70,12 +68,21 @@ def _rate(local: str, contender: Contender, remote: str) -> float:
     return BULK / 1e6 / (time.monotonic() - began)
 
 
-def _proportional(pid: int) -> int:
+def timed_login(contender: Contender) -> float:
+    """Milliseconds of one whole login."""
+    began = time.monotonic()
+    subprocess.run(contender.ssh("true"), check=True)
+    return (time.monotonic() - began) * 1000
+
+
+def proportional(pid: int) -> int:
+    """The process's memory in KiB, shared pages divided among their users (PSS)."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])
     return 0
 
 
-def _samples(values: dict[str, list[float]]) -> tuple[Samples, ...]:
+def as_samples(values: dict[str, list[float]]) -> tuple[Samples, ...]:
+    """Of each contender, by name."""
     return tuple(Samples(name, tuple(numbers)) for name, numbers in values.items())

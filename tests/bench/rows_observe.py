@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.bench.contenders import Contender
+from tests.bench.rows_login import timed_login
 from tests.bench.table import AGENT, Row, Samples
 from tests.support import until
 
@@ -24,10 +25,10 @@ def scraped(contender: Contender, runs: int) -> Row:
         subprocess.run(contender.ssh("true"), check=True)
         until(lambda: _answers(port), "HTTP")
         for _ in range(runs):
-            quiet += [_login(contender) for _ in range(10)]
+            quiet += [timed_login(contender) for _ in range(10)]
             with _scrapes(port) as counted:
                 began = time.monotonic()
-                loaded += [_login(contender) for _ in range(10)]
+                loaded += [timed_login(contender) for _ in range(10)]
                 rate = counted[0] / (time.monotonic() - began)
     samples = (Samples(AGENT, tuple(loaded)), Samples("quiet", tuple(quiet)))
     row = Row("login while metrics are scraped", "ms", samples)
@@ -35,12 +36,6 @@ def scraped(contender: Contender, runs: int) -> Row:
     verdict = "met" if ratio <= 1.1 else "MISSED"
     note = f"{rate:.0f} scrapes a second were answered; {ratio:.2f} x quiet, ≤ 1.1: {verdict}"
     return Row(row.name, row.unit, samples, note=note)
-
-
-def _login(contender: Contender) -> float:
-    began = time.monotonic()
-    subprocess.run(contender.ssh("true"), check=True)
-    return (time.monotonic() - began) * 1000
 
 
 def _answers(port: int) -> bool:
