@@ -14,7 +14,7 @@ from agent.access.admission import Admission, Limits, Refusal
 from agent.access.client import Client, Peer, from_peer
 from agent.access.connection import Access, Connection, Outcome
 from agent.access.jail import Ban, Jail
-from agent.access.listener import Listener
+from agent.access.listener import Listener, listen
 from agent.access.proxied import HeaderWait
 from agent.access.proxy_header import Source
 from agent.access.refusals import Refusals
@@ -57,10 +57,11 @@ class Gate:
         """Listen from now on. Raises `ListenError`."""
         proxied = self._settings.proxy_protocol == "required"
         public = self._arrived_by_proxy if proxied else self._arrived
-        self._listeners.append(Listener(self._settings.listen, public, self._access.bus))
+        listening = listen(self._settings.listen, "SWARM_LISTEN")
+        self._listeners.append(Listener(listening, public, self._access.bus))
         if self._settings.private_listen is not None:
-            private = Listener(self._settings.private_listen, self._arrived, self._access.bus)
-            self._listeners.append(private)
+            listening = listen(self._settings.private_listen, "SWARM_PRIVATE_LISTEN")
+            self._listeners.append(Listener(listening, self._arrived, self._access.bus))
         self._keep_house()
 
     def close(self) -> None:

@@ -27,9 +27,12 @@ class Listener:
     """Calls `on_connection` with each accepted socket and its peer until closed."""
 
     def __init__(
-        self, endpoint: Endpoint, on_connection: Callable[[socket.socket, Peer], None], bus: Bus
+        self,
+        listening: socket.socket,
+        on_connection: Callable[[socket.socket, Peer], None],
+        bus: Bus,
     ) -> None:
-        self._socket = _listen(endpoint)
+        self._socket = listening
         self._on_connection = on_connection
         self._bus = bus
         self._resume: asyncio.TimerHandle | None = None
@@ -70,7 +73,8 @@ class Listener:
         self._loop.add_reader(self._socket, self._accept)
 
 
-def _listen(endpoint: Endpoint) -> socket.socket:
+def listen(endpoint: Endpoint, setting: str) -> socket.socket:
+    """A TCP socket that listens where `setting` says, and does not block. Raises `ListenError`."""
     try:
         if endpoint.host == "" and socket.has_dualstack_ipv6():
             return _open(("::", endpoint.port), socket.AF_INET6, dual=True)
@@ -79,7 +83,7 @@ def _listen(endpoint: Endpoint) -> socket.socket:
     except OSError as error:
         raise ListenError(
             f"cannot listen on {endpoint} ({error.strerror}): end what uses the port "
-            "(ss -ltnp shows it), or choose another in SWARM_LISTEN"
+            f"(ss -ltnp shows it), or choose another in {setting}"
         ) from error
 
 

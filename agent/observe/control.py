@@ -4,7 +4,6 @@ Root may do everything, the login account may read and hold leases; who it is, t
 (SO_PEERCRED).
 """
 
-import asyncio
 import os
 import socket
 import struct
@@ -12,9 +11,12 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from agent.access.listener import BACKLOG
+from agent.events import Bus
 from agent.observe.answers import answer
 from agent.observe.machine import Machine
 from agent.observe.requests import LEASES, Requests
+from agent.observe.serving import Serving
 
 SOCKET = "agent.sock"
 KEEPALIVE = 15.0
@@ -28,26 +30,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Control:
     """Answers on agent.sock in the run folder until cancelled."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, bus: Bus) -> None:
         self._machine = machine
+        self._bus = bus
 
     async def serve(self) -> None:
         """Serve until cancelled. Raises `OSError` when the socket cannot be made."""
         app = web.Application(middlewares=[self._only_the_owner])
         Requests(self._machine, peer_pid).add_to(app.router)
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=0.5,
-            keepalive_timeout=KEEPALIVE,
-        )
-        await runner.setup()
-        try:
-            await web.SockSite(runner, self._bind()).start()
-            await asyncio.get_running_loop().create_future()
-        finally:
-            await runner.cleanup()
+        await Serving(app, KEEPALIVE, _peer_uid).serve(self._bind(), self._bus)
 
     def _bind(self) -> socket.socket:
         path = f"{self._machine.current.value.run_dir}/{SOCKET}"
@@ -60,6 +51,8 @@ class Control:
         finally:
             os.umask(before)
         os.chown(path, os.geteuid(), self._machine.account.gid)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
         return listener
 
     @web.middleware
@@ -77,8 +70,16 @@ def peer_pid(request: web.Request) -> int:
     return _credentials(request)[0]
 
 
+def _peer_uid(connection: socket.socket) -> int:
+    # Counted apart, so that nobody else's connections cost root's.
+    return _peer(connection)[1]
+
+
 def _credentials(request: web.Request) -> tuple[int, int, int]:
-    peer = request.get_extra_info("socket")
-    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return _peer(request.get_extra_info("socket"))
+
+
+def _peer(connection: socket.socket) -> tuple[int, int, int]:
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(raw)
     return pid, uid, gid

@@ -5,11 +5,9 @@ a second, and connections are few; the oldest one goes for a new one. Whoever is
 itself or on the private network sees no address, no user and no key.
 """
 
-import asyncio
 import base64
 import hashlib
 import re
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,18 +17,17 @@ import msgspec
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
-from agent.access.client import Peer
-from agent.access.listener import Listener
+from agent.access.listener import listen
 from agent.events import Bus
 from agent.network import Network, any_covers, is_own
 from agent.observe.answers import answer
 from agent.observe.machine import Machine
 from agent.observe.metrics import Metrics
 from agent.observe.reports import HealthReport
+from agent.observe.serving import Serving, anybody
 from agent.observe.status import HIDDEN, chart, public, status_report
 from agent.settings.units import Endpoint
 
-MOST_CONNECTIONS = 64
 FRESH = 1.0
 """Seconds that an answer may be old."""
 
@@ -70,7 +67,6 @@ class Http:
         self._metrics = metrics
         self._bus = bus
         self._cached = _Cached()
-        self._open: dict[asyncio.BaseTransport, None] = {}
         page = Path(__file__).with_name("page.html").read_bytes()
         self._page, self._policy = page, _content_policy(page)
 
@@ -82,52 +78,8 @@ class Http:
         app.router.add_get("/status.json", self._get_status)
         app.router.add_get("/", self._get_page)
         app.on_response_prepare.append(self._harden)
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=0.5,
-            keepalive_timeout=KEEPALIVE,
-        )
-        await runner.setup()
-        # The event loop itself keeps no strong reference to a task.
-        taking: set[asyncio.Task[None]] = set()
-
-        def arrived(connection: socket.socket, _peer: Peer) -> None:
-            task = asyncio.create_task(self._take(connection, runner))
-            taking.add(task)
-            task.add_done_callback(taking.discard)
-
-        try:
-            listener = Listener(self._endpoint, arrived, self._bus)
-            try:
-                await asyncio.get_running_loop().create_future()
-            finally:
-                listener.close()
-        finally:
-            await runner.cleanup()
-
-    async def _take(self, connection: socket.socket, runner: web.AppRunner) -> None:
-        """Give a connection to aiohttp; at the limit, the oldest one goes."""
-        if len(self._open) >= MOST_CONNECTIONS:
-            oldest = next(iter(self._open))
-            del self._open[oldest]
-            if isinstance(oldest, asyncio.WriteTransport):
-                oldest.abort()
-        connection.setblocking(False)
-        server = runner.server
-        if server is None:
-            connection.close()  # the part is ending
-            return
-        try:
-            loop = asyncio.get_running_loop()
-            transport, _ = await loop.connect_accepted_socket(server, connection)
-        except OSError:
-            connection.close()
-            return
-        self._open[transport] = None
-        # aiohttp does not say when a connection ends: forget those that have.
-        self._open = {each: None for each in self._open if not each.is_closing()}
+        listening = listen(self._endpoint, "SWARM_HTTP_LISTEN")
+        await Serving(app, KEEPALIVE, anybody).serve(listening, self._bus)
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         # The client names a version in what it accepts: only what we choose among may be a key.

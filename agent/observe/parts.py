@@ -55,7 +55,7 @@ class ObserveParts:
         """Run all of them until cancelled."""
         parts = {
             "state": self._remember,
-            "control socket": Control(self._machine).serve,
+            "control socket": Control(self._machine, self._spine.bus).serve,
             "http": self._serve_http,
             "settings": self._follow_settings,
             "service files": self._follow_services,

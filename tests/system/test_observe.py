@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -223,6 +224,26 @@ def test_status_watch_refreshes_in_place(seen: Box) -> None:
     screen.type("\x03")
     assert os.waitpid(pid, 0)[1] != 0
     os.close(descriptor)
+
+
+@pytest.mark.root
+def test_connections_to_the_control_socket_cost_neither_ssh_nor_root(box: Box) -> None:
+    """The login account opens as many as it can: the oldest of its own go."""
+    until(lambda: box.agent("status").returncode == 0, "the control socket")
+    hold = (
+        "import os, socket, time; held = []\n"
+        "for n in range(900):\n"
+        "  s = socket.socket(socket.AF_UNIX); s.connect('/run/swarm/agent.sock'); held.append(s)\n"
+        "print('held', flush=True); time.sleep(1000)"
+    )
+    command = box.ssh_command(f"python3 -c {shlex.quote(hold)}")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holding:
+        assert holding.stdout is not None
+        assert holding.stdout.readline() == b"held\n"
+        assert box.agent("status").returncode == 0
+        assert box.ssh("swarm-agent status").returncode == 0
+        until(lambda: len(os.listdir(f"/proc/{box.machine.init}/fd")) < 150, "few descriptors")
+        holding.kill()
 
 
 def test_a_crashed_http_part_restarts_and_ssh_goes_on(make_box: BoxMaker) -> None:
