@@ -36,6 +36,7 @@ from agent.network import is_own
 from agent.parts import Parts, Spine, keep_running
 from agent.platform import volume
 from agent.platform.account import Account, AccountError, find
+from agent.platform.environment import session_environment
 from agent.settings import Settings, SettingsError, load
 from agent.settings.current import Current
 from agent.state import banlist
@@ -85,6 +86,7 @@ class _Opened:
     gate: Gate
     account: Account
     keyring: Keyring
+    session_env: Mapping[str, str]
 
 
 async def _serve(
@@ -113,6 +115,7 @@ async def _serve(
             children=core.children,
             sessions=core.sessions,
             keyring=opened.keyring,
+            session_env=opened.session_env,
             gate=opened.gate,
             health=health,
             stop=stop,
@@ -141,6 +144,7 @@ async def _open(core: _Core, begun: float) -> _Opened:
     with phases("settings"):
         account = find(settings.user)
         _prepare_machine(settings, account, bus)
+        session_env = _session_env(core)
     with phases("keys"):
         path = f"{settings.run_dir}/{sshd.AUTHORIZED_KEYS}"
         keyring = Keyring(core.environ, settings.keys_dir, path, account, bus)
@@ -152,14 +156,15 @@ async def _open(core: _Core, begun: float) -> _Opened:
     with phases("state"):
         jail = _open_jail(settings, bus)
     with phases("listener"):
-        gate = Gate(Access(settings, keyring, core.children, core.sessions, bus), jail)
+        access = Access(settings, session_env, keyring, core.children, core.sessions, bus)
+        gate = Gate(access, jail)
         gate.open()
     bus.publish(
         ListenerOpened(
             listen=str(settings.listen), user=account.name, seconds=time.monotonic() - begun
         )
     )
-    return _Opened(gate, account, keyring)
+    return _Opened(gate, account, keyring, session_env)
 
 
 class _Phases:
@@ -205,6 +210,19 @@ def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
         bus.publish(
             Notice(part="init", notice=f"orphans of sessions will not be reaped by us: {error}")
         )
+
+
+def _session_env(core: _Core) -> Mapping[str, str]:
+    found = session_environment(core.environ, core.settings.session_env, core.settings.agents)
+    if found.unusable:
+        names = ", ".join(found.unusable)
+        core.bus.publish(
+            Notice(
+                part="session_env",
+                notice=f"not in the sessions' environment, because of line breaks: {names}",
+            )
+        )
+    return found.variables
 
 
 def _open_jail(settings: Settings, bus: Bus) -> Jail:

@@ -49,6 +49,7 @@ class Spine:
 
     current: Current
     environ: Mapping[str, str]
+    session_env: Mapping[str, str]
     account: Account
     children: Children
     sessions: Sessions
@@ -126,7 +127,9 @@ def _make_supervisor(spine: Spine) -> "Supervisor":
     from agent.services.supervisor import Supervisor
 
     run_dir = spine.current.value.run_dir
-    around = Surroundings(spine.children, spine.environ, run_dir, spine.bus)
+    around = Surroundings(
+        spine.children, spine.environ, spine.session_env, spine.account.name, run_dir, spine.bus
+    )
     return Supervisor(around, spine.current, spine.account, spine.stop)
 
 

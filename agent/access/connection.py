@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,9 +38,13 @@ _READ = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What every connection needs: the keys' names, the processes, the open sessions, the bus."""
+    """What every connection needs: the keys' names, the processes, the open sessions, the bus.
+
+    `session_env` is what every session's environment gets.
+    """
 
     settings: Settings
+    session_env: Mapping[str, str]
     keyring: Keyring
     children: Children
     sessions: Sessions
@@ -81,7 +85,13 @@ class Connection:
         self._last_line = ""
         self._buffer = b""
         self._loop = asyncio.get_running_loop()
-        self._errors, self._process = self._start()
+        ours = {"SWARM_CLIENT": client.host.address, "SWARM_SESSION": self.id}
+        self._config = sshd.connection_config(access.settings, {**access.session_env, **ours})
+        try:
+            self._errors, self._process = self._start()
+        except OSError:
+            self._forget_config()
+            raise
         self._loop.add_reader(self._errors, self._read)
         self._process.exited.add_done_callback(self._ended)
 
@@ -110,7 +120,7 @@ class Connection:
                 self._access.children,
                 self._socket.fileno(),
                 writing,
-                f"SWARM_CLIENT={self.client.host.address} SWARM_SESSION={self.id}",
+                self._config,
             )
         except OSError:
             os.close(reading)
@@ -126,6 +136,7 @@ class Connection:
             data = os.read(self._errors, _READ)
         except BlockingIOError:
             return False
+        self._forget_config()  # sshd says nothing before it has read it
         if not data:
             self._loop.remove_reader(self._errors)
             return False
@@ -134,6 +145,11 @@ class Connection:
         for line in lines:
             self._heard(line[:LINE_LIMIT].decode("utf-8", "backslashreplace").rstrip("\r"))
         return True
+
+    def _forget_config(self) -> None:
+        if self._config >= 0:
+            os.close(self._config)
+            self._config = -1
 
     def _heard(self, line: str) -> None:
         event = parse(line)
@@ -185,6 +201,7 @@ class Connection:
             pass
         self._loop.remove_reader(self._errors)
         os.close(self._errors)
+        self._forget_config()
         verdict = judge(frozenset(self._steps), exited.result().code)
         if self.session is not None:
             self._session_closed(self.session, exited.result())

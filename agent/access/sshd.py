@@ -1,11 +1,12 @@
 """sshd's configuration: written for each boot, checked by sshd itself.
 
-Only keywords that every OpenSSH from 8.4 to 10.x knows are used. Algorithms are given as what
+Only keywords that every OpenSSH from 8.7 to 10.x knows are used. Algorithms are given as what
 to leave out of the defaults, with patterns, so that a newer sshd keeps its newer algorithms and
 an older one does not stumble over names it has never heard.
 """
 
 import os
+from collections.abc import Mapping
 
 from agent.access.hostkeys import NAME as HOST_KEY
 from agent.init.children import Child, Children, clean_environment
@@ -106,23 +107,35 @@ async def _check(program: str, path: str, children: Children) -> None:
         raise SshdError(f"sshd refuses {path} ({status}): {said}")
 
 
+def connection_config(settings: Settings, environ: Mapping[str, str]) -> int:
+    """A file in memory with the configuration of one connection; its descriptor, ours to close.
+
+    `environ` is what the login's environment gets beside sshd's own. It has secrets: it is on no
+    disk and on no command line. Raises `OSError`.
+    """
+    words = " ".join(_quoted(f"{name}={value}") for name, value in environ.items())
+    text = f"SetEnv {words}\nInclude {settings.run_dir}/{CONFIG}\n"
+    descriptor = os.memfd_create("sshd_config")
+    os.write(descriptor, text.encode())
+    return descriptor
+
+
+def _quoted(word: str) -> str:
+    # argv_split in misc.c of OpenSSH.
+    for special in ("\\", '"', "'"):
+        word = word.replace(special, "\\" + special)
+    return f'"{word}"'
+
+
 def serve(
-    settings: Settings, children: Children, connection: int, errors: int, session_env: str
+    settings: Settings, children: Children, connection: int, errors: int, config: int
 ) -> Child:
     """Start the sshd of one connection: it owns the socket, and says on `errors` what it does.
 
-    `session_env` is what the login's environment gets beside sshd's own (`NAME=value …`).
-    Raises `OSError`.
+    `config` is the descriptor of a `connection_config`. Raises `OSError`.
     """
-    argv = [
-        settings.sshd,
-        "-i",
-        "-e",
-        "-f",
-        f"{settings.run_dir}/{CONFIG}",
-        "-o",
-        f"SetEnv={session_env}",
-    ]
+    # By way of our own descriptors: sshd closes all that it inherits before it reads anything.
+    argv = [settings.sshd, "-i", "-e", "-f", f"/proc/{os.getpid()}/fd/{config}"]
     return children.spawn(
         argv, env=clean_environment(), stdin=connection, stdout=connection, stderr=errors
     )

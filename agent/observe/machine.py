@@ -14,6 +14,7 @@ from agent.log import Log
 from agent.observe.lag import Lag
 from agent.platform.account import Account
 from agent.platform.fly import FlyMachine
+from agent.platform.memory import Space
 from agent.services.supervisor import Supervisor
 from agent.settings.current import Current
 from agent.state.memory import Memory
@@ -45,14 +46,6 @@ class Machine:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Space:
-    """Bytes of a file system or of memory, and how many of them are free."""
-
-    size: int
-    free: int
-
-
 NOTHING = Space(0, 0)
 
 
@@ -63,16 +56,6 @@ def volume_space(path: str) -> Space:
     except OSError:
         return NOTHING
     return Space(status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize)
-
-
-def memory_space() -> Space:
-    """The machine's memory (proc_meminfo(5)); a container sees its host's."""
-    values = {}
-    with open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            name, _, rest = line.partition(":")
-            values[name] = int(rest.split()[0]) << 10
-    return Space(values["MemTotal"], values["MemAvailable"])
 
 
 def cpu_busy() -> float:

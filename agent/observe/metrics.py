@@ -44,7 +44,8 @@ from agent.events import (
 )
 from agent.idle.policy import Cause, sleeps_at
 from agent.observe.idle import SIGNALS
-from agent.observe.machine import Machine, cpu_busy, memory_space, volume_space
+from agent.observe.machine import Machine, cpu_busy, volume_space
+from agent.platform.memory import memory_space
 from agent.services.supervisor import READY
 from agent.state.usage import Totals
 

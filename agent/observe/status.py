@@ -8,7 +8,7 @@ from agent import __version__
 from agent.access.gate import clock
 from agent.access.sessions import Session
 from agent.observe.idle import idle_report
-from agent.observe.machine import Machine, Space, memory_space, volume_space
+from agent.observe.machine import Machine, volume_space
 from agent.observe.reports import (
     BanReport,
     ChartReport,
@@ -19,6 +19,7 @@ from agent.observe.reports import (
     StatusReport,
 )
 from agent.observe.services import service_reports
+from agent.platform.memory import Space, memory_space
 from agent.state.usage import SLOT
 
 BANS_SHOWN = 10

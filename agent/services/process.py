@@ -25,15 +25,12 @@ class Started:
     stderr: int
 
 
-def start(
-    service: Service, children: Children, secrets: Mapping[str, str], extra: Mapping[str, str]
-) -> Started:
+def start(service: Service, children: Children, given: Mapping[str, str]) -> Started:
     """Start the service's process. Raises `OSError`.
 
-    Of `secrets` (the agent's environment) it gets only what its definition names.
+    `given` is what its environment has beside its user's HOME and the like.
     """
-    promised = {name: secrets[name] for name in service.secrets if name in secrets}
-    environ = environment_of(service.user) | promised | dict(service.env) | dict(extra)
+    environ = environment_of(service.user) | dict(given)
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
     try:

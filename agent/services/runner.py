@@ -95,10 +95,16 @@ class Others(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What every runner is given. `environ` is the agent's own, with all secrets."""
+    """What every runner is given.
+
+    `environ` is the agent's own, with all secrets; `session_env` what the services of the account
+    `login` get of it.
+    """
 
     children: Children
     environ: Mapping[str, str]
+    session_env: Mapping[str, str]
+    login: str
     run_dir: str
     bus: Bus
 
@@ -184,10 +190,9 @@ class Runner:
         self._move(State.STARTING)
         notify = self._notify()
         try:
-            extra = {} if notify is None else {"NOTIFY_SOCKET": notify.path}
             try:
                 began = process.start(
-                    self.service, self._around.children, self._around.environ, extra
+                    self.service, self._around.children, self._environment(notify)
                 )
             except OSError as error:
                 reason = f"cannot start {self.service.command[0]}: {error.strerror}"
@@ -305,6 +310,13 @@ class Runner:
         if child.running:
             child.send_group(signal.SIGKILL)
             await asyncio.wait([child.exited], timeout=KILL_PATIENCE)
+
+    def _environment(self, notify: Notify | None) -> dict[str, str]:
+        service, around = self.service, self._around
+        given = dict(around.session_env) if service.user == around.login else {}
+        given |= {name: around.environ[name] for name in service.secrets if name in around.environ}
+        given |= service.env
+        return given if notify is None else given | {"NOTIFY_SOCKET": notify.path}
 
     def _notify(self) -> Notify | None:
         if self.service.ready is None or self.service.ready.probe is not Probe.NOTIFY:

@@ -83,7 +83,7 @@ class Settings:
     sshd: str = _setting(
         units.absolute_path,
         "/usr/sbin/sshd",
-        "OpenSSH's server program (8.4 or later).",
+        "OpenSSH's server program (8.7 or later).",
     )
     login_grace_time: float = _setting(
         units.positive_duration,
@@ -273,6 +273,19 @@ class Settings:
         units.absolute_path,
         "/.fly/api",
         "The Unix socket of Fly.io's Machines API.",
+    )
+    session_env: tuple[str, ...] = _setting(
+        units.variable_names,
+        "ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN ANTHROPIC_BASE_URL ANTHROPIC_MODEL "
+        "CLAUDE_CODE_OAUTH_TOKEN OPENAI_API_KEY GEMINI_API_KEY GITHUB_TOKEN GH_TOKEN NPM_TOKEN",
+        "Variables and secrets of the agent that SSH sessions and the login account's services "
+        "get. The machine's FLY_* facts are always there.",
+    )
+    agents: int = _setting(
+        units.count,
+        "2",
+        "How many coding agents are expected to work at one time: each one's Node heap "
+        "(NODE_OPTIONS) gets its share of three quarters of the memory.",
     )
     services_dir: str = _setting(
         units.absolute_path,

@@ -167,6 +167,15 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
 
+def variable_names(text: str) -> tuple[str, ...]:
+    """Names of environment variables."""
+    names = words(text)
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII):
+            raise ValueError("names of environment variables, separated by spaces")
+    return names
+
+
 def optional_endpoint(text: str) -> Endpoint | None:
     """Where to listen, or nothing."""
     return endpoint(text) if text else None

@@ -333,7 +333,7 @@ def _squeezed(text: str) -> str:
 
 
 def test_no_secret_in_log_or_process_list(make_box: BoxMaker) -> None:
-    box = make_box().boot({"ANTHROPIC_API_KEY": "sk-secret-123", "SWARM_LOG_LEVEL": "debug"})
+    box = make_box().boot({"SOME_API_KEY": "sk-secret-123", "SWARM_LOG_LEVEL": "debug"})
     client = subprocess.Popen(
         box.ssh_command("echo in; read -r line"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
@@ -286,6 +287,9 @@ def test_nobody_but_the_login_account_gets_in(box: Box, user: str) -> None:
     box.event("ssh.connection.closed", verdict="invalid user")
 
 
+PIPES: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+
+
 def test_keys_of_the_folder_come_and_go_while_it_runs(
     make_box: BoxMaker, key: Key, tmp_path: Path
 ) -> None:
@@ -350,3 +354,53 @@ def test_an_ordinary_user_serves_itself(make_box: BoxMaker) -> None:
     other = make_box().start(folders | {"SWARM_USER": "daemon"}, before=drop)
     assert other.machine.wait(30) == EXIT_CONFIG
     assert "only root can let daemon log in" in other.event("boot.failed")["problem"]
+
+
+def test_chosen_variables_reach_the_sessions_and_nothing_else(make_box: BoxMaker) -> None:
+    secret = """sk "quoted" 'twice' \\ $HOME `x` #y %z"""
+    box = make_box()
+    box.boot(
+        {
+            "ANTHROPIC_API_KEY": secret,
+            "MY_TOKEN": "mine",
+            "OTHER": "hidden",
+            "GITHUB_TOKEN": "two\nlines",
+            "FLY_REGION": "ams",
+            "FLY_API_TOKEN": "the platform's",
+            "SWARM_SESSION_ENV": "ANTHROPIC_API_KEY MY_TOKEN GITHUB_TOKEN",
+            "SWARM_AGENTS": "4",
+        }
+    )
+    for words in (("env",), ("sh -l -c env",)):
+        said = box.ssh(*words).stdout.splitlines()
+        assert f"ANTHROPIC_API_KEY={secret}" in said
+        assert "MY_TOKEN=mine" in said
+        assert "FLY_REGION=ams" in said
+        assert not [line for line in said if "hidden" in line or "platform" in line]
+        [node] = [line for line in said if line.startswith("NODE_OPTIONS=")]
+        heap = int(node.rpartition("=")[2])
+        assert 0 < heap < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 >> 20
+    assert "GITHUB_TOKEN" in box.event("agent.notice", part="session_env")["notice"]
+
+
+def test_secrets_of_sessions_are_on_no_command_line_and_in_no_file(make_box: BoxMaker) -> None:
+    secret = f"sk-{os.urandom(8).hex()}"
+    box = make_box()
+    box.boot({"ANTHROPIC_API_KEY": secret})
+    with subprocess.Popen(box.ssh_command("echo in; cat"), **PIPES) as session:
+        assert session.stdout is not None
+        assert session.stdout.readline() == b"in\n"
+        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+        assert not [line for line in lines if secret.encode() in line]
+        found = box.agent_command("status")[0][:-2]
+        grep = subprocess.run(
+            [*found, "grep", "-rIl", secret, "/run", "/tmp", "/mnt"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert grep.stdout == ""
+        peek = box.ssh("cat /proc/1/environ /proc/1/fd/* /run/swarm/sshd_config")
+        assert secret not in peek.stdout
+        session.kill()
+    assert secret not in box.said()

@@ -54,6 +54,27 @@ def test_user_folder_environment_and_secrets(services: Services) -> None:
     assert "sesame" not in Path(f"/proc/{services.box.machine.init}/cmdline").read_text()
 
 
+def test_services_of_the_login_account_have_the_sessions_environment(services: Services) -> None:
+    services.boot(
+        """
+        [service.mine]
+        command = "env"
+        oneshot = true
+
+        [service.roots]
+        command = "env"
+        oneshot = true
+        user = "root"
+        """,
+        {"ANTHROPIC_API_KEY": "sesame", "FLY_REGION": "ams"},
+    )
+    services.becomes("mine", "done")
+    services.becomes("roots", "done")
+    assert "ANTHROPIC_API_KEY=sesame" in services.box.agent("logs", "mine").stdout
+    assert "FLY_REGION=ams" in services.box.agent("logs", "mine").stdout
+    assert "sesame" not in services.box.agent("logs", "roots").stdout
+
+
 def test_stdout_and_stderr_are_told_apart_in_the_log(services: Services) -> None:
     services.boot('[service.talk]\ncommand = ["sh", "-c", "echo out; echo err >&2"]\n')
     services.becomes("talk", "done")
