@@ -34,7 +34,7 @@ from agent.init.children import Children, become_subreaper, reset_signals
 from agent.log import Log
 from agent.network import is_own
 from agent.parts import Parts, Spine, keep_running
-from agent.platform import volume
+from agent.platform import home, volume
 from agent.platform.account import Account, AccountError, find
 from agent.platform.environment import session_environment
 from agent.settings import Settings, SettingsError, load
@@ -145,6 +145,8 @@ async def _open(core: _Core, begun: float) -> _Opened:
         account = find(settings.user)
         _prepare_machine(settings, account, bus)
         session_env = _session_env(core)
+    with phases("home"):
+        _prepare_home(settings, account, bus)
     with phases("keys"):
         path = f"{settings.run_dir}/{sshd.AUTHORIZED_KEYS}"
         keyring = Keyring(core.environ, settings.keys_dir, path, account, bus)
@@ -210,6 +212,19 @@ def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
         bus.publish(
             Notice(part="init", notice=f"orphans of sessions will not be reaped by us: {error}")
         )
+
+
+def _prepare_home(settings: Settings, account: Account, bus: Bus) -> None:
+    """The volume's root and the home's links; what fails costs permanence, not SSH."""
+    if os.geteuid() != 0 or not os.path.isdir(settings.volume):
+        return
+    try:
+        volume.give_to(settings.volume, account.uid, account.gid)
+        for linked in home.link_all(account, settings.volume, settings.home_links):
+            if str(linked):
+                bus.publish(Notice(part="home", notice=str(linked)))
+    except OSError as error:
+        bus.publish(Notice(part="home", notice=f"{settings.volume} cannot be prepared: {error}"))
 
 
 def _session_env(core: _Core) -> Mapping[str, str]:

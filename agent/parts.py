@@ -5,6 +5,9 @@ takes seconds to read from a cold disk.
 """
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ from agent.events import Bus, PartFailed
 from agent.health import Health
 from agent.init.children import Children
 from agent.log import Log
-from agent.platform.account import Account
+from agent.platform.account import Account, credentials_of, environment_of
 from agent.settings.current import Current
 from agent.stop import Stop
 
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 BANNER_FIRST = 0.05
 """Seconds that belong to the banner of a client who is waiting already."""
+
+BRING_BACK = 5.0
+"""Seconds that may be spent on what has replaced the home's links."""
 
 QUIET = 1.0
 """Seconds without any connection after which the parts are started: nobody is waiting."""
@@ -93,7 +99,8 @@ class Parts:
             await self._supervisor.stop_all(deadline)
 
     async def last_word(self, reason: str) -> None:
-        """Keep on the volume how this life ended, and have everything written to the disks."""
+        """Keep on the volume how this life ended and what the home has new; have it all written."""
+        await _bring_home_back(self._spine)
         if self._idle is not None:
             from agent.state.life import sync_disks
 
@@ -104,6 +111,23 @@ class Parts:
         make = await asyncio.to_thread(_import_observe)
         self._observe = self._observe or make(self._spine, idle, supervisor)
         await self._observe.run()
+
+
+async def _bring_home_back(spine: Spine) -> None:
+    settings, account = spine.current.value, spine.account
+    if os.geteuid() != 0 or not settings.home_links:
+        return
+    # A process of the account's own: home and volume are full of its links.
+    child = spine.children.spawn(
+        [sys.executable, "-m", "agent.platform.home", account.home, settings.volume]
+        + [str(path) for path in settings.home_links],
+        env=environment_of(account.name),
+        own_group=True,
+        cwd="/",
+        run_as=credentials_of(account.name),
+    )
+    await asyncio.wait([child.exited], timeout=BRING_BACK)
+    child.send_group(signal.SIGKILL)
 
 
 def _assemble_idle(spine: Spine) -> "Idle":

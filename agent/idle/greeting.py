@@ -83,6 +83,8 @@ def _about_volume(path: str) -> str:
         status = os.statvfs(path)
     except OSError as error:
         return f"No volume: nothing outlives this machine ({path}: {error.strerror})."
+    if not os.path.ismount(path):
+        return f"No volume is mounted at {path}: nothing outlives this machine."
     total = status.f_blocks * status.f_frsize
     used = total - status.f_bavail * status.f_frsize
     share = used / total if total else 0

@@ -140,6 +140,39 @@ def own_folder(volume: str, on_replaced: Callable[[str, str], None]) -> Iterator
         os.close(root._descriptor)
 
 
+def give_to(volume: str, uid: int, gid: int) -> None:
+    """Let an account work in the volume's root without letting it replace our folder there.
+
+    The root stays root's; the account's group may write, and with the sticky bit only owners rename
+    and remove. Where the root belongs to the account already, it is taken back only from a file
+    system of its own: elsewhere it is a folder of somebody's computer. Nothing below is touched.
+    Raises `OSError`.
+    """
+    descriptor = os.open(volume, _DIRECTORY)
+    try:
+        status = os.fstat(descriptor)
+        ours = status.st_uid == os.geteuid()
+        if not ours and not (status.st_uid == uid and _is_file_system(volume)):
+            return
+        mode = stat.S_IMODE(status.st_mode) | stat.S_IRWXG | stat.S_ISVTX
+        if (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) != (
+            os.geteuid(),
+            gid,
+            mode,
+        ):
+            os.fchown(descriptor, os.geteuid(), gid)
+            os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def _is_file_system(path: str) -> bool:
+    """A whole file system is mounted here, not a folder of one (proc_pid_mountinfo(5))."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        found = [line.split()[3] for line in file if line.split()[4] == path]
+    return bool(found) and found[-1] == "/"
+
+
 def is_safe_by_name(volume: str) -> bool:
     """Nobody but us can put another folder in the place of ours.
 

@@ -68,6 +68,14 @@ class Settings:
         "The folder that outlives the machine. Host keys are kept in `.swarm` below it.",
         unprivileged="~/.local/state/swarm",
     )
+    home_links: tuple[units.HomePath, ...] = _setting(
+        units.home_paths,
+        ".claude/ .claude.json .config/ .gitconfig .ssh/ .npm-global/ .local/share/ .local/state/ "
+        ".vscode-server/ .cursor-server/ .zsh_history .bash_history",
+        "Paths of the home that live on the volume, in its `.home`, and are linked in at boot; a "
+        "folder's ends with a slash.",
+        unprivileged="",
+    )
     run_dir: str = _setting(
         units.absolute_path,
         "/run/swarm",

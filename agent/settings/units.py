@@ -167,6 +167,29 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
 
+@dataclass(frozen=True, slots=True)
+class HomePath:
+    """A path relative to the home. A folder is made when it is nowhere yet."""
+
+    path: str
+    is_folder: bool
+
+    def __str__(self) -> str:
+        return self.path + ("/" if self.is_folder else "")
+
+
+def home_paths(text: str) -> tuple[HomePath, ...]:
+    """Paths below the home, separated by spaces; a folder's ends with a slash."""
+    paths = tuple(HomePath(word.rstrip("/"), word.endswith("/")) for word in words(text))
+    for path in paths:
+        parts = path.path.split("/")
+        if not all(parts) or {".", ".."} & set(parts):
+            raise ValueError("paths relative to the home, without . and ..")
+        if any(path.path.startswith(f"{other.path}/") for other in paths):
+            raise ValueError(f"paths of which none lies in another, as {str(path)!r} does")
+    return paths
+
+
 def variable_names(text: str) -> tuple[str, ...]:
     """Names of environment variables."""
     names = words(text)

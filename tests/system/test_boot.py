@@ -13,7 +13,7 @@ from deploy.machine import AGENT
 from tests.conftest import BoxMaker
 from tests.support import Box, Key, make_key, until
 
-PHASES = ["settings", "keys", "hostkey", "sshd", "state", "listener"]
+PHASES = ["settings", "home", "keys", "hostkey", "sshd", "state", "listener"]
 
 
 def kept_key(box: Box) -> Path:
