@@ -24,6 +24,7 @@ from agent.events import (
     BootFailed,
     BootPhase,
     Bus,
+    HomeMoved,
     ListenerOpened,
     Notice,
     StateReplaced,
@@ -221,7 +222,9 @@ def _prepare_home(settings: Settings, account: Account, bus: Bus) -> None:
     try:
         volume.give_to(settings.volume, account.uid, account.gid)
         for linked in home.link_all(account, settings.volume, settings.home_links):
-            if str(linked):
+            if linked.moved:
+                bus.publish(HomeMoved(path=str(linked.path)))
+            elif str(linked):
                 bus.publish(Notice(part="home", notice=str(linked)))
     except OSError as error:
         bus.publish(Notice(part="home", notice=f"{settings.volume} cannot be prepared: {error}"))

@@ -115,6 +115,14 @@ class KeyRefused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HomeMoved(Event):
+    """What the home had at `path` is on the volume from now on, and linked."""
+
+    name: ClassVar[str] = "home.moved"
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostKey(Event):
     """The machine's host key; `origin` is `restored`, `created` or `ephemeral`."""
 

@@ -31,8 +31,6 @@ class Linked:
     def __str__(self) -> str:
         if self.problem:
             return f"~/{self.path} is not on the volume: {self.problem}"
-        if self.moved:
-            return f"~/{self.path} was moved to the volume"
         if self.kept_as:
             return f"~/{self.path} is the volume's; the home's own is kept as {self.kept_as}"
         return ""

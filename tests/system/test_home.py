@@ -35,14 +35,15 @@ def test_what_the_home_has_is_moved_once_and_outlives_cold_starts(make_box: BoxM
         box.ssh("readlink .claude .gitconfig").stdout
         == "/mnt/.home/.claude\n/mnt/.home/.gitconfig\n"
     )
-    for path in (".claude", ".gitconfig"):
-        box.event("agent.notice", notice=f"~/{path} was moved to the volume")
+    for path in (".claude/", ".gitconfig"):
+        box.event("home.moved", path=path)
     box.ssh("echo two >.claude/deep/f; mkdir .npm-global/bin")
     for _ in range(2):
         assert box.stop() == 0
         reset(box)
         box.boot(LINKS)
         assert box.ssh("cat .claude/deep/f .gitconfig; ls .npm-global").stdout == "two\nme\nbin\n"
+    assert not box.events("home.moved")
     assert not [e for e in box.events("agent.notice") if e["part"] == "home"]
 
 
