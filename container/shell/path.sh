@@ -1,0 +1,9 @@
+# What the user installs for themselves comes first.
+for folder in "$HOME/.npm-global/bin" "$HOME/.local/bin"; do
+    case ":$PATH:" in
+        *":$folder:"*) ;;
+        *) PATH="$folder:$PATH" ;;
+    esac
+done
+export PATH
+unset folder
