@@ -1,10 +1,13 @@
-.PHONY: run test check bench setup lock docs
+.PHONY: run test image-test check bench setup lock docs
 
 run: setup
 	@.venv/bin/python -m deploy.run
 
 test: .venv/.ready-to-test
 	@.venv/bin/pytest
+
+image-test: .venv/.ready-to-test
+	@.venv/bin/pytest tests/image
 
 check: setup
 	.venv/bin/ruff format --check .

@@ -28,6 +28,9 @@ AGENT = (str(Path(sys.executable).with_name("swarm-agent")), "run")
 class Machine:
     """One life of a machine at a time; what lies in `folder` outlives them all."""
 
+    program = AGENT[0]
+    """The agent, as the machine sees it."""
+
     def __init__(self, folder: Path, *, password_field: str = "*", namespaces: bool = True) -> None:
         self.folder = folder
         self.namespaces = namespaces and os.geteuid() == 0

@@ -18,7 +18,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deploy.machine import AGENT, Machine
+from deploy.machine import Machine
 
 T = TypeVar("T")
 
@@ -107,12 +107,12 @@ class Screen:
 class Box:
     """A machine with a key that may log in, an SSH client for it, and its log."""
 
-    def __init__(self, folder: Path, key: Key, **machine: Any) -> None:
+    def __init__(self, folder: Path, key: Key, machine: Machine | None = None, **how: Any) -> None:
         self.folder = folder
         self.key = key
         self.port = free_port()
         self.http_port = free_port()
-        self.machine = Machine(folder, **machine)
+        self.machine = machine or Machine(folder, **how)
         self.user = self.machine.user
         self.log_path = folder / "log"
         self.error_path = folder / "errors"
@@ -143,7 +143,7 @@ class Box:
         with self.log_path.open("wb") as log, self.error_path.open("wb") as errors:
             self.machine.start(
                 self.environ | dict(environ or {}),
-                command=_agent(command, before),
+                command=_agent(self.machine.program, command, before),
                 **({"stdout": log, "stderr": errors} | how),
             )
         return self
@@ -224,7 +224,7 @@ class Box:
 
     def agent_command(self, *words: str) -> tuple[list[str], dict[str, str]]:
         """`swarm-agent` inside the machine, as root there or as its only user; its environment."""
-        command = [AGENT[0], *words]
+        command = [self.machine.program, *words]
         if self.machine.namespaces:
             command = ["nsenter", "-t", str(self.machine.init), "-m", "-p", *command]
         return command, {"PATH": os.environ["PATH"], "SWARM_RUN_DIR": self._run_dir()}
@@ -264,6 +264,6 @@ class Box:
         return self.machine.wait(timeout)
 
 
-def _agent(command: Sequence[str], before: str) -> list[str]:
-    words = [*AGENT, *(("--", *command) if command else ())]
+def _agent(program: str, command: Sequence[str], before: str) -> list[str]:
+    words = [program, "run", *(("--", *command) if command else ())]
     return ["sh", "-c", f'{before}; exec "$@"', "sh", *words] if before else words
