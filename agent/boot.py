@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.access import hostkeys, sshd
 from agent.access.connection import Access
@@ -24,6 +25,7 @@ from agent.events import (
     BootFailed,
     BootPhase,
     Bus,
+    EgressApplied,
     HomeMoved,
     ListenerOpened,
     Notice,
@@ -43,11 +45,19 @@ from agent.settings.current import Current
 from agent.state import banlist
 from agent.stop import Life, Stop
 
+if TYPE_CHECKING:
+    from agent.egress.wall import Wall
+
 EXIT_UNAVAILABLE = 69
 EXIT_CONFIG = 78
 """Exit statuses, after sysexits(3). 0 is a stop that was asked for."""
 
-_FATAL = (AccountError, hostkeys.HostKeyError, sshd.SshdError, ListenError, OSError)
+
+class BootError(Exception):
+    """What was asked for cannot be given, and going on without it would be worse."""
+
+
+_FATAL = (BootError, AccountError, hostkeys.HostKeyError, sshd.SshdError, ListenError, OSError)
 
 
 def run(command: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -88,6 +98,7 @@ class _Opened:
     account: Account
     keyring: Keyring
     session_env: Mapping[str, str]
+    wall: "Wall | None"
 
 
 async def _serve(
@@ -117,6 +128,7 @@ async def _serve(
             sessions=core.sessions,
             keyring=opened.keyring,
             session_env=opened.session_env,
+            wall=opened.wall,
             gate=opened.gate,
             health=health,
             stop=stop,
@@ -158,6 +170,10 @@ async def _open(core: _Core, begun: float) -> _Opened:
         await sshd.write_and_check(settings, account, core.children)
     with phases("state"):
         jail = _open_jail(settings, bus)
+    wall = None
+    if settings.egress != "open":
+        with phases("egress"):
+            wall = await _raise_wall(core)
     with phases("listener"):
         access = Access(settings, session_env, keyring, core.children, core.sessions, bus)
         gate = Gate(access, jail)
@@ -167,7 +183,7 @@ async def _open(core: _Core, begun: float) -> _Opened:
             listen=str(settings.listen), user=account.name, seconds=time.monotonic() - begun
         )
     )
-    return _Opened(gate, account, keyring, session_env)
+    return _Opened(gate, account, keyring, session_env, wall)
 
 
 class _Phases:
@@ -241,6 +257,22 @@ def _session_env(core: _Core) -> Mapping[str, str]:
             )
         )
     return found.variables
+
+
+async def _raise_wall(core: _Core) -> "Wall | None":
+    """Refuse what SWARM_EGRESS does not allow, before anybody is in. Raises `BootError`."""
+    from agent.egress.wall import EgressError, Wall
+
+    wall = Wall(core.settings, core.children, core.bus)
+    try:
+        await wall.raise_()
+    except EgressError as error:
+        if core.settings.egress == "strict":
+            raise BootError(str(error)) from error
+        core.bus.publish(Trouble(part="egress", problem=f"not restricted: {error}"))
+        return None
+    core.bus.publish(EgressApplied(mode=wall.mode))
+    return wall
 
 
 def _open_jail(settings: Settings, bus: Bus) -> Jail:

@@ -115,6 +115,33 @@ class KeyRefused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EgressApplied(Event):
+    """The egress rules are in force."""
+
+    name: ClassVar[str] = "egress.applied"
+    mode: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRefused(Event):
+    """Connections that the egress rules refused lately: where to, most first, and how many more."""
+
+    name: ClassVar[str] = "egress.refused"
+    level: ClassVar[str] = "warning"
+    destinations: tuple[str, ...]
+    others: int
+    packets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressUnresolved(Event):
+    """Allowed names that have no address now; what they had before is allowed for an hour."""
+
+    name: ClassVar[str] = "egress.unresolved"
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HomeMoved(Event):
     """What the home had at `path` is on the volume from now on, and linked."""
 

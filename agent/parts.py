@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from agent.access.gate import Gate
 from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
-from agent.events import Bus, PartFailed
+from agent.events import Bus, Notice, PartFailed
 from agent.health import Health
 from agent.init.children import Children
 from agent.log import Log
@@ -26,12 +26,16 @@ from agent.settings.current import Current
 from agent.stop import Stop
 
 if TYPE_CHECKING:
+    from agent.egress.wall import Wall
     from agent.idle.assemble import Idle
     from agent.observe.parts import ObserveParts
     from agent.services.supervisor import Supervisor
 
 BANNER_FIRST = 0.05
 """Seconds that belong to the banner of a client who is waiting already."""
+
+FIRST_LOOK_UP = 5.0
+"""Seconds that services wait for the addresses of the names they may connect to."""
 
 BRING_BACK = 5.0
 """Seconds that may be spent on what has replaced the home's links."""
@@ -61,6 +65,7 @@ class Spine:
     sessions: Sessions
     keyring: Keyring
     gate: Gate
+    wall: "Wall | None"
     health: Health
     stop: Stop
     bus: Bus
@@ -85,6 +90,9 @@ class Parts:
         async with asyncio.TaskGroup() as group:
             if spine.gate.accepted:
                 await _served(spine.gate)
+            if spine.wall is not None:
+                group.create_task(keep_running("egress", spine.wall.run, spine.bus))
+                await _waited(spine.wall.looked_up, FIRST_LOOK_UP)
             supervisor = self._supervisor = self._supervisor or _make_supervisor(spine)
             group.create_task(keep_running("services", supervisor.follow, spine.bus))
             await _quiet(spine.gate)
@@ -101,6 +109,8 @@ class Parts:
     async def last_word(self, reason: str) -> None:
         """Keep on the volume how this life ended and what the home has new; have it all written."""
         await _bring_home_back(self._spine)
+        if self._spine.wall is not None:
+            await _take_down(self._spine.wall, self._spine.bus)
         if self._idle is not None:
             from agent.state.life import sync_disks
 
@@ -128,6 +138,16 @@ async def _bring_home_back(spine: Spine) -> None:
     )
     await asyncio.wait([child.exited], timeout=BRING_BACK)
     child.send_group(signal.SIGKILL)
+
+
+async def _take_down(wall: "Wall", bus: Bus) -> None:
+    # Nothing runs any more, and where the network is the host's the rules must not stay.
+    from agent.egress.wall import EgressError
+
+    try:
+        await wall.remove()
+    except EgressError as error:
+        bus.publish(Notice(part="egress", notice=str(error)))
 
 
 def _assemble_idle(spine: Spine) -> "Idle":
@@ -195,6 +215,10 @@ async def _quiet(gate: Gate) -> None:
 
 
 async def _served(gate: Gate) -> None:
+    await _waited(gate.served, PATIENCE)
+
+
+async def _waited(event: asyncio.Event, patience: float) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE):
-            await gate.served.wait()
+        async with asyncio.timeout(patience):
+            await event.wait()

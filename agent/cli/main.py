@@ -72,6 +72,31 @@ def keys(as_json: bool) -> None:
 
 @cli.command()
 @_json
+def egress(as_json: bool) -> None:
+    """Show where processes may connect to, and what was refused in the last minutes."""
+    from agent import words
+    from agent.cli import client
+    from agent.observe.reports import EgressReport
+
+    report = client.get("/v1/egress", EgressReport)
+    if as_json:
+        click.echo(client.to_json(report))
+        return
+    if report.mode == "open":
+        click.echo("open: processes may connect anywhere (SWARM_EGRESS)")
+        return
+    rest = "; beside it the web and SSH" if report.mode == "standard" else "; nothing else"
+    click.echo(f"{report.mode}: what is listed here, DNS and the loopback{rest}\n")
+    rows = [(name, ", ".join(found) or "no address now") for name, found in report.names.items()]
+    rows += [(network, "") for network in report.networks]
+    click.echo(words.table(("allowed", "addresses"), rows))
+    if report.refused:
+        refused = sorted(report.refused.items(), key=lambda entry: -entry[1])
+        click.echo("\n" + words.table(("refused", "packets"), [(d, str(n)) for d, n in refused]))
+
+
+@cli.command()
+@_json
 def sessions(as_json: bool) -> None:
     """List the open SSH sessions."""
     from agent.cli import client

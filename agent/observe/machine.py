@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from agent.access.gate import Gate
 from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
+from agent.egress.wall import Wall
 from agent.health import Health
 from agent.idle.assemble import Idle
 from agent.init.children import Children
@@ -30,6 +31,7 @@ class Machine:
     sessions: Sessions
     keyring: Keyring
     gate: Gate
+    wall: Wall | None
     health: Health
     idle: Idle
     supervisor: Supervisor

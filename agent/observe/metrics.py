@@ -111,6 +111,11 @@ _READ = (
         lambda m: {"usable": len(m.keyring.keys.usable), "refused": len(m.keyring.keys.bad)},
         "state",
     ),
+    _Read(
+        "egress_refused_destinations",
+        "Destinations that the egress rules refused in the last ten minutes.",
+        lambda m: 0 if m.wall is None else len(m.wall.refused),
+    ),
     _Read("sessions", "Logged-in SSH sessions.", lambda m: len(m.sessions)),
     _Read(
         "unauthenticated_connections",

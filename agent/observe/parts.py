@@ -39,6 +39,7 @@ class ObserveParts:
             sessions=spine.sessions,
             keyring=spine.keyring,
             gate=spine.gate,
+            wall=spine.wall,
             health=spine.health,
             idle=idle,
             supervisor=supervisor,

@@ -39,6 +39,18 @@ class KeysReport(msgspec.Struct, frozen=True):
     refused: list[str]
 
 
+class EgressReport(msgspec.Struct, frozen=True):
+    """Where processes may connect to: names with their addresses, and what was refused lately.
+
+    `refused`: destination (`ADDRESS tcp/PORT`) → packets.
+    """
+
+    mode: str
+    names: dict[str, list[str]]
+    networks: list[str]
+    refused: dict[str, int]
+
+
 class HealthReport(msgspec.Struct, frozen=True):
     """Whether SSH can be used, and what is wrong, per part."""
 

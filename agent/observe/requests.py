@@ -14,6 +14,7 @@ from agent.observe.reports import (
     BanOrder,
     BanReport,
     BansLifted,
+    EgressReport,
     HealthReport,
     KeyReport,
     KeysReport,
@@ -43,6 +44,7 @@ class Requests:
         router.add_get("/v1/health", self._get_health)
         router.add_get("/v1/status", self._get_status)
         router.add_get("/v1/keys", self._get_keys)
+        router.add_get("/v1/egress", self._get_egress)
         router.add_get("/v1/sessions", self._get_sessions)
         router.add_delete("/v1/sessions", self._delete_session)
         router.add_get("/v1/history", self._get_history)
@@ -78,6 +80,14 @@ class Requests:
         ]
         refused = [str(bad) for bad in self._machine.keyring.keys.bad]
         return answer(KeysReport(keys=keys, refused=refused))
+
+    async def _get_egress(self, _: web.Request) -> web.Response:
+        wall = self._machine.wall
+        if wall is None:
+            return answer(EgressReport("open", {}, [], {}))
+        names = {name: sorted(map(str, wall.addresses.get(name, ()))) for name in wall.names}
+        networks = [str(network) for network in wall.always.networks]
+        return answer(EgressReport(wall.mode, names, networks, wall.refused))
 
     async def _get_sessions(self, _: web.Request) -> web.Response:
         return answer([session_report(session) for session in self._machine.sessions])

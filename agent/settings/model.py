@@ -295,6 +295,19 @@ class Settings:
         "How many coding agents are expected to work at one time: each one's Node heap "
         "(NODE_OPTIONS) gets its share of three quarters of the memory.",
     )
+    egress: str = _setting(
+        units.one_of("open", "standard", "strict"),
+        "open",
+        "Where the machine's processes may connect to. `standard`: web, SSH, and what is allowed "
+        "by name; `strict`: only what is allowed by name. Both keep DNS, loopback and "
+        "`private_networks`.",
+    )
+    egress_allow: tuple[str, ...] = _setting(
+        units.destinations,
+        "",
+        "Names of hosts, addresses and networks that are allowed beside those of "
+        "agent/data/egress.txt.",
+    )
     services_dir: str = _setting(
         units.absolute_path,
         "/etc/swarm/services.d",

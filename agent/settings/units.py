@@ -167,6 +167,9 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
 
+_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+", re.ASCII | re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class HomePath:
     """A path relative to the home. A folder is made when it is nowhere yet."""
@@ -197,6 +200,26 @@ def variable_names(text: str) -> tuple[str, ...]:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII):
             raise ValueError("names of environment variables, separated by spaces")
     return names
+
+
+def names_and_networks(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Network, ...]]:
+    """What is a host's name, and what an address or a network. Raises `ValueError`."""
+    names, networks = [], []
+    for word in words:
+        if ":" in word or word[-1:].isdigit():
+            networks.append(Network.parse(word))
+        elif _NAME.fullmatch(word):
+            names.append(word)
+        else:
+            raise ValueError(f"names of hosts, addresses or networks, which {word!r} is not")
+    return tuple(names), tuple(networks)
+
+
+def destinations(text: str) -> tuple[str, ...]:
+    """Names of hosts, addresses and networks."""
+    found = words(text)
+    names_and_networks(found)
+    return found
 
 
 def optional_endpoint(text: str) -> Endpoint | None:

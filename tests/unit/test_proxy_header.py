@@ -125,10 +125,11 @@ def test_a_header_may_arrive_split_at_every_byte(header: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_or_waited_for(stream: bytes) -> None:
     try:
-        read(stream)
+        source, _ = read(stream)
     except (HeaderError, EOFError):
         return
-    raise AssertionError("garbage was believed")
+    # What hypothesis makes of our own constants can be a header that names nobody.
+    assert source is None
 
 
 @given(st.sampled_from([header for header, _ in GOOD]), st.data())

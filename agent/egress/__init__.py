@@ -1,0 +1,1 @@
+"""Where the machine's processes may connect to."""

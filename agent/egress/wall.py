@@ -1,0 +1,165 @@
+"""The rules in the kernel: put in place at boot, kept up with the names' addresses, watched.
+
+The rules are root's: the login account has no capability to change them.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+from agent.egress import rules
+from agent.egress.rules import Allowed
+from agent.events import Bus, EgressRefused, EgressUnresolved
+from agent.init.children import Children, clean_environment
+from agent.network import Network
+from agent.settings import Settings
+from agent.settings.units import names_and_networks
+
+REFRESH = 120.0
+"""Seconds between two look-ups of all names."""
+
+KEPT = 3600.0
+"""Seconds that an address outlives the answer that had it: clients keep what they looked up."""
+
+LOOK = 30.0
+"""Seconds between two looks at what was refused."""
+
+SHOWN = 20
+OUTPUT_LIMIT = 4 << 20
+RESOLVERS = "/etc/resolv.conf"
+NAMES = Path(__file__).parent.parent / "data" / "egress.txt"
+
+
+class EgressError(Exception):
+    """The rules cannot be put in place; the message says what to do."""
+
+
+class Wall:
+    """The egress rules of one life."""
+
+    def __init__(self, settings: Settings, children: Children, bus: Bus) -> None:
+        self.mode = settings.egress
+        self.looked_up = asyncio.Event()
+        self.addresses: dict[str, tuple[Network, ...]] = {}
+        """Of each allowed name, those of its last answer."""
+        self.refused: dict[str, int] = {}
+        """Destinations (`ADDRESS tcp/PORT`) of the last minutes, and how many packets."""
+        self._children = children
+        self._bus = bus
+        self.names, fixed = _allowed(settings.egress_allow)
+        self.always = Allowed((*settings.private_networks, *fixed), _resolvers())
+        self._seen: dict[Network, float] = {}
+
+    async def raise_(self) -> None:
+        """Refuse everything that is not allowed from now on. Raises `EgressError`."""
+        await self._nft(rules.ruleset(self.mode, self.always, ()))
+
+    async def remove(self) -> None:
+        """Take the rules away. Raises `EgressError`."""
+        await self._nft(rules.remove())
+
+    async def run(self) -> None:
+        """Keep the rules up with the names, and tell what is refused, until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = 0.0
+        while True:
+            if loop.time() >= due:
+                await self._look_up()
+                due = loop.time() + REFRESH
+            await asyncio.sleep(LOOK)
+            await self._look_at_refused()
+
+    async def _look_up(self) -> None:
+        loop = asyncio.get_running_loop()
+        unresolved = []
+        for name in self.names:
+            try:
+                answers = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            except OSError:
+                unresolved.append(name)
+                continue
+            self.addresses[name] = tuple({Network.host(str(entry[4][0])) for entry in answers})
+            self._seen |= dict.fromkeys(self.addresses[name], loop.time())
+        self._seen = {one: at for one, at in self._seen.items() if loop.time() - at < KEPT}
+        await self._nft(rules.replace_addresses(self._seen))
+        self.looked_up.set()
+        if unresolved:
+            self._bus.publish(EgressUnresolved(names=tuple(unresolved)))
+
+    async def _look_at_refused(self) -> None:
+        found: dict[str, int] = {}
+        for name in rules.REFUSED.values():
+            text = await self._nft("", "-j", "list", "set", "inet", rules.TABLE, name)
+            found |= parse_refused(text)
+        fresh = {where: count - self.refused.get(where, 0) for where, count in found.items()}
+        fresh = {where: count for where, count in fresh.items() if count > 0}
+        self.refused = found
+        if fresh:
+            most = sorted(fresh, key=lambda where: -fresh[where])[:SHOWN]
+            self._bus.publish(
+                EgressRefused(
+                    destinations=tuple(most),
+                    others=len(fresh) - len(most),
+                    packets=sum(fresh.values()),
+                )
+            )
+
+    async def _nft(self, script: str, *words: str) -> str:
+        asked, said = os.memfd_create("nft"), os.memfd_create("nft-said")
+        try:
+            os.write(asked, script.encode())
+            os.lseek(asked, 0, os.SEEK_SET)
+            child = self._children.spawn(
+                ["nft", *(words or ("-f", "-"))],
+                env=clean_environment(),
+                stdin=asked,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+            status = await child.exited
+            text = os.pread(said, OUTPUT_LIMIT, 0).decode("utf-8", "replace")
+        except OSError as error:
+            raise EgressError(f"cannot run nft ({error.strerror}): install nftables") from error
+        finally:
+            os.close(asked)
+            os.close(said)
+        if status.code != 0:
+            raise EgressError(
+                f"nft refuses the rules of SWARM_EGRESS={self.mode} ({status}), which need the "
+                f"capability NET_ADMIN and nf_tables in the kernel: {text.strip()[:400]}"
+            )
+        return text
+
+
+def parse_refused(text: str) -> dict[str, int]:
+    """Destination (`ADDRESS tcp/PORT`) → packets, from `nft -j list set`."""
+    found = {}
+    for entry in json.loads(text).get("nftables", []):
+        for element in entry.get("set", {}).get("elem", []):
+            address, protocol, port = element["elem"]["val"]["concat"]
+            found[f"{address} {protocol}/{port}"] = int(element["elem"]["counter"]["packets"])
+    return found
+
+
+def _allowed(extra: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Network, ...]]:
+    lines = NAMES.read_text(encoding="ascii").splitlines()
+    names, networks = names_and_networks(extra)
+    shipped = [line for line in lines if line and not line.startswith("#")]
+    return tuple(dict.fromkeys((*shipped, *names))), networks
+
+
+def _resolvers() -> tuple[Network, ...]:
+    """The name servers of resolv.conf(5)."""
+    found = []
+    try:
+        with open(RESOLVERS, encoding="ascii", errors="replace") as file:
+            for line in file:
+                match line.split():
+                    case ["nameserver", address, *_]:
+                        found.append(Network.host(address))
+    except (OSError, ValueError):
+        return tuple(found)  # what is no name server needs no rule
+    return tuple(found)

@@ -1,0 +1,224 @@
+"""The egress rules, seen from a machine in a network namespace with a small internet before it."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BoxMaker
+from tests.support import Box, until
+
+pytestmark = pytest.mark.root
+
+ALLOWED, OTHER = "203.0.113.10", "203.0.113.66"
+ALLOWED6, OTHER6, PRIVATE6 = "2001:db8::10", "2001:db8::66", "fdaa::1"
+
+SERVE = """
+import selectors, socket, sys
+waiting = selectors.DefaultSelector()
+for port in (22, 25, 80, 443, 9999):
+    listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    waiting.register(listener, selectors.EVENT_READ)
+print("serves", flush=True)
+while True:
+    for key, _ in waiting.select():
+        connection, _ = key.fileobj.accept()
+        connection.sendall(b"hello")
+        connection.close()
+"""
+
+
+class Internet:
+    """Hosts behind one link, each with the same ports, and a name server that is dnsmasq."""
+
+    def __init__(self) -> None:
+        self.inside, self.outside = f"swarmi{os.getpid()}", f"swarmo{os.getpid()}"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def up(self) -> "Internet":
+        for name in (self.inside, self.outside):
+            ip("netns", "add", name)
+            ip("-n", name, "link", "set", "lo", "up")
+        ip(
+            "-n",
+            self.outside,
+            "link",
+            "add",
+            "v",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "v",
+            "netns",
+            self.inside,
+        )
+        for name, addresses in (
+            (self.outside, ("10.88.0.1/24", "fd88::1/64", "fdaa::1/64")),
+            (self.inside, ("10.88.0.2/24", "fd88::2/64", "fdaa::2/64")),
+        ):
+            for address in addresses:
+                nodad = ("nodad",) if ":" in address else ()
+                ip("-n", name, "addr", "add", address, "dev", "v", *nodad)
+            ip("-n", name, "link", "set", "v", "up")
+        for address in (ALLOWED, OTHER, ALLOWED6, OTHER6):
+            ip("-n", self.outside, "addr", "add", address, "dev", "lo")
+        ip("-n", self.inside, "route", "add", "default", "via", "10.88.0.1")
+        ip("-n", self.inside, "route", "add", "default", "via", "fd88::1")
+        etc = Path("/etc/netns", self.inside)
+        etc.mkdir(parents=True)
+        (etc / "resolv.conf").write_text("nameserver 10.88.0.1\n")
+        self._start([sys.executable, "-c", SERVE])
+        self._name_server()
+        return self
+
+    def _name_server(self) -> None:
+        hosts = [
+            "--no-resolv",
+            "--no-hosts",
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--listen-address=10.88.0.1",
+            "--bind-interfaces",
+            "--pid-file=",
+            "--user=root",
+        ]
+        entries = [
+            ("allowed.example", ALLOWED),
+            ("allowed.example", ALLOWED6),
+            ("other.example", OTHER),
+            ("other.example", OTHER6),
+        ]
+        self._start(["dnsmasq", *hosts, *(f"--host-record={n},{a}" for n, a in entries)])
+
+    def _start(self, command: list[str]) -> None:
+        where = ["ip", "netns", "exec", self.outside]
+        self._processes.append(subprocess.Popen([*where, *command]))
+
+    def down(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        for name in (self.inside, self.outside):
+            subprocess.run(["ip", "netns", "del", name], check=False)
+        subprocess.run(["rm", "-rf", f"/etc/netns/{self.inside}"], check=True)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+@pytest.fixture
+def internet() -> Iterator[Internet]:
+    made = Internet()
+    try:
+        yield made.up()
+    finally:
+        made.down()
+
+
+class Walled:
+    """A machine inside."""
+
+    def __init__(self, box: Box, internet: Internet, **environ: str) -> None:
+        self.box = box
+        self._enter = ["ip", "netns", "exec", internet.inside]
+        settings = {"SWARM_EGRESS_ALLOW": "allowed.example"} | environ
+        box.start(settings, prefix=self._enter)
+
+    def run(self, script: str) -> "subprocess.CompletedProcess[str]":
+        """A command over SSH, from the machine's own network."""
+        self.box.event("boot.listening")
+        command = [*self._enter, *self.box.ssh_command(script)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    def reaches(self, host: str, port: int) -> bool:
+        script = (
+            f'python3 -c \'import socket; print(socket.create_connection(("{host}", {port}), 10)'
+            ".recv(5))'"
+        )
+        return self.run(script).stdout == "b'hello'\n"
+
+    def ready(self) -> "Walled":
+        """The allowed names have their addresses."""
+        until(lambda: self.reaches("allowed.example", 9999), "the allowed host")
+        return self
+
+
+def test_strict_lets_only_what_is_allowed_through(make_box: BoxMaker, internet: Internet) -> None:
+    walled = Walled(make_box(), internet, SWARM_EGRESS="strict").ready()
+    assert walled.reaches(ALLOWED6, 443)
+    assert walled.reaches(PRIVATE6, 9999)  # the private network
+    assert not walled.reaches(OTHER, 443)
+    assert not walled.reaches(OTHER6, 443)
+    assert not walled.reaches("other.example", 22)
+    # Names are still found, and the loopback is the machine's own.
+    assert OTHER in walled.run("getent ahostsv4 other.example").stdout
+    refused = walled.box.event("egress.refused")
+    assert f"{OTHER} tcp/443" in refused["destinations"]
+    assert walled.box.event("egress.applied")["mode"] == "strict"
+    said = walled.run("swarm-agent egress").stdout
+    assert re.search(rf"allowed\.example +.*{ALLOWED}", said)
+    assert re.search(rf"{OTHER} tcp/443 +\d", said)
+
+
+def test_refused_connections_fail_at_once_and_root_alone_changes_rules(
+    make_box: BoxMaker, internet: Internet
+) -> None:
+    walled = Walled(make_box(), internet, SWARM_EGRESS="strict").ready()
+    said = walled.run(f"python3 -c 'import socket; socket.create_connection((\"{OTHER}\", 80))'")
+    assert "No route to host" in said.stderr or "unreachable" in said.stderr
+    assert walled.run("/usr/sbin/nft flush ruleset").returncode != 0
+    assert not walled.reaches(OTHER, 80)
+
+
+def test_standard_lets_the_web_and_ssh_through(make_box: BoxMaker, internet: Internet) -> None:
+    walled = Walled(make_box(), internet, SWARM_EGRESS="standard").ready()
+    for port in (22, 80, 443):
+        assert walled.reaches(OTHER, port), port
+    assert walled.reaches(OTHER6, 443)
+    for port in (25, 9999):
+        assert not walled.reaches(OTHER, port), port
+
+
+def test_open_is_open(make_box: BoxMaker, internet: Internet) -> None:
+    walled = Walled(make_box(), internet).ready()
+    assert walled.reaches(OTHER, 25)
+
+
+def test_strict_that_cannot_be_applied_is_a_boot_error(make_box: BoxMaker, tmp_path: Path) -> None:
+    box = make_box()
+    nothing = "mount -t tmpfs none /usr/sbin && touch /usr/sbin/sshd && chmod 755 /usr/sbin/sshd"
+    box.start({"SWARM_EGRESS": "strict", "SWARM_SSHD": "/bin/true"}, before=nothing)
+    assert box.machine.wait(30) != 0
+    assert "install nftables" in box.event("boot.failed")["problem"]
+
+
+def test_services_start_after_the_rules(
+    make_box: BoxMaker, internet: Internet, tmp_path: Path
+) -> None:
+    folder = tmp_path / "services.d"
+    folder.mkdir(mode=0o755)
+    probe = (
+        "for h in allowed.example other.example; do "
+        "python3 -c 'import socket,sys; socket.create_connection((sys.argv[1], 443), 10)' $h "
+        "2>/dev/null && echo reached $h || echo refused $h; done"
+    )
+    (folder / "t.toml").write_text(
+        f'[service.probe]\ncommand = ["sh", "-c", """{probe}"""]\noneshot = true\n'
+    )
+    walled = Walled(make_box(), internet, SWARM_EGRESS="strict", SWARM_SERVICES_DIR=str(folder))
+    walled.box.event("service.said", line="reached allowed.example")
+    walled.box.event("service.said", line="refused other.example")
+
+
+def test_the_rules_leave_with_the_machine(make_box: BoxMaker, internet: Internet) -> None:
+    walled = Walled(make_box(), internet, SWARM_EGRESS="strict").ready()
+    listing = ["ip", "netns", "exec", internet.inside, "nft", "list", "tables"]
+    assert "swarm_egress" in subprocess.run(listing, capture_output=True, text=True).stdout
+    assert walled.box.stop() == 0
+    assert subprocess.run(listing, capture_output=True, text=True).stdout == ""
