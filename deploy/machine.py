@@ -31,10 +31,17 @@ class Machine:
     program = AGENT[0]
     """The agent, as the machine sees it."""
 
-    def __init__(self, folder: Path, *, password_field: str = "*", namespaces: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        login: str = LOGIN,
+        password_field: str = "*",
+        namespaces: bool = True,
+    ) -> None:
         self.folder = folder
         self.namespaces = namespaces and os.geteuid() == 0
-        self.user = LOGIN if self.namespaces else _own_name()
+        self.user = login if self.namespaces else _own_name()
         self._password_field = password_field
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -131,7 +138,7 @@ class Machine:
         self.volume.mkdir(parents=True, exist_ok=True)
         if not self.namespaces:
             return
-        home = self.folder / "home" / LOGIN
+        home = self.folder / "home" / self.user
         if not home.exists():
             shutil.copytree("/etc/skel", home)
             # Debian's login shells have this folder in their PATH.
@@ -145,17 +152,19 @@ class Machine:
             (programs / "swarm-agent").symlink_to(AGENT[0])
         etc = self.folder / "etc"
         etc.mkdir(exist_ok=True)
-        _with_account(etc, "passwd", f"{LOGIN}:x:{UID}:{UID}::/home/{LOGIN}:/bin/bash")
-        _with_account(etc, "group", f"{LOGIN}:x:{UID}:")
-        _with_account(etc, "shadow", f"{LOGIN}:{self._password_field}:19000:0:99999:7:::")
+        login = self.user
+        _with_account(etc, "passwd", f"{login}:x:{UID}:{UID}::/home/{login}:/bin/bash")
+        _with_account(etc, "group", f"{login}:x:{UID}:")
+        _with_account(etc, "shadow", f"{login}:{self._password_field}:19000:0:99999:7:::")
 
 
 def _with_account(etc: Path, name: str, line: str) -> None:
     """The host's account file with our account in the place of whoever had its name or id."""
+    name_of_ours = line.partition(":")[0]
     kept = [
         entry
         for entry in Path("/etc", name).read_text().splitlines()
-        if entry.split(":")[0] != LOGIN and entry.split(":")[2:3] != [str(UID)]
+        if entry.split(":")[0] != name_of_ours and entry.split(":")[2:3] != [str(UID)]
     ]
     path = etc / name
     path.touch(mode=0o600 if name == "shadow" else 0o644)

@@ -1,0 +1,132 @@
+"""An archive of the volume on the laptop, read back and compared file by file, and its way back.
+
+The agent's own folder stays out: host keys and bans belong to the machine, not to the work.
+"""
+
+import gzip
+import hashlib
+import shlex
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from deploy.swarm import ssh
+from deploy.swarm.place import Place
+
+_LEFT_OUT = (".swarm", "lost+found")
+_CHUNK = 1 << 20
+
+
+class BackupError(Exception):
+    """What was read is not what is there; the message says which files."""
+
+
+class _Space(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Status(msgspec.Struct, frozen=True):
+    volume: _Space
+
+
+def volume_of(where: Place) -> str:
+    """Where the machine has its volume."""
+    said = _ssh(where, "swarm-agent status --json")
+    return msgspec.json.decode(said, type=_Status).volume.name
+
+
+def backup(where: Place, target: Path) -> Path:
+    """Write the volume's files to an archive in `target`, and make sure that it has them all.
+
+    Files that change meanwhile are told. Raises `BackupError`; the archive is kept in any case.
+    """
+    volume = volume_of(where)
+    target.mkdir(parents=True, exist_ok=True)
+    path = target / f"{where.name}-{time.strftime('%Y%m%dT%H%M%S')}.tar.gz"
+    unfinished = path.with_suffix(".unfinished")
+    left_out = " ".join(f"! -name {name}" for name in _LEFT_OUT)
+    # Not the folder itself: it is root's, and nobody else could restore its mode.
+    listing = f"find . -mindepth 1 -maxdepth 1 {left_out} -print0"
+    script = f"cd {shlex.quote(volume)} && {listing} | tar --null -T - -cf -"
+    command = ssh.command(where, [script])
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as reading:
+        assert reading.stdout is not None
+        with gzip.open(unfinished, "wb", compresslevel=3) as file:
+            shutil.copyfileobj(reading.stdout, file, _CHUNK)
+    if reading.returncode not in (0, 1):  # 1: a file changed while it was read (tar(1))
+        raise BackupError(f"the connection ended with status {reading.returncode}: {unfinished}")
+    unfinished.rename(path)
+    _compare(_remote_hashes(where, volume), archive_hashes(path), f"{path} has not what is there")
+    return path
+
+
+def restore(where: Place, archive: Path) -> int:
+    """Put an archive's files into the volume; how many there are. Raises `BackupError`."""
+    volume = volume_of(where)
+    wanted = archive_hashes(archive)
+    command = ssh.command(where, [f"cd {shlex.quote(volume)} && tar --no-overwrite-dir -xpf -"])
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as writing:
+        assert writing.stdin is not None
+        with gzip.open(archive, "rb") as file:
+            shutil.copyfileobj(file, writing.stdin, _CHUNK)
+    if writing.returncode != 0:
+        raise BackupError(f"the machine could not take all files (status {writing.returncode})")
+    found = _remote_hashes(where, volume)
+    there = {name: found.get(name, "") for name in wanted}
+    _compare(wanted, there, "the machine has not what the archive has")
+    return len(wanted)
+
+
+def has_work(where: Place) -> bool:
+    """The volume has files of the user's beside the home's."""
+    volume = volume_of(where)
+    names = _ssh(where, f"ls -A {shlex.quote(volume)}").split("\n")
+    return bool(set(filter(None, names)) - {*_LEFT_OUT, ".home"})
+
+
+def archive_hashes(path: Path) -> dict[str, str]:
+    """Of every regular file in an archive, its name and SHA-256. Raises `BackupError`."""
+    found = {}
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                content = archive.extractfile(member) if member.isfile() else None
+                if content is not None:
+                    name = member.name if member.name.startswith("./") else f"./{member.name}"
+                    found[name] = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise BackupError(f"{path} cannot be read: {error}") from error
+    return found
+
+
+def _remote_hashes(where: Place, volume: str) -> dict[str, str]:
+    pruned = " -o ".join(f"-path ./{name}" for name in _LEFT_OUT)
+    said = _ssh(
+        where,
+        f"cd {shlex.quote(volume)} && find . \\( {pruned} \\) -prune -o -type f -links 1 -print0 "
+        "| xargs -0 -r sha256sum -z",
+    )
+    lines = filter(None, said.split("\0"))
+    return {line[66:]: line[:64] for line in lines}
+
+
+def _compare(wanted: Mapping[str, str], found: Mapping[str, str], what: str) -> None:
+    differ = sorted(name for name in wanted if wanted[name] != found.get(name))
+    if differ:
+        shown = ", ".join(differ[:5]) + (f" and {len(differ) - 5} more" if len(differ) > 5 else "")
+        raise BackupError(f"{what}: {shown} (did they change meanwhile? run it again)")
+
+
+def _ssh(where: Place, script: str) -> str:
+    command = ssh.command(where, [script], ["-o", "BatchMode=yes"])
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise BackupError(f"ssh {where.name}: {done.stderr.strip()[-400:]}")
+    return done.stdout

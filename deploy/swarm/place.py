@@ -1,0 +1,107 @@
+"""What the laptop keeps of each machine: its fly.toml, ssh configuration, and what was done last.
+
+`~/.config/swarm/machines/NAME/`. Everything here can be made again from the platform; nothing is
+secret.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER_VARIABLE = "SWARM_HOME"
+NAME = re.compile(r"[a-z][a-z0-9-]{1,38}[a-z0-9]", re.ASCII)
+"""An app's name at Fly.io, and a host's in ssh's configuration."""
+
+SSH_CONFIG_VARIABLE = "SWARM_SSH_CONFIG"
+
+
+class State(msgspec.Struct):
+    """What was done last, so that a second run does only what differs. Hashes, no secrets."""
+
+    local: bool = False
+    region: str = "ams"
+    size: str = "shared-cpu-2x"
+    memory_gb: int = 2
+    volume_gb: int = 10
+    deployed: str = ""
+    """Fingerprint of what was deployed last."""
+    deployed_at: float = 0.0
+    secrets: dict[str, str] = {}
+    """Name → SHA-256 of the value that was given last."""
+    secrets_at: dict[str, float] = {}
+    """Name → when (Unix time)."""
+    host_key: str = ""
+    usage: str = ""
+    """What `swarm-agent usage` said when the machine was last asked, and when."""
+    seen: float = 0.0
+
+
+class Place:
+    """The folder of one machine."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.folder = root() / "machines" / name
+        self.config = self.folder / "fly.toml"
+        self.ssh_config = self.folder / "ssh_config"
+        self.known_hosts = self.folder / "known_hosts"
+
+    @property
+    def exists(self) -> bool:
+        """This laptop knows the machine."""
+        return (self.folder / "state.json").exists()
+
+    def state(self) -> State:
+        """What was done last."""
+        try:
+            return msgspec.json.decode((self.folder / "state.json").read_bytes(), type=State)
+        except FileNotFoundError:
+            return State()
+
+    def keep(self, state: State) -> None:
+        """Remember; a kill leaves the old or the new."""
+        write(self.folder / "state.json", msgspec.json.format(msgspec.json.encode(state)).decode())
+
+    def forget(self) -> None:
+        """Remove what the laptop keeps of the machine."""
+        import shutil
+
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def root() -> Path:
+    """Where everything of `swarm` lies."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or "~/.config/swarm").expanduser()
+
+
+def all_names() -> list[str]:
+    """The machines that this laptop knows."""
+    return sorted(path.parent.name for path in (root() / "machines").glob("*/state.json"))
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace a file as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text)
+    new.chmod(mode)
+    new.rename(path)
+
+
+def fly_config(name: str, state: State) -> str:
+    """The project's fly.toml with this machine's name, region and sizes."""
+    text = (ROOT / "fly.toml").read_text()
+    for key, value in (
+        ("app", name),
+        ("primary_region", state.region),
+        ("initial_size", f"{state.volume_gb}gb"),
+        ("size", state.size),
+        ("memory", f"{state.memory_gb}gb"),
+    ):
+        text, count = re.subn(rf'^(\s*{key} = ").*"$', rf"\g<1>{value}\"", text, flags=re.MULTILINE)
+        if count != 1:
+            raise RuntimeError(f"{ROOT / 'fly.toml'}: {key} stands there {count} times, not once")
+    return text.replace('\\"', '"')

@@ -1,0 +1,83 @@
+"""ssh for the machines: a configuration included in the user's own, and strict host keys."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.swarm import place
+from deploy.swarm.place import Place
+
+LOGIN = "node"
+PORT = 10022
+KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+
+_BLOCK = """\
+Host {name}
+  HostName {address}
+  HostKeyAlias swarm-{name}
+  Port {port}
+  User {login}
+  UserKnownHostsFile {known_hosts}
+  StrictHostKeyChecking yes
+  ServerAliveInterval 20
+  ServerAliveCountMax 3
+  ConnectTimeout 60
+"""
+
+
+def user_config() -> Path:
+    """The user's own configuration, in which ours is included."""
+    return Path(os.environ.get(place.SSH_CONFIG_VARIABLE) or "~/.ssh/config").expanduser()
+
+
+def configure(where: Place, address: str, host_key: str) -> None:
+    """Write the machine's configuration with the host key it has, and include it.
+
+    The line goes to the top of the user's file: an Include below a Host would belong to it.
+    """
+    key = f"\n  IdentityFile {found}" if (found := private_key()) else ""
+    block = _BLOCK.format(
+        name=where.name,
+        address=address,
+        port=PORT,
+        login=LOGIN,
+        known_hosts=where.known_hosts,
+    )
+    place.write(where.known_hosts, f"swarm-{where.name} {host_key}\n")
+    place.write(where.ssh_config, block.rstrip() + key + "\n")
+    include = f"Include {place.root()}/machines/*/ssh_config\n"
+    config = user_config()
+    before = config.read_text() if config.exists() else ""
+    if include not in before:
+        place.write(config, include + ("\n" + before if before else ""))
+
+
+def private_key() -> Path | None:
+    """The user's key, of those that ssh tries by itself."""
+    folder = user_config().parent
+    for name in KEYS:
+        if (folder / f"{name}.pub").exists():
+            return folder / name
+    return None
+
+
+def make_key() -> Path:
+    """A new key pair without a passphrase, as ssh's own default."""
+    path = user_config().parent / KEYS[0]
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return path
+
+
+def command(where: Place, words: Sequence[str] = (), options: Sequence[str] = ()) -> list[str]:
+    """The ssh command for a machine; it reads the machine's configuration only."""
+    return ["ssh", "-F", str(where.ssh_config), *options, where.name, *words]
+
+
+def answers(where: Place) -> "subprocess.CompletedProcess[str]":
+    """Log in once, without a terminal and without asking anything."""
+    words = command(where, ["true"], ["-o", "BatchMode=yes"])
+    return subprocess.run(
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
