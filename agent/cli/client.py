@@ -3,6 +3,7 @@
 import http.client
 import os
 import socket
+import time
 from typing import TypeVar
 
 import click
@@ -13,6 +14,10 @@ from agent.settings import SettingsError, load
 T = TypeVar("T")
 
 TIMEOUT = 10.0
+STARTS = 8.0
+"""Seconds that an agent whose run folder is in place may take until it answers."""
+
+CONFIG = "sshd_config"
 
 
 class _Refused(msgspec.Struct, frozen=True):
@@ -45,6 +50,7 @@ def _request(method: str, path: str, content: bytes | None) -> bytes:
     where = f"{run_dir()}/agent.sock"
     connection = _UnixConnection(where)
     try:
+        _connect(connection, where)
         connection.request(method, path, body=content)
         answer = connection.getresponse()
         body = answer.read()
@@ -63,6 +69,19 @@ def _request(method: str, path: str, content: bytes | None) -> bytes:
         reason = msgspec.json.decode(body, type=_Refused).error
         raise click.ClickException(f"the agent refused: {reason}")
     return body
+
+
+def _connect(connection: _UnixConnection, where: str) -> None:
+    """Connect, and wait for a machine that has just started: SSH is open before the socket is."""
+    starting = os.path.exists(f"{os.path.dirname(where)}/{CONFIG}")
+    end = time.monotonic() + (STARTS if starting else 0.0)
+    while True:
+        try:
+            return connection.connect()
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
 
 
 def run_dir() -> str:
