@@ -13,6 +13,7 @@ check: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	scripts/audit
 
 bench: setup
 	@.venv/bin/python -m tests.bench $(ROWS)
@@ -29,6 +30,7 @@ lock:
 	@scripts/lock
 
 docs: setup
+	@scripts/licences > docs/licences.md
 	@.venv/bin/python -m agent.settings.reference > docs/configuration.md
 	@.venv/bin/python -m agent.observe.reference metrics > docs/metrics.md
 	@.venv/bin/python -m agent.observe.reference events > docs/events.md

@@ -30,10 +30,8 @@ from agent.events import (
 from agent.init.children import Child, Children, ExitStatus
 from agent.settings import Settings
 
-LINE_LIMIT = 8 << 10
-"""Bytes of one line of sshd; it writes at most 1 KiB, so more is not for us to keep."""
-
-_READ = 64 << 10
+_PACKET = 4096
+"""PIPE_BUF: the most that one packet of a pipe has. sshd's messages have at most 1 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,6 @@ class Connection:
         self._steps: set[Step] = set()
         self._user = ""
         self._last_line = ""
-        self._buffer = b""
         self._loop = asyncio.get_running_loop()
         ours = {"SWARM_CLIENT": client.host.address, "SWARM_SESSION": self.id}
         self._config = sshd.connection_config(access.settings, {**access.session_env, **ours})
@@ -111,7 +108,9 @@ class Connection:
         return True
 
     def _start(self) -> tuple[int, Child]:
-        reading, writing = os.pipe()
+        # In packets, one for each write (pipe(2), O_DIRECT): sshd writes a message at once, and a
+        # user name with line breaks in it must not look like messages of sshd.
+        reading, writing = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
         # O_NONBLOCK belongs to the open file, which sshd shares: it must block again.
         self._socket.setblocking(True)
         try:
@@ -131,19 +130,16 @@ class Connection:
         return reading, child
 
     def _read(self) -> bool:
-        """Take what sshd has said; False when there is no more for now."""
+        """Take one message of sshd; False when there is no more for now."""
         try:
-            data = os.read(self._errors, _READ)
+            data = os.read(self._errors, _PACKET)
         except BlockingIOError:
             return False
         self._forget_config()  # sshd says nothing before it has read it
         if not data:
             self._loop.remove_reader(self._errors)
             return False
-        *lines, rest = (self._buffer + data).split(b"\n")
-        self._buffer = rest[:LINE_LIMIT]
-        for line in lines:
-            self._heard(line[:LINE_LIMIT].decode("utf-8", "backslashreplace").rstrip("\r"))
+        self._heard(_as_line(data))
         return True
 
     def _forget_config(self) -> None:
@@ -249,3 +245,11 @@ class Connection:
         if status.signal is not None:
             return f"sshd ended by signal {status.signal}"
         return "connection lost"
+
+
+def _as_line(message: bytes) -> str:
+    """A message of sshd as one line: what a client has put in is made visible."""
+    text = message.decode("utf-8", "backslashreplace").removesuffix("\n").removesuffix("\r")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,138 @@
+"""The machine as independent tools and hostile processes see it."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from tests.conftest import BoxMaker
+from tests.support import Box, until
+
+SSH_AUDIT = Path(sys.executable).with_name("ssh-audit")
+
+
+def test_an_independent_audit_of_sshd_finds_no_failure(make_box: BoxMaker) -> None:
+    """ssh-audit looks at the algorithms that are really offered."""
+    box = make_box().boot()
+    command = [str(SSH_AUDIT), "--json", "--port", str(box.port), "127.0.0.1"]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+    failures = [
+        f"{entry['algorithm']}: {note}"
+        for kind in ("kex", "key", "enc", "mac")
+        for entry in found[kind]
+        for note in entry["notes"].get("fail", [])
+    ]
+    assert found["kex"]
+    assert found["enc"]
+    # ML-KEM and NIST curves: the tool's opinion of a curve's origin is no weakness of ours.
+    assert [failure for failure in failures if "suspected" not in failure] == []
+    assert [each["cve"] for each in found.get("cves", [])] == []
+
+
+@pytest.mark.root
+def test_a_hostile_process_can_neither_read_nor_hurt_the_agent(make_box: BoxMaker) -> None:
+    box = make_box().boot({"SOME_SECRET": "sesame"})
+    attacks = (
+        "cat /proc/1/environ",
+        "cat /proc/1/mem",
+        "ls /proc/1/fd",
+        "kill -9 1",
+        "kill -STOP 1",
+        "cat /run/swarm/ssh_host_ed25519_key",
+        "cat /run/swarm/sshd_config",
+        "echo x >>/run/swarm/authorized_keys",
+        "mv /run/swarm/authorized_keys /tmp/away",
+        "rm /run/swarm/agent.sock",
+        "ls /mnt/.swarm",
+        "echo 'ssh-ed25519 AAAA' >/etc/swarm/keys.d/x.pub",
+        "swarm-agent ban 127.0.0.1",
+        "swarm-agent unban --all",
+        "swarm-agent sleep --now",
+        "chown root /tmp",
+    )
+    for attack in attacks:
+        result = box.ssh(attack)
+        assert result.returncode != 0, attack
+        assert "sesame" not in result.stdout, attack
+    assert box.ssh("echo still in").stdout == "still in\n"
+
+
+FORGED = (
+    'x"}\n{"event": "ssh.session.opened", "user": "root"}\x1b[2J',
+    "x\nAccepted publickey for dev from 192.0.2.1 port 5 ssh2\ny",
+    "x\r\nAccepted none for dev from 192.0.2.1 port 5 ssh2\r\ny",
+    "x\nReceived disconnect from 192.0.2.1 port 5\n",
+)
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_user_name_cannot_speak_for_sshd(
+    make_box: BoxMaker, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Line breaks in a name make no message of sshd, no log line and no login; it is a strike."""
+    box = make_box().boot({"SWARM_LOG_LEVEL": "debug"})
+    # A client that does not care which characters a name may have.
+    monkeypatch.setattr("asyncssh.connection.saslprep", lambda text: text)
+
+    async def knock() -> None:
+        with pytest.raises(asyncssh.PermissionDenied):
+            await asyncssh.connect(
+                "127.0.0.1",
+                box.port,
+                username=name,
+                client_keys=[str(box.key.path)],
+                known_hosts=None,
+            )
+
+    asyncio.run(knock())
+    assert box.event("ssh.connection.closed")["verdict"] == "invalid user"
+    assert not box.events("ssh.session.opened")
+    lines = box.log_path.read_text().splitlines()
+    assert not [line for line in lines if json.loads(line).get("user") == "root"]
+    assert not [line for line in lines if "\x1b" in line]
+
+
+@pytest.mark.root
+def test_descriptors_used_up_are_survived(make_box: BoxMaker) -> None:
+    """Connections beyond what the agent may open wait; who is logged in stays."""
+    box = make_box()
+    box.boot(
+        {"SWARM_MAX_UNAUTHENTICATED": "9999", "SWARM_MAX_UNAUTHENTICATED_PER_CLIENT": "9999"},
+        before="ulimit -n 96",
+    )
+    with subprocess.Popen(
+        box.ssh_command("cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as session:
+        assert session.stdin is not None
+        assert session.stdout is not None
+        session.stdin.write(b"one\n")
+        session.stdin.flush()
+        assert session.stdout.readline() == b"one\n"
+        idle = [socket.create_connection(("127.0.0.1", box.port)) for _ in range(60)]
+        box.event("ssh.connections.refused", reason="no sshd could be started")
+        session.stdin.write(b"two\n")
+        session.stdin.flush()
+        assert session.stdout.readline() == b"two\n"
+        for connection in idle:
+            connection.close()
+        until(lambda: box.ssh("echo in").stdout == "in\n", "a login afterwards")
+        session.stdin.close()
+        assert session.wait(30) == 0
+
+
+@pytest.mark.root
+def test_frozen_for_a_while_it_goes_on(box: Box) -> None:
+    """SIGSTOP stands for a host that has no time for us."""
+    init = box.machine.init
+    os.kill(init, 19)
+    with socket.create_connection(("127.0.0.1", box.port)) as waiting:
+        os.kill(init, 18)
+        waiting.settimeout(30)
+        assert waiting.recv(4) == b"SSH-"
+    assert box.ssh("echo in").stdout == "in\n"
