@@ -1,4 +1,4 @@
-.PHONY: run test image-test check bench setup lock docs
+.PHONY: run test image-test check bench soak fuzz setup lock docs
 
 run: setup
 	@.venv/bin/python -m deploy.run
@@ -17,6 +17,13 @@ check: setup
 
 bench: setup
 	@.venv/bin/python -m tests.bench $(ROWS)
+
+soak: setup
+	@.venv/bin/python -m tests.soak
+
+fuzz: setup
+	@.venv/bin/python -m pip install -qq --disable-pip-version-check atheris
+	@.venv/bin/python -m tests.fuzz $(TARGETS)
 
 setup: .venv/.ready
 

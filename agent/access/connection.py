@@ -139,7 +139,7 @@ class Connection:
         if not data:
             self._loop.remove_reader(self._errors)
             return False
-        self._heard(_as_line(data))
+        self._heard(as_line(data))
         return True
 
     def _forget_config(self) -> None:
@@ -247,7 +247,7 @@ class Connection:
         return "connection lost"
 
 
-def _as_line(message: bytes) -> str:
+def as_line(message: bytes) -> str:
     """A message of sshd as one line: what a client has put in is made visible."""
     text = message.decode("utf-8", "backslashreplace").removesuffix("\n").removesuffix("\r")
     if text.isprintable():
