@@ -237,7 +237,8 @@ def _prepare_home(settings: Settings, account: Account, bus: Bus) -> None:
         return
     try:
         volume.give_to(settings.volume, account.uid, account.gid)
-        for linked in home.link_all(account, settings.volume, settings.home_links):
+        paths = settings.home_links
+        for linked in home.link_all(account, settings.volume, paths) if paths else ():
             if linked.moved:
                 bus.publish(HomeMoved(path=str(linked.path)))
             elif str(linked):

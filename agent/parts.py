@@ -128,14 +128,19 @@ async def _bring_home_back(spine: Spine) -> None:
     if os.geteuid() != 0 or not settings.home_links:
         return
     # A process of the account's own: home and volume are full of its links.
-    child = spine.children.spawn(
-        [sys.executable, "-m", "agent.platform.home", account.home, settings.volume]
-        + [str(path) for path in settings.home_links],
-        env=environment_of(account.name),
-        own_group=True,
-        cwd="/",
-        run_as=credentials_of(account.name),
-    )
+    paths = [str(path) for path in settings.home_links]
+    try:
+        child = spine.children.spawn(
+            [sys.executable, "-m", "agent.platform.home", account.home, settings.volume, *paths],
+            env=environment_of(account.name),
+            own_group=True,
+            cwd="/",
+            run_as=credentials_of(account.name),
+        )
+    except (OSError, KeyError) as error:
+        notice = f"what has replaced links of the home is not on the volume: {error}"
+        spine.bus.publish(Notice(part="home", notice=notice))
+        return
     await asyncio.wait([child.exited], timeout=BRING_BACK)
     child.send_group(signal.SIGKILL)
 

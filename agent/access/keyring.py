@@ -24,6 +24,7 @@ class Keyring:
         self._account = account
         self._bus = bus
         self._was_empty = False
+        self._installed = False
 
     def load(self) -> None:
         """Find all keys, write them for sshd, and tell what is new and what is gone.
@@ -31,10 +32,11 @@ class Keyring:
         Raises `OSError` where they cannot be written: those before stay in force.
         """
         found = keys.find(self._environ, self._folder)
-        if found != self.keys:
+        # The first time in any case: the run folder may have the keys of a life before.
+        if not self._installed or found != self.keys:
             keys.install(found, self._path, self._account)
             self._tell(self.keys, found)
-            self.keys = found
+            self.keys, self._installed = found, True
         if not found.usable and not self._was_empty:
             self._bus.publish(Trouble(part="keys", problem=NO_KEY))
         self._was_empty = not found.usable

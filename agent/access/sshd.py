@@ -115,8 +115,13 @@ def connection_config(settings: Settings, environ: Mapping[str, str]) -> int:
     """
     words = " ".join(_quoted(f"{name}={value}") for name, value in environ.items())
     text = f"SetEnv {words}\nInclude {settings.run_dir}/{CONFIG}\n"
+    content = os.fsencode(text)
     descriptor = os.memfd_create("sshd_config")
-    os.write(descriptor, text.encode())
+    try:
+        os.write(descriptor, content)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

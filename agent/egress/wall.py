@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from agent.egress import rules
@@ -26,6 +27,9 @@ KEPT = 3600.0
 
 LOOK = 30.0
 """Seconds between two looks at what was refused."""
+
+PATIENCE = 10.0
+"""Seconds that one name may take."""
 
 SHOWN = 20
 OUTPUT_LIMIT = 4 << 20
@@ -73,21 +77,19 @@ class Wall:
             await self._look_at_refused()
 
     async def _look_up(self) -> None:
-        loop = asyncio.get_running_loop()
-        unresolved = []
-        for name in self.names:
-            try:
-                answers = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-            except OSError:
-                unresolved.append(name)
-                continue
-            self.addresses[name] = tuple({Network.host(str(entry[4][0])) for entry in answers})
-            self._seen |= dict.fromkeys(self.addresses[name], loop.time())
-        self._seen = {one: at for one, at in self._seen.items() if loop.time() - at < KEPT}
+        """Look all names up side by side, so that one that hangs delays no other."""
+        now = asyncio.get_running_loop().time()
+        found = await asyncio.gather(*map(_addresses_of, self.names))
+        answers = dict(zip(self.names, found, strict=True))
+        self.addresses |= {name: addresses for name, addresses in answers.items() if addresses}
+        for addresses in answers.values():
+            self._seen |= dict.fromkeys(addresses, now)
+        self._seen = {one: at for one, at in self._seen.items() if now - at < KEPT}
         await self._nft(rules.replace_addresses(self._seen))
         self.looked_up.set()
+        unresolved = tuple(name for name, addresses in answers.items() if not addresses)
         if unresolved:
-            self._bus.publish(EgressUnresolved(names=tuple(unresolved)))
+            self._bus.publish(EgressUnresolved(names=unresolved))
 
     async def _look_at_refused(self) -> None:
         found: dict[str, int] = {}
@@ -134,6 +136,17 @@ class Wall:
         return text
 
 
+async def _addresses_of(name: str) -> tuple[Network, ...]:
+    """The addresses of a name; none where there is no answer in time."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            answers = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError:  # TimeoutError is one
+        return ()
+    return tuple({Network.host(str(entry[4][0])) for entry in answers})
+
+
 def parse_refused(text: str) -> dict[str, int]:
     """Destination (`ADDRESS tcp/PORT`) → packets, from `nft -j list set`."""
     found = {}
@@ -154,12 +167,10 @@ def _allowed(extra: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Network, ..
 def _resolvers() -> tuple[Network, ...]:
     """The name servers of resolv.conf(5)."""
     found = []
-    try:
-        with open(RESOLVERS, encoding="ascii", errors="replace") as file:
-            for line in file:
-                match line.split():
-                    case ["nameserver", address, *_]:
-                        found.append(Network.host(address))
-    except (OSError, ValueError):
-        return tuple(found)  # what is no name server needs no rule
+    with suppress(FileNotFoundError), open(RESOLVERS, encoding="ascii", errors="replace") as file:
+        for line in file:
+            words = line.split()
+            if words[:1] == ["nameserver"] and len(words) > 1:
+                with suppress(ValueError):  # what is no address is no name server either
+                    found.append(Network.host(words[1]))
     return tuple(found)

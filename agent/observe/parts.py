@@ -100,9 +100,11 @@ class ObserveParts:
         async def changed() -> None:
             self._spine.keyring.load()
 
-        await follow(
-            {self._spine.current.value.keys_dir: lambda name: name.endswith(SUFFIX)}, changed
-        )
+        def is_wanted(name: str) -> bool:
+            # Mounted secrets are links by way of ..data, which is what is replaced.
+            return name.endswith(SUFFIX) or name == "..data"
+
+        await follow({self._spine.current.value.keys_dir: is_wanted}, changed)
 
     def _safe_volume(self) -> str | None:
         """The volume, where SQLite can open files by name: nobody may put others in their place."""

@@ -1,22 +1,22 @@
 """Paths of the home that live on the volume: moved there once, linked in at every boot.
 
-Fly.io resets the home at every cold start. Everything here is done with the rights of the account
-whose home it is (`acting_as`): home and volume are full of its links, and none may lead root.
+Fly.io resets the home at every cold start. Everything here is done by processes with the rights of
+the account whose home it is: home and volume are full of its links, and none may lead root.
 """
 
 import os
 import stat
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 from agent.platform.account import Account
 from agent.settings.units import HomePath, home_paths
 
 FOLDER = ".home"
 _UNFINISHED = ".moving"
+_FIELD, _RECORD = "\x1f", "\x1e"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,36 +36,56 @@ class Linked:
         return ""
 
 
-@contextmanager
-def acting_as(account: Account) -> Iterator[None]:
-    """Have the rights of `account` in the file system, and root's again after the block.
-
-    Only before there are threads: user ids belong to the whole process (setuid(2), NPTL).
-    """
-    if os.geteuid() != 0:
-        yield
-        return
-    groups, umask = os.getgroups(), os.umask(0o022)
-    try:
-        os.setgroups(os.getgrouplist(account.name, account.gid))
-        os.setegid(account.gid)
-        os.seteuid(account.uid)
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
-        os.umask(umask)
-
-
 def link_all(account: Account, volume: str, paths: tuple[HomePath, ...]) -> list[Linked]:
     """Put links to the volume in the place of `paths`; what happened to each.
 
     What is in the home and not yet on the volume is moved there. Where both have something, the
     volume's counts and the home's is kept beside it. A boot that broke off is taken up again.
+    Raises `OSError`. Only before there are threads: it forks.
     """
-    with acting_as(account):
-        return [_try_link(account.home, f"{volume}/{FOLDER}", path) for path in paths]
+    if os.geteuid() != 0:
+        return _link_each(account, volume, paths)
+    # A child, not a change of our own ids: that would leave us "not dumpable" (prctl(2)), and sshd
+    # reads its configuration by way of our descriptors.
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _link_and_exit(account, volume, paths, writing)
+    os.close(writing)
+    with open(reading, encoding="utf-8", errors="replace") as pipe:
+        told = pipe.read()
+    os.waitpid(pid, 0)
+    records = [record.split(_FIELD) for record in told.split(_RECORD)]
+    if len(records) != len(paths):
+        raise OSError(f"the home was not linked: {told or 'no answer'}")
+    return [
+        Linked(path, moved=moved == "1", kept_as=kept_as, problem=problem)
+        for path, (moved, kept_as, problem) in zip(paths, records, strict=True)
+    ]
+
+
+def _link_and_exit(
+    account: Account, volume: str, paths: tuple[HomePath, ...], writing: int
+) -> NoReturn:
+    try:
+        os.umask(0o022)
+        os.setgroups(os.getgrouplist(account.name, account.gid))
+        os.setgid(account.gid)
+        os.setuid(account.uid)
+        records = [
+            _FIELD.join((str(int(each.moved)), each.kept_as, each.problem))
+            for each in _link_each(account, volume, paths)
+        ]
+        text = _RECORD.join(records)
+    except Exception as error:  # told by the parent, whatever it is
+        text = repr(error)
+    with open(writing, "w", encoding="utf-8", errors="replace") as pipe:
+        pipe.write(text)
+    os._exit(0)
+
+
+def _link_each(account: Account, volume: str, paths: tuple[HomePath, ...]) -> list[Linked]:
+    return [_try_link(account.home, f"{volume}/{FOLDER}", path) for path in paths]
 
 
 def bring_back(home: str, volume: str, paths: tuple[HomePath, ...]) -> list[Linked]:

@@ -150,7 +150,7 @@ def _sshd(where: Place, fly: Fly) -> Iterator[Finding]:
 
 def _ports(where: Place, fly: Fly) -> Iterator[Finding]:
     """Listening ports that are not on the loopback (proc_net_tcp(5))."""
-    said = fly.inside(where.name, "cat /proc/net/tcp /proc/net/tcp6")
+    said = fly.inside(where.name, "/bin/cat /proc/net/tcp /proc/net/tcp6")
     ports = set()
     for line in said.splitlines():
         words = line.split()
@@ -165,11 +165,11 @@ def _ports(where: Place, fly: Fly) -> Iterator[Finding]:
 
 def _agent(where: Place, fly: Fly) -> Iterator[Finding]:
     try:
-        said = fly.inside(where.name, "swarm-agent health")
+        said = fly.inside(where.name, "/usr/local/bin/swarm-agent health")
         yield Finding(Level.PASS, said.strip().splitlines()[0] if said.strip() else "healthy")
     except FlyError as error:
         yield Finding(Level.FAIL, f"not healthy: {error}", f"swarm logs {where.name}")
-    bans = fly.inside(where.name, "swarm-agent bans --json").count('"address"')
+    bans = fly.inside(where.name, "/usr/local/bin/swarm-agent bans --json").count('"address"')
     storm = bans > STORM
     todo = "allow only your networks: SWARM_ALLOW_FROM in fly.toml" if storm else ""
     yield Finding(Level.WARN if storm else Level.PASS, f"{bans} addresses are banned", todo)

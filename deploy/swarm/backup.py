@@ -5,12 +5,14 @@ The agent's own folder stays out: host keys and bans belong to the machine, not 
 
 import gzip
 import hashlib
+import os
 import shlex
 import shutil
 import subprocess
 import tarfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -46,7 +48,7 @@ def backup(where: Place, target: Path) -> Path:
     Files that change meanwhile are told. Raises `BackupError`; the archive is kept in any case.
     """
     volume = volume_of(where)
-    target.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = target / f"{where.name}-{time.strftime('%Y%m%dT%H%M%S')}.tar.gz"
     unfinished = path.with_suffix(".unfinished")
     left_out = " ".join(f"! -name {name}" for name in _LEFT_OUT)
@@ -56,7 +58,9 @@ def backup(where: Place, target: Path) -> Path:
     command = ssh.command(where, [script])
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as reading:
         assert reading.stdout is not None
-        with gzip.open(unfinished, "wb", compresslevel=3) as file:
+        # The home's keys and tokens are in it: for nobody else's eyes.
+        private = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(private, "wb") as raw, gzip.open(raw, "wb", compresslevel=3) as file:
             shutil.copyfileobj(reading.stdout, file, _CHUNK)
     if reading.returncode not in (0, 1):  # 1: a file changed while it was read (tar(1))
         raise BackupError(f"the connection ended with status {reading.returncode}: {unfinished}")
@@ -72,8 +76,10 @@ def restore(where: Place, archive: Path) -> int:
     command = ssh.command(where, [f"cd {shlex.quote(volume)} && tar --no-overwrite-dir -xpf -"])
     with subprocess.Popen(command, stdin=subprocess.PIPE) as writing:
         assert writing.stdin is not None
-        with gzip.open(archive, "rb") as file:
+        # Where the other side ends early, its status says so.
+        with suppress(BrokenPipeError), gzip.open(archive, "rb") as file:
             shutil.copyfileobj(file, writing.stdin, _CHUNK)
+            writing.stdin.close()
     if writing.returncode != 0:
         raise BackupError(f"the machine could not take all files (status {writing.returncode})")
     found = _remote_hashes(where, volume)
@@ -91,25 +97,32 @@ def has_work(where: Place) -> bool:
 
 def archive_hashes(path: Path) -> dict[str, str]:
     """Of every regular file in an archive, its name and SHA-256. Raises `BackupError`."""
-    found = {}
+    found: dict[str, str] = {}
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
+                name = _within(member.name)
                 content = archive.extractfile(member) if member.isfile() else None
-                if content is not None:
-                    name = member.name if member.name.startswith("./") else f"./{member.name}"
+                if member.islnk():
+                    found[name] = found.get(_within(member.linkname), "")
+                elif content is not None:
                     found[name] = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
     except (OSError, EOFError, tarfile.TarError) as error:
         raise BackupError(f"{path} cannot be read: {error}") from error
     return found
 
 
+def _within(name: str) -> str:
+    return name if name.startswith("./") else f"./{name}"
+
+
 def _remote_hashes(where: Place, volume: str) -> dict[str, str]:
     pruned = " -o ".join(f"-path ./{name}" for name in _LEFT_OUT)
     said = _ssh(
         where,
-        f"cd {shlex.quote(volume)} && find . \\( {pruned} \\) -prune -o -type f -links 1 -print0 "
-        "| xargs -0 -r sha256sum -z",
+        # What is deleted meanwhile is no failure: it is missing from the answer.
+        f"cd {shlex.quote(volume)} && find . \\( {pruned} \\) -prune -o -type f -print0 "
+        "| xargs -0 -r sha256sum -z || true",
     )
     lines = filter(None, said.split("\0"))
     return {line[66:]: line[:64] for line in lines}
@@ -124,9 +137,7 @@ def _compare(wanted: Mapping[str, str], found: Mapping[str, str], what: str) -> 
 
 def _ssh(where: Place, script: str) -> str:
     command = ssh.command(where, [script], ["-o", "BatchMode=yes"])
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode != 0:
-        raise BackupError(f"ssh {where.name}: {done.stderr.strip()[-400:]}")
-    return done.stdout
+        raise BackupError(f"ssh {where.name}: {os.fsdecode(done.stderr).strip()[-400:]}")
+    return os.fsdecode(done.stdout)  # names need not be UTF-8

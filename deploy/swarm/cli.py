@@ -82,20 +82,17 @@ def _asker(yes: bool) -> Callable[[str], bool]:
 @click.option("--ipv6-only", is_flag=True, help="No IPv4 address, which costs $2 a month.")
 @click.option("--snapshot", default="", help="Make the volume from this snapshot.")
 @click.option("--local", is_flag=True, help="On this computer, with no account.")
-@click.option("--rebuild", is_flag=True, help="Deploy also where nothing has changed.")
+@click.option("--rebuild", is_flag=True, help="Build anew, with the newest packages.")
+@click.option("--org", default="", help="The organisation, where you have several.")
 @_dry
 @_yes
 def up_command(name: str, dry_run: bool, yes: bool, rebuild: bool, **wish: object) -> None:
     """Bring a machine up, or bring it up to date; run it again whenever it was broken off."""
     where = Place(name)
     local = bool(wish.pop("local")) or where.state().local
-    if rebuild and where.exists:
-        state = where.state()
-        state.deployed = ""
-        where.keep(state)
     fly = _fly(local, dry_run=dry_run)
     asker = _asker(yes or dry_run)
-    Up(where, fly, click.echo, asker).run(Wish(local=local, **wish))  # type: ignore[arg-type]
+    Up(where, fly, click.echo, asker).run(Wish(local=local, rebuild=rebuild, **wish))  # type: ignore[arg-type]
     if dry_run:
         return
     click.echo(f"\n  ssh {name}\n  vscode://vscode-remote/ssh-remote+{name}/workspace")
@@ -195,6 +192,7 @@ def resize(name: str, size: str, memory_gb: int | None, yes: bool) -> None:
     if machine is None:
         raise click.ClickException(f"{name} has no machine: swarm up {name}")
     state = where.state()
+    was_current = state.deployed == up.fingerprint(place.fly_config(name, state))
     state.size, state.memory_gb = size, memory_gb or state.memory_gb
     click.echo(_size_words(size, state.memory_gb))
     if not (yes or click.confirm(f"restart {name} as {size} with {state.memory_gb} GB?")):
@@ -212,7 +210,7 @@ def resize(name: str, size: str, memory_gb: int | None, yes: bool) -> None:
         memory,
         "--yes",
     )
-    state.deployed = up.fingerprint(place.fly_config(name, state)) if state.deployed else ""
+    state.deployed = up.fingerprint(place.fly_config(name, state)) if was_current else ""
     where.keep(state)
     place.write(where.config, place.fly_config(name, state))
 
@@ -226,10 +224,18 @@ def keys() -> None:
 @_name
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--person", default="", help="Whose key it is; your own without it.")
-def keys_add(name: str, file: Path, person: str) -> None:
+@_yes
+def keys_add(name: str, file: Path, person: str, yes: bool) -> None:
     """Let the keys of a .pub file log in."""
     where, fly = _known(name)
-    _set_secrets(where, fly, {up.secret_name(person): up.read_key(file)})
+    secret, text = up.secret_name(person), up.read_key(file)
+    replaces = secret in fly.secrets(name) and where.state().secrets.get(secret) != up.digest(text)
+    question = (
+        f"{up.person_of(secret)} has a key there, which this replaces (--person keeps it). Go on?"
+    )
+    if replaces and not yes and not click.confirm(question):
+        raise click.Abort
+    _set_secrets(where, fly, {secret: text})
 
 
 @keys.command(name="remove")
@@ -302,7 +308,7 @@ def backup(name: str, target: Path, snapshot: bool) -> None:
     where, fly = _known(name)
     if snapshot:
         for volume in fly.volumes(name):
-            fly.do("volumes", "snapshots", "create", volume.id)
+            fly.do("volumes", "snapshots", "create", volume.id, "--app", name)
         return
     path = backups.backup(where, target)
     click.echo(f"{path}: {words.size(path.stat().st_size)}, every file compared")
@@ -334,7 +340,7 @@ def sync(direction: str, name: str, local: Path, remote: str, delete: bool, yes:
     there = f"{name}:{remote or backups.volume_of(where) + '/' + local.resolve().name}/"
     here = f"{local}/"
     ends = [here, there] if direction == "push" else [there, here]
-    base = ["rsync", "-az", "--info=stats1", "-e", f"ssh -F {where.ssh_config}"]
+    base = ["rsync", "-az", "--stats", "-e", f"ssh -F {where.ssh_config}"]
     if delete:
         listing = subprocess.run(
             [*base, "--delete", "--dry-run", "--itemize-changes", *ends],
@@ -342,6 +348,8 @@ def sync(direction: str, name: str, local: Path, remote: str, delete: bool, yes:
             text=True,
             check=False,
         )
+        if listing.returncode != 0:
+            raise click.ClickException(f"rsync: {listing.stderr.strip()[-400:]}")
         gone = [line for line in listing.stdout.splitlines() if line.startswith("*deleting")]
         if gone and not yes:
             click.echo("\n".join(gone[:50]))
@@ -379,7 +387,11 @@ def down(name: str, no_backup: bool, target: Path, dry_run: bool) -> None:
     fly = _fly(where.state().local, dry_run=dry_run)
     fly.require_usable()
     there = fly.has_app(name)
-    if there and not no_backup and not dry_run and fly.machine(name) is not None:
+    if there and not no_backup and not dry_run and fly.volumes(name):
+        if fly.machine(name) is None:
+            raise click.ClickException(
+                f"its volume cannot be saved without a machine: swarm up {name}, or --no-backup"
+            )
         up.wake(fly, name)
         path = backups.backup(where, target)
         click.echo(f"saved: {path.resolve()}")
@@ -412,7 +424,7 @@ def _status(name: str) -> str:
         return f"{name}: no machine; swarm up {name}"
     lines = [f"{name} is {machine.state} in {machine.region}; {_about_size(where)}"]
     if machine.state == "started":
-        lines.append(fly.inside(name, "swarm-agent status").rstrip())
+        lines.append(fly.inside(name, "/usr/local/bin/swarm-agent status").rstrip())
         _note_usage(where, fly)
     lines.append(_cost(where))
     return "\n".join(filter(None, lines))
@@ -433,7 +445,7 @@ def _sleep(name: str) -> str:
     if machine is None or machine.state != "started":
         return f"{name} sleeps already"
     _note_usage(where, fly)
-    return fly.inside(name, "swarm-agent sleep --now").strip()
+    return fly.inside(name, "/usr/local/bin/swarm-agent sleep --now").strip()
 
 
 def _wake(name: str) -> str:
@@ -455,7 +467,7 @@ def _usage(name: str) -> str:
 
 def _note_usage(where: Place, fly: Fly) -> None:
     state = where.state()
-    state.usage = fly.inside(where.name, "swarm-agent usage").rstrip()
+    state.usage = fly.inside(where.name, "/usr/local/bin/swarm-agent usage").rstrip()
     state.seen = time.time()
     where.keep(state)
 

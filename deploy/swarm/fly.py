@@ -19,6 +19,7 @@ OLDEST = (0, 3, 0)
 
 _HINTS = (
     (r"access token|not logged in|log ?in", "log in: fly auth login"),
+    (r"org slug", "you have several organisations: swarm up NAME --org ORG"),
     (r"already been taken", "choose another name: swarm up OTHER-NAME"),
     (r"limit|quota|credit card", "see fly.io/dashboard: limits and payment of your account"),
     (r"timed? ?out|connection|network|lookup|dial", "is the network there? then run it once more"),
@@ -55,9 +56,10 @@ class Volume(msgspec.Struct, frozen=True):
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """A secret's name; nobody can read its value back."""
+    """A secret's name, which older flyctls write large; nobody can read its value back."""
 
-    name: str
+    name: str = ""
+    Name: str = ""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -161,7 +163,10 @@ class Fly:
 
     def secrets(self, app: str) -> list[str]:
         """The names of the app's secrets."""
-        return [each.name for each in self.ask(list[Secret], "secrets", "list", "--app", app)]
+        return [
+            each.name or each.Name
+            for each in self.ask(list[Secret], "secrets", "list", "--app", app)
+        ]
 
     def _run(self, words: Sequence[str], given: str | None) -> str:
         try:

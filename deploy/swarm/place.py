@@ -34,6 +34,8 @@ class State(msgspec.Struct):
     secrets_at: dict[str, float] = {}
     """Name → when (Unix time)."""
     host_key: str = ""
+    key: str = ""
+    """The private key, where it is not one that ssh tries by itself."""
     usage: str = ""
     """What `swarm-agent usage` said when the machine was last asked, and when."""
     seen: float = 0.0

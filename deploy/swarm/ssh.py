@@ -31,12 +31,13 @@ def user_config() -> Path:
     return Path(os.environ.get(place.SSH_CONFIG_VARIABLE) or "~/.ssh/config").expanduser()
 
 
-def configure(where: Place, address: str, host_key: str) -> None:
+def configure(where: Place, address: str, host_key: str, private: str) -> None:
     """Write the machine's configuration with the host key it has, and include it.
 
     The line goes to the top of the user's file: an Include below a Host would belong to it.
     """
-    key = f"\n  IdentityFile {found}" if (found := private_key()) else ""
+    found = private or private_key()
+    key = f"\n  IdentityFile {found}" if found else ""
     block = _BLOCK.format(
         name=where.name,
         address=address,

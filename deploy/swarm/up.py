@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.access import keys
 from agent.access.hostkeys import NAME as HOST_KEY
 from deploy.swarm import place, ssh
 from deploy.swarm.fly import Fly, FlyError
@@ -22,7 +23,16 @@ KEYS = "SSH_AUTHORIZED_KEYS"
 PATIENCE = 180.0
 """Seconds that a machine may take until it answers."""
 
-_CONTEXT = ("agent", "deploy", "container", "pyproject.toml", "requirements.lock", "fly.toml")
+_CONTEXT = (
+    "agent",
+    "container",
+    "deploy",
+    "fly.toml",
+    "pyproject.toml",
+    "README.md",
+    "requirements-build.lock",
+    "requirements.lock",
+)
 
 
 class UpError(Exception):
@@ -41,6 +51,8 @@ class Wish:
     env_file: Path | None = None
     key: Path | None = None
     snapshot: str = ""
+    org: str = ""
+    rebuild: bool = False
     local: bool = False
 
 
@@ -62,14 +74,14 @@ class Up:
         self._tell(f"fly.io as {account}")
         state = self._wanted(wish)
         secrets = self._wanted_secrets(wish)
-        exists = self._app()
+        exists = self._app(wish)
         if not self._fly.dry_run:
             self._place.keep(state)
             place.write(self._place.config, place.fly_config(self._name, state))
         self._volume(exists, state, wish)
         self._address(exists, wish)
-        changed = self._secrets(exists, state, secrets)
-        self._deploy(exists, state, changed)
+        changed = self._secrets(exists, state, wish, secrets)
+        self._deploy(exists, state, wish, changed)
         if not self._fly.dry_run:
             self._connect(state)
 
@@ -85,6 +97,8 @@ class Up:
             if value is not None:
                 setattr(state, name, value)
         state.local = wish.local
+        if wish.key is not None:
+            state.key = str(wish.key.absolute()).removesuffix(".pub")
         return state
 
     def _public_key(self, wish: Wish) -> Path:
@@ -98,11 +112,20 @@ class Up:
             found = ssh.make_key()
         return found.with_name(found.name + ".pub")
 
-    def _app(self) -> bool:
+    def _app(self, wish: Wish) -> bool:
         if self._fly.has_app(self._name):
+            self._require_ours()
             return True
-        self._fly.do("apps", "create", self._name, "--yes")
+        org = ["--org", wish.org] if wish.org else []
+        self._fly.do("apps", "create", self._name, *org, "--yes")
         return not self._fly.dry_run
+
+    def _require_ours(self) -> None:
+        """Whatever else runs in the account must not be deployed over."""
+        if self._place.exists or self._fly.machine(self._name) is None:
+            return
+        if not any(each.name == VOLUME for each in self._fly.volumes(self._name)):
+            raise UpError(f"{self._name} is another app of yours: choose another name")
 
     def _volume(self, exists: bool, state: State, wish: Wish) -> None:
         volumes = self._fly.volumes(self._name) if exists else []
@@ -140,13 +163,16 @@ class Up:
             wanted |= read_env(wish.env_file)
         return wanted
 
-    def _secrets(self, exists: bool, state: State, wanted: dict[str, str]) -> bool:
+    def _secrets(self, exists: bool, state: State, wish: Wish, wanted: dict[str, str]) -> bool:
         there = set(self._fly.secrets(self._name)) if exists else set()
         changed = {
             name: value
             for name, value in wanted.items()
             if name not in there or state.secrets.get(name) != digest(value)
         }
+        if wish.key is None and secret_name() in there:
+            # Another laptop, or `swarm keys add`, gave a newer one.
+            changed.pop(secret_name(), None)
         if changed:
             why = f"sets {', '.join(sorted(changed))}"
             import_secrets(self._fly, self._name, changed, stage=True, why=why)
@@ -157,10 +183,10 @@ class Up:
                 self._place.keep(state)
         return bool(changed)
 
-    def _deploy(self, exists: bool, state: State, changed: bool) -> None:
+    def _deploy(self, exists: bool, state: State, wish: Wish, changed: bool) -> None:
         machine = self._fly.machine(self._name) if exists else None
         wanted = fingerprint(place.fly_config(self._name, state))
-        if machine is not None and state.deployed == wanted and not changed:
+        if machine is not None and state.deployed == wanted and not (changed or wish.rebuild):
             self._tell("nothing to deploy")
             return
         self._fly.do(
@@ -175,6 +201,7 @@ class Up:
             "--remote-only",
             "--ha=false",
             "--yes",
+            *(["--no-cache"] if wish.rebuild else []),
             why="builds the image and starts the machine",
         )
         state.deployed, state.deployed_at = wanted, time.time()
@@ -187,7 +214,7 @@ class Up:
         self._place.keep(state)
         dedicated = [each for each in self._fly.addresses(self._name) if each.type in ("v4", "v6")]
         dedicated.sort(key=lambda each: each.type)
-        ssh.configure(self._place, dedicated[0].address, state.host_key)
+        ssh.configure(self._place, dedicated[0].address, state.host_key, state.key)
         end = time.monotonic() + PATIENCE
         while (result := ssh.answers(self._place)).returncode != 0:
             if time.monotonic() > end or "Permission denied" in result.stderr:
@@ -201,7 +228,9 @@ class Up:
         end = time.monotonic() + PATIENCE
         while True:
             try:
-                said = self._fly.inside(self._name, f"ssh-keygen -y -f /run/swarm/{HOST_KEY}")
+                said = self._fly.inside(
+                    self._name, f"/usr/bin/ssh-keygen -y -f /run/swarm/{HOST_KEY}"
+                )
                 key = " ".join(said.split()[:2])
                 if key.startswith("ssh-"):
                     return key
@@ -294,6 +323,8 @@ def read_key(path: Path) -> str:
         text = path.read_text().strip()
     except OSError as error:
         raise UpError(f"{path}: {error.strerror}") from error
-    if "PRIVATE KEY" in text:
-        raise UpError(f"{path} is a private key: name the .pub file beside it")
+    found = keys.find({KEYS: text}, "")
+    if not found.usable:
+        reason = found.bad[0].reason if found.bad else "it is empty"
+        raise UpError(f"{path} has no usable key: {reason}")
     return text

@@ -25,7 +25,7 @@ TOOLS = (
 def test_the_remote_image_says_how_it_is_run(remote: Image) -> None:
     assert remote.entrypoint == ("/opt/swarm/bin/swarm-agent", "run")
     assert remote.stop_signal == "SIGTERM"
-    assert remote.health == ("CMD", "swarm-agent", "health")
+    assert remote.health == ("CMD", "/opt/swarm/bin/swarm-agent", "health")
     assert remote.environ["SWARM_USER"] == "node"
 
 

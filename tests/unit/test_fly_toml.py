@@ -57,7 +57,7 @@ def test_the_proxy_wakes_and_only_the_agent_puts_to_sleep() -> None:
 
 def test_the_platform_waits_for_the_agents_whole_stop() -> None:
     assert FLY["kill_signal"] == "SIGTERM"
-    assert 300 >= duration(FLY["kill_timeout"]) >= SETTINGS.stop_timeout + 2
+    assert 300 >= duration(FLY["kill_timeout"]) >= SETTINGS.stop_timeout + 10
 
 
 def test_checks_and_metrics_ask_the_agents_own_port() -> None:
@@ -110,7 +110,7 @@ def test_compose_runs_the_remote_target_and_leaves_time_to_stop() -> None:
     service = compose["services"]["swarm"]
     assert service["build"]["target"] == "remote"
     assert (ROOT / "container" / service["build"]["context"]).resolve() == ROOT
-    assert duration(service["stop_grace_period"]) >= SETTINGS.stop_timeout + 2
+    assert duration(service["stop_grace_period"]) >= SETTINGS.stop_timeout + 10
     assert service["volumes"] == ["workspace:/workspace"]
     # A port on all interfaces would open the laptop to its network.
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
