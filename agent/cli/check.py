@@ -12,6 +12,7 @@ from agent import words
 from agent.access import keys
 from agent.access.keyring import NO_KEY
 from agent.platform.account import AccountError, find
+from agent.platform.volume import is_mounted
 from agent.settings import Loaded, Settings
 
 
@@ -85,7 +86,7 @@ def _volume(path: str) -> str:
     if status.f_flag & os.ST_RDONLY or not os.access(path, os.W_OK):
         raise OSError(f"{path} cannot be written: host keys will not outlive this machine")
     free = words.size(status.f_bavail * status.f_frsize)
-    where = "a mounted volume" if os.path.ismount(path) else "a folder, not a mounted volume"
+    where = "a mounted volume" if is_mounted(path) else "a folder, not a mounted volume"
     return f"{path} is {where}, {free} free"
 
 

@@ -16,6 +16,7 @@ from agent.idle.policy import sleeps_at
 from agent.idle.watch import Watch
 from agent.platform import terminals
 from agent.platform.account import Account
+from agent.platform.volume import is_mounted
 from agent.settings.current import Current
 from agent.state.life import LastWord
 
@@ -83,7 +84,7 @@ def _about_volume(path: str) -> str:
         status = os.statvfs(path)
     except OSError as error:
         return f"No volume: nothing outlives this machine ({path}: {error.strerror})."
-    if not os.path.ismount(path):
+    if not is_mounted(path):
         return f"No volume is mounted at {path}: nothing outlives this machine."
     total = status.f_blocks * status.f_frsize
     used = total - status.f_bavail * status.f_frsize

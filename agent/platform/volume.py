@@ -166,11 +166,21 @@ def give_to(volume: str, uid: int, gid: int) -> None:
         os.close(descriptor)
 
 
+def is_mounted(path: str) -> bool:
+    """Something is mounted here, if only a folder of the same file system."""
+    return bool(_mounted_here(path))
+
+
 def _is_file_system(path: str) -> bool:
-    """A whole file system is mounted here, not a folder of one (proc_pid_mountinfo(5))."""
+    """A whole file system is mounted here, not a folder of one."""
+    return _mounted_here(path)[-1:] == ["/"]
+
+
+def _mounted_here(path: str) -> list[str]:
+    """What is mounted here, as paths within their file systems (proc_pid_mountinfo(5))."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-        found = [line.split()[3] for line in file if line.split()[4] == path]
-    return bool(found) and found[-1] == "/"
+        fields = [line.split() for line in file]
+    return [root for _, _, _, root, point, *_ in fields if point == path]
 
 
 def is_safe_by_name(volume: str) -> bool:

@@ -46,9 +46,8 @@ def at(event: dict[str, Any]) -> float:
 
 
 def in_home(cloud: Cloud, path: str, content: str, mode: int = 0o755) -> Path:
-    """A file of the login user's own."""
-    home = cloud.machine.folder / "home" / cloud.user
-    target = home / path
+    """A file of the login user's own, in a part of the home that lives on the volume."""
+    target = cloud.machine.volume / ".home" / path
     missing = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(content)

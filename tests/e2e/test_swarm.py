@@ -105,6 +105,7 @@ class Laptop:
             ["ssh", "-F", config, "-o", "BatchMode=yes", name, script],
             capture_output=True,
             text=True,
+            errors="backslashreplace",
             check=False,
             timeout=90,
         )
@@ -168,6 +169,7 @@ def test_from_nothing_to_work_to_sleep_to_nothing_and_back(laptop: Laptop) -> No
         "box",
         "cd /mnt; mkdir -p 'a b/c'; head -c 3000000 /dev/urandom >'a b/c/big'; ln -s c 'a b/l'",
     )
+    laptop.ssh("box", "cd /mnt; echo h >h1; ln h1 h2; touch $'Icon\\r' $'b\\xe9'")
     laptop.ssh("box", "cd /mnt; printf '#!/bin/sh\\necho runs\\n' >run; chmod +x run; touch empty")
     before = laptop.ssh(
         "box",
@@ -185,6 +187,7 @@ def test_from_nothing_to_work_to_sleep_to_nothing_and_back(laptop: Laptop) -> No
 
     assert "every file compared" in laptop.well("backup", "box")
     [archive] = (laptop.folder / "backups").glob("*.tar.gz")
+    assert archive.stat().st_mode & 0o077 == 0
     assert "nothing was destroyed" in laptop.fails("down", "box", "--no-backup", given="bix\n")
     laptop.well("down", "box", "--to", "last", given="box\n")
     assert list((laptop.folder / "last").glob("*.tar.gz"))
@@ -291,6 +294,17 @@ def test_what_is_wrong_on_the_laptop_is_explained(laptop: Laptop) -> None:
     fly.chmod(0o755)
 
 
+def test_another_app_of_the_account_is_not_deployed_over(laptop: Laptop) -> None:
+    laptop.well("up", "box", "--yes")
+    subprocess.run(["rm", "-r", str(laptop.folder / "config")], check=True)
+    with store.opened(laptop.platform) as platform:
+        platform.apps["box"].volumes[0].name = "pg_data"
+    assert "another app of yours" in laptop.fails("up", "box", "--yes")
+    with store.opened(laptop.platform) as platform:
+        platform.apps["box"].volumes[0].name = "workspace"
+    laptop.well("up", "box", "--yes")  # a second laptop of its owner
+
+
 def test_a_volume_in_another_region_is_kept_and_told(laptop: Laptop) -> None:
     laptop.well("up", "box", "--yes", "--region", "fra")
     said = laptop.fails("up", "box", "--yes", "--region", "iad")
@@ -305,6 +319,10 @@ def test_keys_secrets_resize_snapshot_and_audit(laptop: Laptop, tmp_path: Path) 
     laptop.well("keys", "add", "box", f"{bob.path}.pub", "--person", "bob")
     assert laptop.well("keys", "list", "box").split()[0] == "ann"
     assert "bob" in laptop.well("keys", "list", "box")
+    # Without --person it would replace one's own: that is asked first.
+    assert laptop.swarm("keys", "add", "box", f"{bob.path}.pub", given="n\n").returncode != 0
+    (laptop.folder / "no.pub").write_text("not a key\n")
+    assert "no usable key" in laptop.fails("keys", "add", "box", "no.pub", "--person", "x")
     config = str(laptop.ssh_folder / "config")
     as_bob = [
         "ssh",

@@ -313,6 +313,35 @@ def test_keys_of_the_folder_come_and_go_while_it_runs(
     assert box.ssh("echo in").stdout == "in\n"
 
 
+@pytest.mark.root
+def test_a_key_that_went_while_the_machine_was_off_lets_nobody_in(
+    make_box: BoxMaker, tmp_path: Path, key: Key
+) -> None:
+    """The run folder outlives a container that is started again."""
+    folder = tmp_path / "keys.d"
+    folder.mkdir(mode=0o755)
+    left_over = f"mkdir -p -m 755 /run/swarm; echo '{key.public}' >/run/swarm/authorized_keys"
+    box = make_box()
+    settings = {"SWARM_KEYS_DIR": str(folder), "SSH_AUTHORIZED_KEYS": ""}
+    box.boot(settings, before=f"{left_over}; chgrp 1000 /run/swarm/authorized_keys")
+    assert "Permission denied" in box.ssh("echo in").stderr
+
+
+@pytest.mark.root
+def test_a_container_without_the_right_to_trace_lets_its_user_in(make_box: BoxMaker) -> None:
+    """Docker's default capabilities: sshd reads its configuration by way of our descriptors."""
+    box = make_box()
+    box.boot(prefix=["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"])
+    assert box.ssh("echo in").stdout == "in\n"
+
+
+@pytest.mark.root
+def test_a_secret_that_is_no_text_locks_nobody_out(make_box: BoxMaker) -> None:
+    box = make_box()
+    box.boot(prefix=["env", b"GITHUB_TOKEN=\xe9t\xe9"])
+    assert box.ssh("printenv GITHUB_TOKEN | od -An -tx1").stdout.split() == ["e9", "74", "e9", "0a"]
+
+
 def test_passwords_are_never_asked_for(shared_box: Box) -> None:
     options = ["-oPubkeyAuthentication=no", "-oPreferredAuthentications=password"]
     result = shared_box.ssh("true", options=options)
