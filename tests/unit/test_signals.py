@@ -17,6 +17,7 @@ from agent.idle.signals import disk, processes, sockdiag
 from agent.idle.signals.sign import Sign, Signal
 from agent.idle.signals.terminals import Terminals
 from agent.init import proctree
+from tests.support import until
 
 SPIN = "while :; do :; done"
 
@@ -91,12 +92,10 @@ def test_writes_of_a_process_are_seen(tmp_path: Path) -> None:
     signal = processes.writes(16 << 10, ())
     target = tmp_path / "data"
     look(signal, 100.0)
-    script = f"dd if=/dev/zero of={target} bs=1M count=4 status=none conv=fsync; sleep 60"
-    with running("sh", "-c", script) as process:
-        end = time.monotonic() + 30
-        while not (target.exists() and target.stat().st_size == 4 << 20):
-            assert time.monotonic() < end
-            time.sleep(0.01)
+    # What dd wrote is the shell's once the shell has waited for it.
+    write = f"dd if=/dev/zero of={target} bs=1M count=4 status=none conv=fsync"
+    with running("sh", "-c", f"{write}; : >{target}.done; sleep 60") as process:
+        until((tmp_path / "data.done").exists, "the end of dd")
         signs = look(signal, 110.0)
     assert any(f"pid {process.pid} " in sign.because and sign.active for sign in signs)
 
