@@ -17,7 +17,7 @@ import pytest
 from deploy.local import store
 from tests.support import make_key, until
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(1500)]
 
 SWARM = str(Path(sys.executable).with_name("swarm"))
 

@@ -15,7 +15,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-NPM = Path("/usr/lib/node_modules/npm")
 
 _INCLUDE = "ca-certificates,curl,nodejs,openssh-client,python3,sudo"
 
@@ -89,7 +88,8 @@ def _finish_base(folder: Path) -> None:
     # This computer's npm: Debian's would be four hundred packages.
     modules = folder / "usr/local/lib/node_modules"
     modules.mkdir(parents=True)
-    shutil.copytree(NPM, modules / "npm", symlinks=True)
+    npm = Path(shutil.which("npm") or "/usr/bin/npm").resolve().parents[1]
+    shutil.copytree(npm, modules / "npm", symlinks=True)
     for program in ("npm", "npx"):
         link = folder / "usr/local/bin" / program
         link.symlink_to(f"../lib/node_modules/npm/bin/{program}-cli.js")
