@@ -17,7 +17,7 @@ _REFUSED_SET = (
     "  set {name} {{ type {kind} . inet_proto . inet_service; size 4096; "
     "flags dynamic,timeout; timeout 10m; counter; }}\n"
 )
-_STANDARD = "    tcp dport {{ 22, 80, 443 }} accept\n    udp dport 443 accept\n".format()
+_STANDARD = "    tcp dport { 22, 80, 443 } accept\n    udp dport 443 accept\n"
 
 
 @dataclass(frozen=True, slots=True)

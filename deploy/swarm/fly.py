@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -111,7 +111,6 @@ class Fly:
     program: tuple[str, ...]
     tell: Callable[[str], None]
     dry_run: bool = False
-    shown: list[str] = field(default_factory=list)
 
     def ask(self, shape: type[T], *words: str) -> T:
         """What flyctl answers as JSON. Raises `FlyError`."""
@@ -127,7 +126,6 @@ class Fly:
     def do(self, *words: str, given: str | None = None, why: str = "") -> str:
         """Change something; what flyctl says. Raises `FlyError`."""
         line = "fly " + " ".join(shlex.quote(word) for word in words)
-        self.shown.append(line)
         self.tell(f"{line}{'   # ' + why if why else ''}")
         return "" if self.dry_run else self._run(words, given)
 
