@@ -140,9 +140,9 @@ def list_command() -> None:
         return
     rows = []
     for result in many.each(names, _row):
-        rows.append((result.name, *(result.says.split("\t") or [result.problem])))
-        if result.problem:
-            rows[-1] = (result.name, f"? {result.problem.splitlines()[0]}", "", "")
+        problem = result.problem.partition("\n")[0]
+        cells = [f"? {problem}", "", ""] if problem else result.says.split("\t")
+        rows.append((result.name, *cells))
     click.echo(words.table(("name", "state", "last seen awake", "size"), rows))
 
 

@@ -119,7 +119,7 @@ class Prepared:
 
 def agent(key: Key) -> Contender:
     """swarm-agent, installed by `install_agent`."""
-    folder, port = _folder("agent"), free_port()
+    folder, port = work_folder("agent"), free_port()
     venv = WORK / "venv"
     environ = {
         "SSH_AUTHORIZED_KEYS": key.public,
@@ -143,7 +143,7 @@ def behind_proxy(contender: Contender) -> Contender:
 
 def bare_sshd(key: Key) -> Contender:
     """`sshd -D` with an equal configuration."""
-    folder, port = _folder("sshd"), free_port()
+    folder, port = work_folder("sshd"), free_port()
     config = _sshd_config(folder, port, key)
     command = ("/usr/sbin/sshd", "-D", "-f", str(config))
     return Contender(SSHD, command, (), port, key, folder)
@@ -153,7 +153,7 @@ def supervised_sshd(key: Key) -> Contender:
     """supervisord with one program, sshd, as Debian ships it. Raises `Unavailable`."""
     if not shutil.which("supervisord"):
         install("supervisor")
-    folder, port = _folder("supervisord"), free_port()
+    folder, port = work_folder("supervisord"), free_port()
     config = folder / "supervisord.conf"
     sshd = _sshd_config(folder, port, key)
     config.write_text(
@@ -176,7 +176,8 @@ def install(package: str) -> None:
         raise Unavailable(f"{package} cannot be installed: {done.stderr.decode()[-200:]}")
 
 
-def _folder(name: str) -> Path:
+def work_folder(name: str) -> Path:
+    """A folder of the benchmark's own, made when missing."""
     path = WORK / name
     path.mkdir(parents=True, exist_ok=True)
     return path

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.init.proctree import descendants
-from tests.bench.contenders import WORK, Contender, Prepared, Unavailable, install
+from tests.bench.contenders import Contender, Prepared, Unavailable, install, work_folder
 from tests.bench.rows_login import as_samples, proportional, timed_login
 from tests.bench.table import AGENT, Row, Samples, Target
 from tests.support import until
@@ -33,7 +33,7 @@ while True:
 
 def services(agent: Contender, runs: int) -> list[Row]:
     """exec → twenty services run, and the memory of whoever supervises them."""
-    marks = _folder("marks")
+    marks = work_folder("marks")
     peers = [_agent(agent, marks)]
     for make in (_supervisord, _s6):
         try:
@@ -71,7 +71,7 @@ def services(agent: Contender, runs: int) -> list[Row]:
 
 def service_flood(agent: Contender, runs: int) -> Row:
     """A login while a service says 100 MB a second, beside a quiet one."""
-    folder = _folder("flood")
+    folder = work_folder("flood")
     script = folder / "flood.py"
     script.write_text(FLOOD)
     text = f'[service.flood]\ncommand = "/usr/bin/python3 {script}"\nautostart = false\n'
@@ -95,13 +95,13 @@ def _agent(agent: Contender, marks: Path) -> Contender:
         f"[service.{name}]\ncommand = ['sh', '-c', '{_program(marks, name)}']\nuser = 'root'\n"
         for name in _names()
     )
-    return _with_services(agent, _folder("services"), text)
+    return _with_services(agent, work_folder("services"), text)
 
 
 def _supervisord(agent: Contender, marks: Path) -> Contender:
     if not shutil.which("supervisord"):
         install("supervisor")
-    config = _folder(SUPERVISORD + "-20") / "supervisord.conf"
+    config = work_folder(SUPERVISORD + "-20") / "supervisord.conf"
     programs = "".join(
         f"[program:{name}]\ncommand=sh -c '{_program(marks, name)}'\n" for name in _names()
     )
@@ -116,7 +116,7 @@ def _supervisord(agent: Contender, marks: Path) -> Contender:
 def _s6(agent: Contender, marks: Path) -> Contender:
     if not shutil.which("s6-svscan"):
         install("s6")
-    folder = _folder(S6)
+    folder = work_folder(S6)
     shutil.rmtree(folder / "scan", ignore_errors=True)
     for name in _names():
         run = folder / "scan" / name / "run"
@@ -169,9 +169,3 @@ def _ask(machine: Prepared, *words: str) -> bool:
     program = machine.contender.command[0]
     command = ["nsenter", "-t", str(machine.pid), "-m", "-p", program, *words]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def _folder(name: str) -> Path:
-    path = WORK / name
-    path.mkdir(parents=True, exist_ok=True)
-    return path
