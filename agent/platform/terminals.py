@@ -1,10 +1,15 @@
 """Terminals of the machine: who owns them, and writing a line on one."""
 
+import asyncio
 import os
 import stat
 
 _PTS = "/dev/pts"
 _DEVPTS_MAJOR = range(136, 144)  # Documentation/admin-guide/devices.txt
+
+ATTEMPTS = 20
+AGAIN = 0.05
+"""How often, and after how many seconds, a terminal that is busy is tried again."""
 
 
 def of_account(uid: int) -> set[str]:
@@ -19,8 +24,11 @@ def of_account(uid: int) -> set[str]:
     return found
 
 
-def write(terminal: str, text: str) -> None:
-    """Show lines on a terminal (`pts/3`), without waiting for one that is stopped or slow."""
+def write(terminal: str, text: str, attempts: int = ATTEMPTS) -> None:
+    """Show lines on a terminal (`pts/3`), without waiting for one that is stopped or slow.
+
+    While another process writes there the kernel refuses us (EAGAIN): it is tried again later.
+    """
     try:
         # A terminal stopped with Ctrl-S must not stop us.
         flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -32,8 +40,12 @@ def write(terminal: str, text: str) -> None:
         if stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) in _DEVPTS_MAJOR:
             shown = text.replace("\n", "\r\n")
             os.write(descriptor, f"\r\n{shown}\r\n".encode())
+    except BlockingIOError:
+        if attempts > 1:
+            loop = asyncio.get_running_loop()
+            loop.call_later(AGAIN, write, terminal, text, attempts - 1)
     except OSError:
-        # Full or gone: the lines are a courtesy.
+        # Gone: the lines are a courtesy.
         return
     finally:
         os.close(descriptor)
