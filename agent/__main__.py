@@ -12,9 +12,10 @@ def main() -> None:
     words = sys.argv[1:]
     if words == ["run"] or words[:2] == ["run", "--"]:
         _leave_out_tls()
-        from agent.boot import run
+        from agent.run import run
 
-        sys.exit(run(words[2:], os.environ))
+        # Nothing is left to be done, and no thread that waits for a dead disk is waited for.
+        os._exit(run(words[2:], os.environ))
     from agent.cli.main import cli
 
     cli(prog_name="swarm-agent")

@@ -5,11 +5,9 @@ file is read from a disk that gives 8 MiB a second, with somebody waiting. What 
 is imported after that, once the client who woke the machine has been served.
 """
 
-import asyncio
 import os
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,7 +20,6 @@ from agent.access.keyring import Keyring
 from agent.access.listener import ListenError
 from agent.access.sessions import Sessions
 from agent.events import (
-    BootFailed,
     BootPhase,
     Bus,
     EgressApplied,
@@ -32,55 +29,30 @@ from agent.events import (
     StateReplaced,
     Trouble,
 )
-from agent.health import Health
-from agent.init.children import Children, become_subreaper, reset_signals
-from agent.log import Log
+from agent.init.children import Children, become_subreaper
 from agent.network import is_own
-from agent.parts import Parts, Spine, keep_running
 from agent.platform import home, volume
 from agent.platform.account import Account, AccountError, find
 from agent.platform.environment import session_environment
-from agent.settings import Settings, SettingsError, load
-from agent.settings.current import Current
+from agent.settings import Settings
 from agent.state import banlist
-from agent.stop import Life, Stop
 
 if TYPE_CHECKING:
     from agent.egress.wall import Wall
-
-EXIT_UNAVAILABLE = 69
-EXIT_CONFIG = 78
-"""Exit statuses, after sysexits(3). 0 is a stop that was asked for."""
+    from agent.handover import Handover
+    from agent.network import Network
 
 
 class BootError(Exception):
     """What was asked for cannot be given, and going on without it would be worse."""
 
 
-_FATAL = (BootError, AccountError, hostkeys.HostKeyError, sshd.SshdError, ListenError, OSError)
-
-
-def run(command: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Be the container's init until a stop signal or the end of `command`; the exit status."""
-    begun = time.monotonic()
-    reset_signals()
-    try:
-        settings = load(environ, privileged=os.geteuid() == 0).settings
-    except SettingsError as error:
-        for problem in error.problems:
-            sys.stderr.write(f"swarm-agent: {problem}\n")
-        return EXIT_CONFIG
-    log = Log(settings.log_format, settings.log_level, settings.log_line_limit)
-    bus = Bus()
-    bus.subscribe(log.write)
-    try:
-        return asyncio.run(_serve(settings, environ, command, bus, log, begun))
-    finally:
-        log.close()
+FATAL = (BootError, AccountError, hostkeys.HostKeyError, sshd.SshdError, ListenError, OSError)
+"""What `open_ssh` raises where SSH cannot be served."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Core:
+class Core:
     """What every phase needs."""
 
     settings: Settings
@@ -91,7 +63,7 @@ class _Core:
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
+class Opened:
     """What the phases made: SSH is open."""
 
     gate: Gate
@@ -101,57 +73,11 @@ class _Opened:
     wall: "Wall | None"
 
 
-async def _serve(
-    settings: Settings,
-    environ: Mapping[str, str],
-    command: Sequence[str],
-    bus: Bus,
-    log: Log,
-    begun: float,
-) -> int:
-    stop = Stop()
-    core = _Core(settings, environ, Children(), Sessions(), bus)
-    core.children.watch(asyncio.get_running_loop())
-    health = Health()
-    bus.subscribe(health.hear)
-    try:
-        opened = await _open(core, begun)
-    except _FATAL as error:
-        bus.publish(BootFailed(problem=str(error)))
-        return EXIT_CONFIG if isinstance(error, AccountError) else EXIT_UNAVAILABLE
-    parts = Parts(
-        Spine(
-            current=Current(settings),
-            environ=environ,
-            account=opened.account,
-            children=core.children,
-            sessions=core.sessions,
-            keyring=opened.keyring,
-            session_env=opened.session_env,
-            wall=opened.wall,
-            gate=opened.gate,
-            health=health,
-            stop=stop,
-            bus=bus,
-            log=log,
-            began=begun,
-        )
-    )
-    rest = asyncio.create_task(keep_running("parts", parts.run, bus))
-    try:
-        life = Life(
-            core.children, core.sessions, bus, stop, settings.stop_timeout, parts.stop_services
-        )
-        status, reason = await life.last(opened.gate, command, core.environ)
-        log.start()  # what is still to come may wait for a disk
-    finally:
-        rest.cancel()
-        await asyncio.gather(rest, return_exceptions=True)
-    await parts.last_word(reason)
-    return status
+async def open_ssh(core: Core, begun: float, held: "Handover | None") -> Opened:
+    """Go through the phases. Raises what `FATAL` has.
 
-
-async def _open(core: _Core, begun: float) -> _Opened:
+    With `held` this process has re-executed: the host key is in place, and the gate is open.
+    """
     settings, bus = core.settings, core.bus
     phases = _Phases(bus, begun)
     with phases("settings"):
@@ -165,25 +91,27 @@ async def _open(core: _Core, begun: float) -> _Opened:
         keyring = Keyring(core.environ, settings.keys_dir, path, account, bus)
         keyring.load()
     with phases("hostkey"):
-        await hostkeys.prepare(settings.volume, settings.run_dir, core.children, bus)
+        if held is None:
+            await hostkeys.prepare(settings.volume, settings.run_dir, core.children, bus)
     with phases("sshd"):
         await sshd.write_and_check(settings, account, core.children)
     with phases("state"):
         jail = _open_jail(settings, bus)
     wall = None
-    if settings.egress != "open":
+    egress = None if held is None else held.egress
+    if settings.egress != "open" or egress is not None:
         with phases("egress"):
-            wall = await _raise_wall(core)
+            wall = await _raise_wall(core, egress)
     with phases("listener"):
         access = Access(settings, session_env, keyring, core.children, core.sessions, bus)
         gate = Gate(access, jail)
-        gate.open()
+        gate.open(None if held is None else held.gate)
     bus.publish(
         ListenerOpened(
             listen=str(settings.listen), user=account.name, seconds=time.monotonic() - begun
         )
     )
-    return _Opened(gate, account, keyring, session_env, wall)
+    return Opened(gate, account, keyring, session_env, wall)
 
 
 class _Phases:
@@ -247,7 +175,7 @@ def _prepare_home(settings: Settings, account: Account, bus: Bus) -> None:
         bus.publish(Notice(part="home", notice=f"{settings.volume} cannot be prepared: {error}"))
 
 
-def _session_env(core: _Core) -> Mapping[str, str]:
+def _session_env(core: Core) -> Mapping[str, str]:
     found = session_environment(core.environ, core.settings.session_env, core.settings.agents)
     if found.unusable:
         names = ", ".join(found.unusable)
@@ -260,12 +188,18 @@ def _session_env(core: _Core) -> Mapping[str, str]:
     return found.variables
 
 
-async def _raise_wall(core: _Core) -> "Wall | None":
-    """Refuse what SWARM_EGRESS does not allow, before anybody is in. Raises `BootError`."""
+async def _raise_wall(core: Core, held: "Mapping[Network, float] | None") -> "Wall | None":
+    """Refuse what SWARM_EGRESS does not allow, before anybody is in. Raises `BootError`.
+
+    `held` are the addresses of names that rules of this process allow already.
+    """
     from agent.egress.wall import EgressError, Wall
 
-    wall = Wall(core.settings, core.children, core.bus)
+    wall = Wall(core.settings, core.children, core.bus, held)
     try:
+        if core.settings.egress == "open":
+            await wall.remove()
+            return None
         await wall.raise_()
     except EgressError as error:
         if core.settings.egress == "strict":

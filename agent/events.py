@@ -52,6 +52,41 @@ class BootFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentFailed(Event):
+    """An error that nobody foresaw, at the top of the agent, which re-executes in place."""
+
+    name: ClassVar[str] = "agent.failed"
+    level: ClassVar[str] = "error"
+    problem: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reexecuted(Event):
+    """The agent has re-executed in place: SSH was open all the time, and what was open is.
+
+    `failures` and `reloads` count how often and why since the machine started.
+    """
+
+    name: ClassVar[str] = "agent.reexecuted"
+    level: ClassVar[str] = "warning"
+    failures: int
+    reloads: int
+    connections: int
+    services: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorUnhandled(Event):
+    """An error in one step of the event loop that nobody foresaw; the agent goes on."""
+
+    name: ClassVar[str] = "agent.error"
+    level: ClassVar[str] = "error"
+    problem: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble(Event):
     """Something is wrong that the user should mend; the agent goes on."""
 

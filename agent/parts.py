@@ -18,15 +18,17 @@ from agent.access.gate import Gate
 from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
 from agent.events import Bus, Notice, PartFailed
-from agent.health import Health
+from agent.health import Health, Reexecutions
 from agent.init.children import Children
 from agent.log import Log
 from agent.platform.account import Account, credentials_of, environment_of
+from agent.settings import Settings
 from agent.settings.current import Current
 from agent.stop import Stop
 
 if TYPE_CHECKING:
     from agent.egress.wall import Wall
+    from agent.handover import Handover, HeldIdle, HeldServices
     from agent.idle.assemble import Idle
     from agent.observe.parts import ObserveParts
     from agent.services.supervisor import Supervisor
@@ -67,6 +69,7 @@ class Spine:
     gate: Gate
     wall: "Wall | None"
     health: Health
+    past: Reexecutions
     stop: Stop
     bus: Bus
     log: Log
@@ -81,6 +84,23 @@ class Parts:
         self._idle: Idle | None = None
         self._observe: ObserveParts | None = None
         self._supervisor: Supervisor | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self._spine.current.value
+
+    def take_over(self, held: "Handover") -> None:
+        """Go on with what this process had before it re-executed in place."""
+        if held.idle is not None:
+            self._idle = _assemble_idle(self._spine, held.idle)
+        if held.services is not None:
+            self._supervisor = _make_supervisor(self._spine, held.services)
+
+    def hold(self) -> "tuple[HeldIdle | None, HeldServices | None]":
+        """What the parts know, for the agent that this process becomes."""
+        idle = None if self._idle is None else self._idle.hold()
+        return idle, None if self._supervisor is None else self._supervisor.hold()
 
     async def run(self) -> None:
         """Start everything that can wait, and keep it running until cancelled."""
@@ -155,7 +175,7 @@ async def _take_down(wall: "Wall", bus: Bus) -> None:
         bus.publish(Notice(part="egress", notice=str(error)))
 
 
-def _assemble_idle(spine: Spine) -> "Idle":
+def _assemble_idle(spine: Spine, held: "HeldIdle | None" = None) -> "Idle":
     # A few small modules, in place: the greeting of the first login is theirs.
     from agent.idle.assemble import assemble
 
@@ -168,10 +188,11 @@ def _assemble_idle(spine: Spine) -> "Idle":
         spine.environ,
         spine.stop,
         spine.bus,
+        held,
     )
 
 
-def _make_supervisor(spine: Spine) -> "Supervisor":
+def _make_supervisor(spine: Spine, held: "HeldServices | None" = None) -> "Supervisor":
     from agent.services.runner import Surroundings
     from agent.services.supervisor import Supervisor
 
@@ -179,7 +200,7 @@ def _make_supervisor(spine: Spine) -> "Supervisor":
     around = Surroundings(
         spine.children, spine.environ, spine.session_env, spine.account.name, run_dir, spine.bus
     )
-    return Supervisor(around, spine.current, spine.account, spine.stop)
+    return Supervisor(around, spine.current, spine.account, spine.stop, held)
 
 
 def _import_observe() -> "type[ObserveParts]":

@@ -38,10 +38,17 @@ class Ending:
         return cls(reason, f"swarm-agent: this machine is stopping ({reason}); your session ends.")
 
 
-class Stop:
-    """Waits for a reason to stop; a second stop signal means "now" (`hurry`)."""
+class Reload(Exception):
+    """The agent shall re-execute in place: it reads everything anew, and nothing ends."""
 
-    def __init__(self) -> None:
+
+class Stop:
+    """Waits for a reason to stop; a second stop signal means "now" (`hurry`).
+
+    `signalled` is the stop signal that came before this process re-executed in place.
+    """
+
+    def __init__(self, signalled: int | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._ending: asyncio.Future[Ending] = loop.create_future()
         self.hurry = asyncio.Event()
@@ -54,14 +61,26 @@ class Stop:
         else:
             # Without a handler it would end the machine's init.
             loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        if signalled is not None:
+            self._signalled(signal.Signals(signalled))
+
+    @property
+    def decided(self) -> bool:
+        """The machine is about to end."""
+        return self._ending.done() and self._ending.exception() is None
 
     def because(self, ending: Ending) -> None:
         """Stop now; the first ending counts."""
         if not self._ending.done():
             self._ending.set_result(ending)
 
+    def reload(self) -> None:
+        """Re-execute in place, unless the machine is about to end."""
+        if not self._ending.done():
+            self._ending.set_exception(Reload())
+
     async def wait(self) -> Ending:
-        """The ending, once there is one."""
+        """The ending, once there is one. Raises `Reload`."""
         return await asyncio.shield(self._ending)
 
     def _signalled(self, number: signal.Signals) -> None:
@@ -83,6 +102,8 @@ class Life:
         budget: float,
         stop_services: Callable[[float], Awaitable[None]],
     ) -> None:
+        self.command: Child | None = None
+        """The command of `run --` while it runs, and after."""
         self._children = children
         self._sessions = sessions
         self._bus = bus
@@ -93,36 +114,42 @@ class Life:
     async def last(
         self, gate: Gate, argv: Sequence[str], environ: Mapping[str, str]
     ) -> tuple[int, str]:
-        """Serve until it is time to stop, and stop; the container's exit status, and why."""
-        command: Child | None = None
+        """Serve until it is time to stop, and stop; the container's exit status, and why.
+
+        Raises `Reload`.
+        """
         status = 0
-        if argv:
+        if argv and self.command is None:
             try:
-                command = self._start(argv, environ)
+                self._start(argv, environ)
             except OSError as error:
                 status = foreground.exit_status_of(error)
                 reason = f"cannot run {argv[0]}: {error.strerror}"
                 self._bus.publish(Trouble(part="command", problem=reason))
                 self._stop.because(Ending.stopping(reason))
         ending = await self._stop.wait()
-        await self._end(gate, command, ending)
-        if command is not None:
-            status = command.exited.result().code if command.exited.done() else KILLED
+        await self._end(gate, self.command, ending)
+        if self.command is not None:
+            exited = self.command.exited
+            status = exited.result().code if exited.done() else KILLED
         return status if ending.status is None else ending.status, ending.reason
 
-    def _start(self, argv: Sequence[str], environ: Mapping[str, str]) -> Child:
-        loop = asyncio.get_running_loop()
-        command = foreground.start(self._children, argv, environ)
-        foreground.forward_signals(loop, command)
-        self._bus.publish(CommandStarted(command=argv[0], pid=command.pid))
+    def watch(self, command: Child, name: str) -> None:
+        """Forward signals to the command, and end the machine when it has ended."""
+        self.command = command
+        foreground.forward_signals(asyncio.get_running_loop(), command)
 
         def ended(_: object) -> None:
             status = command.exited.result()
             self._bus.publish(CommandEnded(status=status.code))
-            self._stop.because(Ending.stopping(f"{argv[0]} ended with {status}"))
+            self._stop.because(Ending.stopping(f"{name} ended with {status}"))
 
         command.exited.add_done_callback(ended)
-        return command
+
+    def _start(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        command = foreground.start(self._children, argv, environ)
+        self._bus.publish(CommandStarted(command=argv[0], pid=command.pid))
+        self.watch(command, argv[0])
 
     async def _end_services(self, deadline: float) -> None:
         """Stop the services in their order, unless somebody is in a hurry or time runs out."""

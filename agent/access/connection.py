@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.access import sshd
 from agent.access.authlog import AuthEvent, Step, Verdict, judge, parse
@@ -29,6 +30,9 @@ from agent.events import (
 )
 from agent.init.children import Child, Children, ExitStatus
 from agent.settings import Settings
+
+if TYPE_CHECKING:
+    from agent.handover import HeldConnection, HeldLogin
 
 _PACKET = 4096
 """PIPE_BUF: the most that one packet of a pipe has. sshd's messages have at most 1 KiB."""
@@ -59,7 +63,10 @@ class Outcome:
 
 
 class Connection:
-    """Runs one sshd. `on_login` is called at most once, `on_end` once, when it was reaped."""
+    """Runs one sshd. `on_login` is called at most once, `on_end` once, when it was reaped.
+
+    With `held` it runs already, since before this process re-executed. Raises `OSError`.
+    """
 
     def __init__(
         self,
@@ -68,6 +75,7 @@ class Connection:
         access: Access,
         on_login: Callable[["Connection"], None],
         on_end: Callable[["Connection", Outcome], None],
+        held: "HeldConnection | None" = None,
     ) -> None:
         self.id = os.urandom(4).hex()
         self.client = client
@@ -82,13 +90,17 @@ class Connection:
         self._user = ""
         self._last_line = ""
         self._loop = asyncio.get_running_loop()
-        ours = {"SWARM_CLIENT": client.host.address, "SWARM_SESSION": self.id}
-        self._config = sshd.connection_config(access.settings, {**access.session_env, **ours})
-        try:
-            self._errors, self._process = self._start()
-        except OSError:
-            self._forget_config()
-            raise
+        if held is None:
+            self._config = self._write_config()
+            try:
+                self._errors, self._process = self._start()
+            except OSError:
+                self._forget_config()
+                raise
+        else:
+            self._config, self._errors = held.config, held.errors
+            self._process = access.children.adopted(held.pid)
+            self._remember(held)
         self._loop.add_reader(self._errors, self._read)
         self._process.exited.add_done_callback(self._ended)
 
@@ -106,6 +118,47 @@ class Connection:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._process.send(signal.SIGKILL)
         return True
+
+    def hold(self) -> "HeldConnection":
+        """What it takes to go on with it after this process has re-executed."""
+        from agent.handover import HeldConnection
+
+        return HeldConnection(
+            id=self.id,
+            client=self.client,
+            pid=self._process.pid,
+            socket=self._socket.fileno(),
+            errors=self._errors,
+            config=self._config,
+            steps=frozenset(self._steps),
+            user=self._user,
+            last_line=self._last_line,
+            started=self._started,
+            login=None if self.session is None else _held_login(self.session),
+        )
+
+    def _remember(self, held: "HeldConnection") -> None:
+        self.id, self._started = held.id, held.started
+        self._steps, self._user, self._last_line = set(held.steps), held.user, held.last_line
+        if held.login is not None:
+            self.session = Session(
+                id=held.id,
+                client=held.client,
+                user=held.login.user,
+                key=held.login.key,
+                fingerprint=held.login.fingerprint,
+                process=self._process,
+                connection=self._socket,
+                started=held.login.started,
+                started_at=held.login.started_at,
+                terminals=set(held.login.terminals),
+            )
+            self._access.sessions.add(self.session)
+
+    def _write_config(self) -> int:
+        ours = {"SWARM_CLIENT": self.client.host.address, "SWARM_SESSION": self.id}
+        environ = {**self._access.session_env, **ours}
+        return sshd.connection_config(self._access.settings, environ)
 
     def _start(self) -> tuple[int, Child]:
         # In packets, one for each write (pipe(2), O_DIRECT): sshd writes a message at once, and a
@@ -245,6 +298,19 @@ class Connection:
         if status.signal is not None:
             return f"sshd ended by signal {status.signal}"
         return "connection lost"
+
+
+def _held_login(session: Session) -> "HeldLogin":
+    from agent.handover import HeldLogin
+
+    return HeldLogin(
+        user=session.user,
+        key=session.key,
+        fingerprint=session.fingerprint,
+        started=session.started,
+        started_at=session.started_at,
+        terminals=frozenset(session.terminals),
+    )
 
 
 def as_line(message: bytes) -> str:

@@ -7,8 +7,11 @@ machine (no descriptors, no processes), never ends the listener.
 """
 
 import asyncio
+import os
 import socket
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from agent.access.admission import Admission, Limits, Refusal
 from agent.access.client import Client, Peer, from_peer
@@ -21,9 +24,18 @@ from agent.access.refusals import Refusals
 from agent.events import BanLifted, BanStarted, ClientUnknown
 from agent.network import Network, any_covers, is_loopback, is_own
 from agent.settings import Settings
+from agent.settings.units import Endpoint
+
+if TYPE_CHECKING:
+    from agent.handover import HeldConnection, HeldGate, HeldHeader
+
+_PUBLIC = "SWARM_LISTEN"
 
 HEADERS_WAITING = 256
 """Connections that may wait for their PROXY header at once."""
+
+BANS_HELD = 10_000
+"""Bans that a re-execution hands over; more of them are known again once the database is read."""
 
 HOUSEKEEPING = 30.0
 """Seconds between looks at what can be forgotten or summed up."""
@@ -43,7 +55,8 @@ class Gate:
         self.jail = jail
         self._admission: Admission[Connection] = Admission(_limits(access.settings), jail)
         self.refusals = Refusals(access.bus)
-        self._listeners: list[Listener] = []
+        self._listeners: dict[str, Listener] = {}
+        self._connections: set[Connection] = set()
         self._headers: set[HeaderWait] = set()
         self._unknown_told = False
         self._loop = asyncio.get_running_loop()
@@ -53,20 +66,43 @@ class Gate:
         """Clients that came so far, whether they were let in or not."""
         self.served = asyncio.Event()
 
-    def open(self) -> None:
-        """Listen from now on. Raises `ListenError`."""
+    def open(self, held: "HeldGate | None" = None) -> None:
+        """Listen from now on, with what this process has had open before. Raises `ListenError`."""
+        inherited = {} if held is None else self._still_wanted(held.listeners)
         proxied = self._settings.proxy_protocol == "required"
         public = self._arrived_by_proxy if proxied else self._arrived
-        listening = listen(self._settings.listen, "SWARM_LISTEN")
-        self._listeners.append(Listener(listening, public, self._access.bus))
-        if self._settings.private_listen is not None:
-            listening = listen(self._settings.private_listen, "SWARM_PRIVATE_LISTEN")
-            self._listeners.append(Listener(listening, self._arrived, self._access.bus))
+        for setting, endpoint in self._places.items():
+            on_connection = public if setting == _PUBLIC else self._arrived
+            listening = (
+                socket.socket(fileno=inherited[setting])
+                if setting in inherited
+                else listen(endpoint, setting)
+            )
+            self._listeners[setting] = Listener(listening, on_connection, self._access.bus)
+        if held is not None:
+            self._take_over(held)
         self._keep_house()
+
+    def hold(self) -> "HeldGate":
+        """Everything at the gate, for the agent that this process becomes."""
+        from agent.handover import HeldGate, HeldHeader
+
+        return HeldGate(
+            arrivals=self.arrivals,
+            listeners={
+                setting: (str(self._places[setting]), listener.descriptor)
+                for setting, listener in self._listeners.items()
+            },
+            connections=tuple(connection.hold() for connection in self._connections),
+            headers=tuple(
+                HeldHeader(wait.connection.fileno(), wait.data) for wait in self._headers
+            ),
+            jail=self.jail.hold(BANS_HELD),
+        )
 
     def close(self) -> None:
         """Take no more connections; those that are there go on."""
-        for listener in self._listeners:
+        for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
         for header in list(self._headers):
@@ -75,6 +111,48 @@ class Gate:
         self._headers.clear()
         if self._housekeeping is not None:
             self._housekeeping.cancel()
+
+    @property
+    def _places(self) -> "dict[str, Endpoint]":
+        private = self._settings.private_listen
+        places = {_PUBLIC: self._settings.listen}
+        return places if private is None else places | {"SWARM_PRIVATE_LISTEN": private}
+
+    def _still_wanted(self, held: "Mapping[str, tuple[str, int]]") -> dict[str, int]:
+        """The descriptors that listen where the settings want it; the others are closed."""
+        wanted = {}
+        for setting, (place, descriptor) in held.items():
+            if place == str(self._places.get(setting)):
+                wanted[setting] = descriptor
+            else:
+                os.close(descriptor)
+        return wanted
+
+    def _take_over(self, held: "HeldGate") -> None:
+        self.arrivals = held.arrivals
+        self.jail.take_over(held.jail)
+        for each in held.connections:
+            self._go_on(each)
+        for header in held.headers:
+            self._go_on_reading(header)
+
+    def _go_on(self, held: "HeldConnection") -> None:
+        connection = socket.socket(fileno=held.socket)
+        entry = Connection(
+            connection, held.client, self._access, self._logged_in, self._ended, held
+        )
+        self._connections.add(entry)
+        if entry.session is None:
+            self._admission.entered(entry, held.client)
+
+    def _go_on_reading(self, held: "HeldHeader") -> None:
+        connection = socket.socket(fileno=held.socket)
+        try:
+            peer = connection.getpeername()
+        except OSError:
+            connection.close()  # it has gone meanwhile
+            return
+        self._await_header(connection, from_peer(peer), held.data)
 
     def ban(self, network: Network, seconds: float | None, reason: str) -> Ban:
         """Keep a network out from now on, and cut what it has open without a login."""
@@ -96,7 +174,7 @@ class Gate:
     @property
     def listening(self) -> bool:
         """New connections are taken now, in every place."""
-        return bool(self._listeners) and not any(each.paused for each in self._listeners)
+        return bool(self._listeners) and not any(each.paused for each in self._listeners.values())
 
     @property
     def unauthenticated(self) -> int:
@@ -123,7 +201,7 @@ class Gate:
         listed = any_covers(self._settings.proxy_networks, host)
         return listed and (is_loopback(host) or not is_own(host))
 
-    def _await_header(self, connection: socket.socket, proxy: Client) -> None:
+    def _await_header(self, connection: socket.socket, proxy: Client, data: bytes = b"") -> None:
         def arrived(wait: HeaderWait, source: Source | None) -> None:
             self._headers.discard(wait)
             if source is not None:
@@ -136,7 +214,7 @@ class Gate:
             self._headers.discard(wait)
             self._refuse(connection, refusal, str(proxy), detail)
 
-        self._headers.add(HeaderWait(connection, arrived, refused))
+        self._headers.add(HeaderWait(connection, arrived, refused, data))
 
     def _tell_unknown(self, proxy: Client) -> None:
         if not self._unknown_told:
@@ -158,6 +236,7 @@ class Gate:
         except OSError as error:
             self._refuse(connection, Refusal.NO_PROCESS, str(client), str(error))
             return
+        self._connections.add(entry)
         self._admission.entered(entry, client)
         evicted = self._admission.to_evict()
         if evicted is not None and self._cut(evicted):
@@ -176,6 +255,7 @@ class Gate:
         self.served.set()
 
     def _ended(self, connection: Connection, outcome: Outcome) -> None:
+        self._connections.discard(connection)
         self._admission.left(connection)
         self.served.set()
         client = outcome.client

@@ -12,9 +12,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from agent.access.authlog import Verdict
 from agent.network import Network, any_covers
+
+if TYPE_CHECKING:
+    from agent.handover import HeldJail
 
 WEIGHTS = {Verdict.FAILED: 1.0, Verdict.INVALID_USER: 2.0, Verdict.PROBE: 0.5}
 """Strikes of one connection. Guessing user names weighs more, garbage less, silence nothing."""
@@ -140,6 +144,21 @@ class Jail:
         """Let a network in again and forget its history; the ban that held until now."""
         ban = self._forget(network)
         return ban if ban is not None and now < ban.until else None
+
+    def hold(self, most: int) -> "HeldJail":
+        """What it knows, with at most so many bans, the latest; `take_over` knows it again."""
+        from agent.handover import HeldJail
+
+        bans = sorted(self._bans.values(), key=lambda ban: -ban.since)[:most]
+        return HeldJail(tuple(bans), self._strikes, self._logins, self.strikes_given)
+
+    def take_over(self, held: "HeldJail") -> None:
+        """Know what the jail of this process knew before it re-executed."""
+        for ban in reversed(held.bans):
+            self.restore(ban)
+        self._strikes.update(held.strikes)
+        self._logins.update(held.logins)
+        self.strikes_given = held.strikes_given
 
     def all(self) -> list[Ban]:
         """Every ban that is remembered, those that are over included."""

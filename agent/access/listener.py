@@ -40,6 +40,11 @@ class Listener:
         self._loop.add_reader(self._socket, self._accept)
 
     @property
+    def descriptor(self) -> int:
+        """Of the listening socket."""
+        return self._socket.fileno()
+
+    @property
     def paused(self) -> bool:
         """No connection is taken for the moment."""
         return self._resume is not None

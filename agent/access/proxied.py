@@ -19,11 +19,13 @@ class HeaderWait:
         connection: socket.socket,
         on_source: Callable[["HeaderWait", Source | None], None],
         on_refusal: Callable[["HeaderWait", Refusal, str], None],
+        data: bytes = b"",
     ) -> None:
         self.connection = connection
         self._on_source = on_source
         self._on_refusal = on_refusal
-        self._data = b""
+        self.data = data
+        """What has come of it so far."""
         self._loop = asyncio.get_running_loop()
         connection.setblocking(False)
         self._loop.add_reader(connection, self._read)
@@ -38,13 +40,13 @@ class HeaderWait:
 
     def _read(self) -> None:
         try:
-            while missing := wanted(self._data):
+            while missing := wanted(self.data):
                 received = self.connection.recv(missing)
                 if not received:
                     self._ended()
                     return
-                self._data += received
-            source = parse(self._data)
+                self.data += received
+            source = parse(self.data)
         except (BlockingIOError, InterruptedError):
             return
         except HeaderError as error:
@@ -57,7 +59,7 @@ class HeaderWait:
         self._on_source(self, source)
 
     def _ended(self) -> None:
-        if self._data:
+        if self.data:
             self._refuse(Refusal.BAD_HEADER, "the connection ended within the header")
         else:
             self._refuse(Refusal.NO_HEADER, "")

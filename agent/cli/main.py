@@ -23,7 +23,7 @@ def run(command: tuple[str, ...], dry_run: bool) -> None:
     With COMMAND (write -- before it), also run that in the foreground of the container: signals
     reach it, and its exit status becomes the container's.
     """
-    from agent.boot import run as boot
+    from agent.run import run as boot
 
     environ = dict(os.environ) | ({"SWARM_BAN_DRY_RUN": "on"} if dry_run else {})
     raise SystemExit(boot(command, environ))
@@ -32,8 +32,8 @@ def run(command: tuple[str, ...], dry_run: bool) -> None:
 @cli.command()
 def check() -> None:
     """Show every setting with its source, and look at the machine, without starting anything."""
-    from agent.boot import EXIT_CONFIG
     from agent.cli import check as checks
+    from agent.run import EXIT_CONFIG
     from agent.settings import SettingsError, load
 
     try:
@@ -237,6 +237,14 @@ def sleep(now: bool) -> None:
 
     client.ask("POST", "/v1/sleep", SleepOrder, SleepOrder(now=now))
     click.echo("going to sleep" + ("" if now else " after a warning: swarm-agent why says when"))
+
+
+@cli.command()
+def reload() -> None:
+    """Have the agent read everything anew; sessions and services go on, no client is refused."""
+    from agent.cli.reload import reload as order
+
+    click.echo(order())
 
 
 @cli.command()

@@ -71,6 +71,12 @@ def _lines(report: StatusReport) -> Iterator[str]:
     yield f"swarm-agent {report.version}: awake since {since} ({awake}), {_sleep(report.idle)}"
     for part, problem in report.problems.items():
         yield f"problem with {part}: {problem}"
+    if report.failures:
+        times = "once" if report.failures == 1 else f"{report.failures} times"
+        yield f"the agent failed {times} and re-executed in place: {report.latest_failure}"
+    for notice in report.notices:
+        ago = words.duration(report.at - notice.since)
+        yield f"notice of {notice.part}, {ago} ago: {notice.says}"
     for signal in report.idle.signals:
         if signal.problem is not None:
             yield f"problem with the signal {signal.signal}: {signal.problem}"

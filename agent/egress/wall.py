@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,7 +45,13 @@ class EgressError(Exception):
 class Wall:
     """The egress rules of one life."""
 
-    def __init__(self, settings: Settings, children: Children, bus: Bus) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        children: Children,
+        bus: Bus,
+        held: Mapping[Network, float] | None = None,
+    ) -> None:
         self.mode = settings.egress
         self.looked_up = asyncio.Event()
         self.addresses: dict[str, tuple[Network, ...]] = {}
@@ -55,11 +62,12 @@ class Wall:
         self._bus = bus
         self.names, fixed = _allowed(settings.egress_allow)
         self.always = Allowed((*settings.private_networks, *fixed), _resolvers())
-        self._seen: dict[Network, float] = {}
+        self.seen: dict[Network, float] = dict(held or {})
+        """Addresses of allowed names, and when they were last in an answer (monotonic clock)."""
 
     async def raise_(self) -> None:
         """Refuse everything that is not allowed from now on. Raises `EgressError`."""
-        await self._nft(rules.ruleset(self.mode, self.always, ()))
+        await self._nft(rules.ruleset(self.mode, self.always, self.seen))
 
     async def remove(self) -> None:
         """Take the rules away. Raises `EgressError`."""
@@ -83,9 +91,9 @@ class Wall:
         answers = dict(zip(self.names, found, strict=True))
         self.addresses |= {name: addresses for name, addresses in answers.items() if addresses}
         for addresses in answers.values():
-            self._seen |= dict.fromkeys(addresses, now)
-        self._seen = {one: at for one, at in self._seen.items() if now - at < KEPT}
-        await self._nft(rules.replace_addresses(self._seen))
+            self.seen |= dict.fromkeys(addresses, now)
+        self.seen = {one: at for one, at in self.seen.items() if now - at < KEPT}
+        await self._nft(rules.replace_addresses(self.seen))
         self.looked_up.set()
         unresolved = tuple(name for name, addresses in answers.items() if not addresses)
         if unresolved:

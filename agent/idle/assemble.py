@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.access.gate import Gate
 from agent.access.sessions import Sessions
@@ -26,6 +27,9 @@ from agent.settings.current import Current
 from agent.state.life import LifeRecord
 from agent.stop import Stop
 
+if TYPE_CHECKING:
+    from agent.handover import HeldIdle
+
 
 @dataclass(frozen=True, slots=True)
 class Idle:
@@ -35,6 +39,10 @@ class Idle:
     leases: LeaseKeeper
     life: LifeRecord
     budget: Budget
+
+    def hold(self) -> "HeldIdle":
+        """What it knows, for the agent that this process becomes."""
+        return self.watch.hold(self.life, self.leases.hold())
 
 
 def assemble(
@@ -46,11 +54,12 @@ def assemble(
     environ: Mapping[str, str],
     stop: Stop,
     bus: Bus,
+    held: "HeldIdle | None" = None,
 ) -> Idle:
     """Make the idle part; `watch.run` is what runs it."""
     settings = current.value
-    life = LifeRecord(settings.volume, bus)
-    leases = LeaseKeeper(settings.volume, bus)
+    life = LifeRecord(settings.volume, bus, held)
+    leases = LeaseKeeper(settings.volume, bus, None if held is None else held.leases)
     fly = FlyMachine.here(environ, settings.fly_api)
     sleeper = Sleeper(current, account, children, sessions, gate, fly, life, stop, bus)
 
@@ -59,7 +68,7 @@ def assemble(
 
     budget = Budget(current, life.before)
     life.month_awake = lambda: budget.awake
-    watch = Watch(current, gate, lambda: len(sessions) > 0, budget, sleeper, signals, bus)
+    watch = Watch(current, gate, lambda: len(sessions) > 0, budget, sleeper, signals, bus, held)
     Greeting(current, account, sessions, watch, life.before, budget, bus)
     return Idle(watch, leases, life, budget)
 

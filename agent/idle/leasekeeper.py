@@ -21,11 +21,11 @@ class LeaseKeeper:
 
     name = "lease"
 
-    def __init__(self, volume_path: str, bus: Bus) -> None:
+    def __init__(self, volume_path: str, bus: Bus, held: str | None = None) -> None:
         self._bus = bus
         self._page = Page(volume_path, NAME, bus)
         self._book = Leases(_runs)
-        self._restore()
+        self._restore(self._page.read() if held is None else held)
 
     async def take(self, name: str, seconds: float, holder_pid: int | None) -> Lease:
         """Hold the machine awake for `seconds`, and not longer than the holder runs.
@@ -64,7 +64,8 @@ class LeaseKeeper:
             self._bus.publish(LeaseEnded(lease=lease.name, reason=reason))
         await self._keep()
 
-    async def _keep(self) -> None:
+    def hold(self) -> str:
+        """The leases that hold now, as the page has them; the volume may have none."""
         offset, boot = time.time() - clock(), _boot_id()
         lines = []
         for lease in self.active():
@@ -73,11 +74,14 @@ class LeaseKeeper:
             lines.append(
                 "\t".join(map(str, (lease.name, *times, holder.pid, holder.started, boot)))
             )
-        await self._page.write("".join(line + "\n" for line in lines))
+        return "".join(line + "\n" for line in lines)
 
-    def _restore(self) -> None:
+    async def _keep(self) -> None:
+        await self._page.write(self.hold())
+
+    def _restore(self, text: str) -> None:
         try:
-            for line in self._page.read().splitlines():
+            for line in text.splitlines():
                 lease = _parse(line)
                 if lease.until > clock():
                     self._book.take(lease)

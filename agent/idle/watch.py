@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from agent import words
 from agent.access.gate import Gate, clock
@@ -31,7 +32,10 @@ from agent.idle.signals.sign import Sign, Signal
 from agent.idle.sleep import Sleeper
 from agent.settings import Settings
 from agent.settings.current import Current
-from agent.state.life import BEAT
+from agent.state.life import BEAT, LifeRecord
+
+if TYPE_CHECKING:
+    from agent.handover import HeldIdle
 
 LONGEST_PAUSE, SHORTEST_PAUSE = 15.0, 1.0
 """Seconds between two looks: a twentieth of the idle timeout, within these."""
@@ -86,6 +90,7 @@ class Watch:
         sleeper: Sleeper,
         signals: Callable[[], list[Signal]],
         bus: Bus,
+        held: "HeldIdle | None" = None,
     ) -> None:
         self._current = current
         self._gate = gate
@@ -96,12 +101,31 @@ class Watch:
         self._signals = signals()
         self._bus = bus
         self.views: dict[str, View] = {}
-        self._waking = _Waking(clock(), 0)
-        self._latest = Activity("start", self._waking.began, "the machine started")
+        if held is None:
+            self._waking = _Waking(clock(), 0)
+            self._latest = Activity("start", self._waking.began, "the machine started")
+        else:
+            self._waking = _Waking(held.woke, held.arrivals, held.logins, held.judged)
+            self._latest = held.latest
         self._intent = _Intent()
         self._woken = asyncio.Event()
         self._next_beat = self._waking.began
         bus.subscribe(self._hear, early=True)
+
+    def hold(self, life: LifeRecord, leases: str) -> "HeldIdle":
+        """What it knows of this time awake, for the agent that this process becomes."""
+        from agent.handover import HeldIdle
+
+        return HeldIdle(
+            before=life.before,
+            awake_since=life.began,
+            woke=self._waking.began,
+            arrivals=self._waking.arrivals,
+            logins=self._waking.logins,
+            judged=self._waking.judged,
+            latest=self._latest,
+            leases=leases,
+        )
 
     @property
     def seen(self) -> Seen:

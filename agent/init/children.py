@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -55,15 +55,12 @@ class ExitStatus:
 class Child:
     """A process we started. `exited` is done as soon as it was reaped, whatever holds its pipes."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self._process = process
-        self.pid = process.pid
-        self.exited: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
-
-    @property
-    def running(self) -> bool:
+    def __init__(self, pid: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
+        self.pid = pid
+        self.running = True
         """Not reaped yet, so that `pid` is still ours."""
-        return self._process.returncode is None
+        self._process = process
+        self.exited: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
 
     def send(self, number: int) -> None:
         """Signal the process; nothing happens when it has ended."""
@@ -76,8 +73,10 @@ class Child:
             os.killpg(self.pid, number)
 
     def _ended(self, status: int) -> None:
-        # Popen must never wait by itself: a return code tells it that somebody did.
-        self._process.returncode = os.waitstatus_to_exitcode(status)
+        self.running = False
+        if self._process is not None:
+            # Popen must never wait by itself: a return code tells it that somebody did.
+            self._process.returncode = os.waitstatus_to_exitcode(status)
         if not self.exited.done():
             self.exited.set_result(ExitStatus.from_wait(status))
 
@@ -87,6 +86,8 @@ class Children:
 
     def __init__(self) -> None:
         self._children: dict[int, Child] = {}
+        self._adopted: dict[int, Child] = {}
+        self._paused = False
         self.orphans_reaped = 0
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -119,12 +120,30 @@ class Children:
             group=None if run_as is None else run_as.gid,
             extra_groups=None if run_as is None else run_as.groups,
         )
-        child = Child(process)
+        child = Child(process.pid, process)
         self._children[child.pid] = child
         return child
 
+    def adopt(self, pids: Iterable[int]) -> None:
+        """Know children again that this process started before it re-executed in place.
+
+        It must be called before `watch`, or a status is taken as an orphan's.
+        """
+        for pid in pids:
+            self._children[pid] = self._adopted[pid] = Child(pid)
+
+    def adopted(self, pid: int) -> Child:
+        """The adopted child, once, for whom it belongs to."""
+        return self._adopted.pop(pid)
+
+    def pause(self) -> None:
+        """Reap no more: what ends from now on waits for the agent that this process becomes."""
+        self._paused = True
+
     def reap(self) -> None:
         """Take every ended process, a batch at a time; SIGCHLD calls it."""
+        if self._paused:
+            return
         for _ in range(REAP_BATCH):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -162,12 +181,19 @@ def become_subreaper() -> None:
 
 
 def reset_signals() -> None:
-    """Undo what a parent left blocked or ignored, so that children start with a clean slate.
+    """Undo what a parent left ignored, so that children start with a clean slate.
 
-    A service that inherits an ignored SIGHUP (nohup) or a blocked SIGTERM cannot be stopped by
-    the usual means. SIGPIPE stays as Python set it; `Popen` restores it in children.
+    A service that inherits an ignored SIGHUP (nohup) cannot be stopped by the usual means. SIGPIPE
+    stays as Python set it; `Popen` restores it in children.
     """
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+
+
+def unblock_signals() -> None:
+    """Undo what a parent left blocked; call it once the handlers are there, and before any child.
+
+    What was sent while this process re-executed in place arrives now.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -8,7 +8,7 @@ from agent.access.gate import Gate
 from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
 from agent.egress.wall import Wall
-from agent.health import Health
+from agent.health import Health, Reexecutions
 from agent.idle.assemble import Idle
 from agent.init.children import Children
 from agent.log import Log
@@ -19,6 +19,7 @@ from agent.platform.memory import Space
 from agent.services.supervisor import Supervisor
 from agent.settings.current import Current
 from agent.state.memory import Memory
+from agent.stop import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,9 @@ class Machine:
     gate: Gate
     wall: Wall | None
     health: Health
+    past: Reexecutions
+    stop: Stop
+    environ: Mapping[str, str]
     idle: Idle
     supervisor: Supervisor
     memory: Memory

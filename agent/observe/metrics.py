@@ -31,6 +31,7 @@ from agent.events import (
     BootPhase,
     ConnectionClosed,
     ConnectionUnused,
+    ErrorUnhandled,
     Event,
     HookFailed,
     ListenerOpened,
@@ -105,6 +106,18 @@ _READ = (
         "healthy", "1 when SSH can be reached and a usable key exists.", lambda m: not m.problems()
     ),
     _Read("problems", "Things that are wrong with the machine now.", lambda m: len(m.problems())),
+    _Read(
+        "notices",
+        "Parts of which something is not, or was not, as it could be; none of it costs SSH.",
+        lambda m: len(m.health.notices),
+    ),
+    _Read(
+        "reexecutions",
+        "How often the agent became a new one in place since the machine started.",
+        lambda m: {"failure": m.past.failures, "reload": m.past.reloads},
+        "reason",
+        counter=True,
+    ),
     _Read(
         "keys",
         "Lines of authorised keys.",
@@ -272,6 +285,7 @@ class Metrics:
         self._hook_errors = counter("hook_errors", "Programs in sleep.d that failed.")
         self._awake = counter("awake_seconds", "Time awake, also in earlier lives.")
         self._parts_failed = counter("parts_failed", "Crashes of parts that SSH does not need.")
+        self._errors = counter("errors_unhandled", "Errors in the event loop that nobody foresaw.")
         self._prepare_labels()
         registry.register(_Live(machine))
         ProcessCollector(namespace="swarm_agent", registry=registry)
@@ -331,6 +345,8 @@ class Metrics:
                 self._hook_errors.inc()
             case PartFailed():
                 self._parts_failed.inc()
+            case ErrorUnhandled():
+                self._errors.inc()
 
     def _prepare_labels(self) -> None:
         # Every value exists from the start, so that a rate does not miss the first of its kind.

@@ -105,6 +105,20 @@ class SleepOrder(msgspec.Struct, frozen=True):
     now: bool = False
 
 
+class ReloadReport(msgspec.Struct, frozen=True):
+    """The agent reloads; `reloads` is what its status will say once it has."""
+
+    reloads: int
+
+
+class NoticeReport(msgspec.Struct, frozen=True):
+    """Something that is not as it could be: the latest of its part. `since` is Unix time."""
+
+    part: str
+    since: float
+    says: str
+
+
 class SignReport(msgspec.Struct, frozen=True):
     """Something that a signal saw at its last look, and whether it counts as activity."""
 
@@ -182,7 +196,10 @@ class LineReport(msgspec.Struct, frozen=True):
 
 
 class StatusReport(msgspec.Struct, frozen=True):
-    """Everything at a glance. `at` and `awake_since` are Unix time."""
+    """Everything at a glance. `at` and `awake_since` are Unix time.
+
+    `failures` and `reloads` are how often the agent became a new one in place, and why.
+    """
 
     version: str
     at: float
@@ -190,6 +207,10 @@ class StatusReport(msgspec.Struct, frozen=True):
     awake_since: float
     healthy: bool
     problems: dict[str, str]
+    notices: list[NoticeReport]
+    failures: int
+    latest_failure: str
+    reloads: int
     idle: IdleReport
     sessions: list[SessionReport]
     services: list[ServiceReport]

@@ -1,6 +1,8 @@
 """What can be asked and ordered on the control socket; docs/control-socket.md has it for people."""
 
+import asyncio
 import math
+import os
 from collections.abc import Callable
 
 import msgspec
@@ -20,16 +22,21 @@ from agent.observe.reports import (
     KeysReport,
     Kicked,
     LeaseOrder,
+    ReloadReport,
     SleepOrder,
 )
 from agent.observe.services import ServiceRequests
 from agent.observe.status import ban_reports, session_report, status_report
 from agent.observe.usage import usage_report
+from agent.settings.load import SettingsError, load
 
 LEASES = "/v1/leases"
 """The one thing that the login account may change."""
 
 HISTORY_SHOWN = 1000
+
+ANSWERED = 0.05
+"""Seconds for the answer to a request that ends the control socket."""
 
 
 class Requests:
@@ -54,6 +61,7 @@ class Requests:
         router.add_delete("/v1/bans", self._delete_bans)
         router.add_get("/v1/idle", self._get_idle)
         router.add_post("/v1/sleep", self._post_sleep)
+        router.add_post("/v1/reload", self._post_reload)
         router.add_get(LEASES, self._get_leases)
         router.add_post(LEASES, self._post_lease)
         router.add_delete(LEASES, self._delete_lease)
@@ -147,6 +155,16 @@ class Requests:
             return refusal(error)
         self._machine.idle.watch.order_sleep(at_once=order.now)
         return answer(order)
+
+    async def _post_reload(self, _: web.Request) -> web.Response:
+        try:
+            load(self._machine.environ, privileged=os.geteuid() == 0)
+        except SettingsError as error:
+            return refusal(f"{error}; nothing was changed")
+        report = ReloadReport(self._machine.past.reloads + 1)
+        # The answer is on its way before this process becomes another agent.
+        asyncio.get_running_loop().call_later(ANSWERED, self._machine.stop.reload)
+        return answer(report)
 
     async def _get_leases(self, _: web.Request) -> web.Response:
         return answer(lease_reports(self._machine.idle.leases))

@@ -13,6 +13,7 @@ from agent.observe.reports import (
     BanReport,
     ChartReport,
     IdleReport,
+    NoticeReport,
     SessionReport,
     SignalReport,
     SpaceReport,
@@ -39,6 +40,12 @@ def status_report(machine: Machine) -> StatusReport:
         awake_since=time.time() - idle.life.awake,
         healthy=not machine.problems(),
         problems=dict(machine.problems()),
+        notices=[
+            NoticeReport(part, at, says) for part, (at, says) in machine.health.notices.items()
+        ],
+        failures=machine.past.failures,
+        latest_failure=machine.past.latest,
+        reloads=machine.past.reloads,
         idle=idle_report(idle, settings),
         sessions=[session_report(session) for session in machine.sessions],
         services=service_reports(machine.supervisor),
@@ -87,6 +94,8 @@ def public(report: StatusReport) -> StatusReport:
         report,
         user=HIDDEN,
         problems=dict.fromkeys(report.problems, HIDDEN),
+        notices=[replace(each, says=HIDDEN) for each in report.notices],
+        latest_failure=HIDDEN if report.latest_failure else "",
         idle=_public_idle(report.idle),
         sessions=[
             replace(session, user=HIDDEN, key=HIDDEN, fingerprint=HIDDEN, client=HIDDEN)

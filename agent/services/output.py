@@ -31,6 +31,14 @@ class Line:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Our end of a pipe (-1: it has ended), and what was read of a line that has begun."""
+
+    descriptor: int
+    begun: bytes = b""
+
+
 class Ring:
     """The last lines of a service, and who follows them."""
 
@@ -50,6 +58,10 @@ class Ring:
         """The lines after one, as far as they are kept."""
         return [line for line in self._lines if line.number > number]
 
+    def everything(self) -> list[Line]:
+        """All lines that are kept."""
+        return list(self._lines)
+
     def last(self, count: int) -> str:
         """The last lines as one text."""
         return " | ".join(line.text for line in list(self._lines)[-count:])
@@ -63,14 +75,17 @@ class Output:
     """
 
     def __init__(
-        self, descriptor: int, on_line: Callable[[str], None], on_lost: Callable[[int], None]
+        self,
+        stream: Stream,
+        on_line: Callable[[str], None],
+        on_lost: Callable[[int], None],
     ) -> None:
-        self._descriptor = descriptor
+        self._descriptor = descriptor = stream.descriptor
         self._on_line = on_line
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        self._buffer = b""
+        self._buffer = stream.begun
         self._cutting = False
         self._lost = 0
         self._tokens = float(BURST)
@@ -78,6 +93,10 @@ class Output:
         os.set_blocking(descriptor, False)
         fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         self._loop.add_reader(descriptor, self._readable)
+
+    def hold(self) -> Stream:
+        """The pipe as it is now, for the agent that this process becomes."""
+        return Stream(self._descriptor, self._buffer)
 
     def close(self) -> None:
         """Take what is there, and read no more; nothing happens the second time."""

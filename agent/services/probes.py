@@ -77,18 +77,18 @@ async def _command(line: str, service: Service, children: Children) -> str | Non
 class Notify:
     """The socket of sd_notify(3): a datagram with READY=1 sets `ready`."""
 
-    def __init__(self, path: str, uid: int) -> None:
+    def __init__(self, path: str, uid: int, held: int = -1) -> None:
+        """Listen at `path` for the account `uid`, or on the descriptor that does so already."""
         self.path = path
         self.ready = asyncio.Event()
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket = _bind(path, uid) if held < 0 else socket.socket(fileno=held)
         self._socket.setblocking(False)
-        self._socket.bind(path)
-        os.chmod(path, 0o600)
-        if os.geteuid() == 0:
-            os.chown(path, uid, -1)
         asyncio.get_running_loop().add_reader(self._socket, self._read)
+
+    @property
+    def descriptor(self) -> int:
+        """Of the socket."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Listen no more."""
@@ -101,3 +101,14 @@ class Notify:
         with suppress(BlockingIOError):
             if b"READY=1" in self._socket.recv(4096).split(b"\n"):
                 self.ready.set()
+
+
+def _bind(path: str, uid: int) -> socket.socket:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    bound.bind(path)
+    os.chmod(path, 0o600)
+    if os.geteuid() == 0:
+        os.chown(path, uid, -1)
+    return bound

@@ -11,6 +11,7 @@ from agent.init import proctree
 from agent.init.children import Child, Children
 from agent.platform.account import credentials_of, environment_of
 from agent.services.definition import Service
+from agent.services.output import Stream
 
 # A shell that waits until the other limits are set, sets its own, and becomes the program.
 _WAIT = 'read -r nofile && { [ -z "$nofile" ] || ulimit -n "$nofile"; } && exec "$@" </dev/null'
@@ -18,11 +19,14 @@ _WAIT = 'read -r nofile && { [ -z "$nofile" ] || ulimit -n "$nofile"; } && exec 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A running process, and our ends of its stdout and stderr."""
+    """A running process, and our ends of its `stdout` and `stderr`.
+
+    `leader_started` is when it began, in clock ticks since the kernel's boot.
+    """
 
     child: Child
-    stdout: int
-    stderr: int
+    streams: Mapping[str, Stream]
+    leader_started: int
 
 
 def start(service: Service, children: Children, given: Mapping[str, str]) -> Started:
@@ -42,14 +46,16 @@ def start(service: Service, children: Children, given: Mapping[str, str]) -> Sta
     finally:
         os.close(out_write)
         os.close(err_write)
-    return Started(child, out_read, err_read)
+    leader = proctree.read_process(child.pid)
+    streams = {"stdout": Stream(out_read), "stderr": Stream(err_read)}
+    return Started(child, streams, 0 if leader is None else leader.started)
 
 
-def end_group(child: Child, leader_started: int) -> None:
+def end_group(started: Started) -> None:
     """Kill what is left of the process group after its leader has ended."""
     for process in proctree.all_processes():
         # A process that began before the leader is of another group that had this number.
-        if process.group == child.pid and process.started >= leader_started:
+        if process.group == started.child.pid and process.started >= started.leader_started:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(process.pid, signal.SIGKILL)
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.events import (
     Bus,
@@ -29,13 +29,15 @@ from agent.events import (
     ServiceStarted,
     ServiceStopped,
 )
-from agent.init import proctree
 from agent.init.children import Child, Children
 from agent.services import process
 from agent.services.backoff import Again, Backoff, GiveUp, Over
 from agent.services.definition import Probe, Service
-from agent.services.output import Output, Ring
+from agent.services.output import Output, Ring, Stream
 from agent.services.probes import Notify, look
+
+if TYPE_CHECKING:
+    from agent.handover import HeldProcess, HeldService
 
 FIRST_LOOK, SLOWEST_LOOK = 0.02, 1.0
 """Seconds between two looks whether a service is ready: doubled each time."""
@@ -134,19 +136,59 @@ class Runner:
         self._around = around
         self._others = others
         self._backoff = Backoff(service)
+        self._process: process.Started | None = None
+        self._outputs: dict[str, Output] = {}
+        self._notify: Notify | None = None
+        self._ready_since: float | None = None
+
+    def hold(self, *, wanted: bool) -> "HeldService":
+        """Where it is in its life, for the agent that this process becomes.
+
+        `wanted`: it has a task that was not told to end.
+        """
+        from agent.handover import HeldService
+
+        return HeldService(
+            state=self.state.value,
+            detail=self.detail,
+            since=self.since,
+            started_at=self.started_at,
+            starts=self.starts,
+            restarts=self._backoff.restarts,
+            said=tuple((line.at, line.stream, line.text) for line in self.ring.everything()),
+            wanted=wanted,
+            process=self._held_process(),
+        )
+
+    def take_over(self, held: "HeldService") -> None:
+        """Be where the runner of this process was before it re-executed."""
+        state = State(held.state)
+        lasts = held.process is not None or state in (State.FAILED, State.DONE)
+        self.state = state if lasts else State.INACTIVE
+        self.detail, self.since = held.detail, held.since
+        self.started_at, self.starts = held.started_at, held.starts
+        self._backoff.restarts = held.restarts
+        for at, stream, text in held.said:
+            self.ring.add(at, stream, text)
 
     @property
     def restarts(self) -> int:
         """Starts after the first."""
         return max(0, self.starts - 1)
 
-    async def run(self) -> None:
-        """Be the service until it is over; cancelling stops it."""
+    async def run(self, held: "HeldProcess | None" = None) -> None:
+        """Be the service until it is over; cancelling stops it.
+
+        With `held` its process runs already, since before this process re-executed.
+        """
         try:
             while True:
-                self._move(State.WAITING)
-                await self._others.others_ready(self.service)
-                outcome = await self._run_once()
+                if held is None:
+                    self._move(State.WAITING)
+                    await self._others.others_ready(self.service)
+                    outcome = await self._run_once()
+                else:
+                    outcome, held = await self._go_on(held), None
                 if not await self._again(outcome):
                     return
         finally:
@@ -188,71 +230,101 @@ class Runner:
 
     async def _run_once(self) -> _Outcome:
         self._move(State.STARTING)
-        notify = self._notify()
+        self._ready_since = None
+        self._notify = self._listen()
         try:
             try:
-                began = process.start(
-                    self.service, self._around.children, self._environment(notify)
-                )
+                began = process.start(self.service, self._around.children, self._environment())
             except OSError as error:
                 reason = f"cannot start {self.service.command[0]}: {error.strerror}"
                 return _Outcome(True, reason, 0.0, 127)
-            return await self._see_through(began, notify)
+            self.starts += 1
+            self.started_at = time.time()
+            self._around.bus.publish(
+                ServiceStarted(
+                    service=self.service.name, pid=began.child.pid, restarts=self.restarts
+                )
+            )
+            return await self._see_through(began)
         finally:
-            if notify is not None:
-                notify.close()
+            self._listen_no_more()
 
-    async def _see_through(self, began: process.Started, notify: Notify | None) -> _Outcome:
-        child = began.child
-        self.starts += 1
-        self.pid, self.started_at = child.pid, time.time()
-        self._around.bus.publish(
-            ServiceStarted(service=self.service.name, pid=child.pid, restarts=self.restarts)
-        )
-        outputs = [
-            self._output("stdout", began.stdout),
-            self._output("stderr", began.stderr),
-        ]
-        leader = proctree.read_process(child.pid)
+    async def _go_on(self, held: "HeldProcess") -> _Outcome:
+        child = self._around.children.adopted(held.pid)
+        self._ready_since = held.ready_since
+        self._notify = None if held.notify < 0 else self._listen(held.notify)
         try:
-            return await self._until_end(child, notify)
+            return await self._see_through(
+                process.Started(child, held.streams, held.leader_started)
+            )
+        finally:
+            self._listen_no_more()
+
+    async def _see_through(self, began: process.Started) -> _Outcome:
+        child = began.child
+        self._process, self.pid = began, child.pid
+        self._outputs = {
+            stream: self._output(stream, pipe)
+            for stream, pipe in began.streams.items()
+            if pipe.descriptor >= 0
+        }
+        try:
+            if self.state is State.STOPPING:
+                await self._stop(child)
+                return _Outcome(True, "was stopping when the agent re-executed", 0.0, 1)
+            return await self._until_end(child)
         finally:
             if child.running:
                 self._move(State.STOPPING)
                 await self._stop(child)
-            process.end_group(child, 0 if leader is None else leader.started)
-            for output in outputs:
+            process.end_group(began)
+            for output in self._outputs.values():
                 output.close()
-            self.pid = None
+            self._process = self.pid = None
 
-    async def _until_end(self, child: Child, notify: Notify | None) -> _Outcome:
-        began = time.monotonic()
-        problem = await self._until_ready(child, notify)
-        if problem is not None:
-            await self._stop_failed(child)
-            return _Outcome(True, problem, 0.0, _status(child))
-        if not child.running:
-            return self._ended(child, 0.0)
-        self._move(State.RUNNING)
-        ready = time.monotonic()
-        self._around.bus.publish(ServiceReady(service=self.service.name, seconds=ready - began))
+    async def _until_end(self, child: Child) -> _Outcome:
+        ready = self._ready_since
+        if ready is None:
+            began = time.monotonic()
+            problem = await self._until_ready(child)
+            if problem is not None:
+                await self._stop_failed(child)
+                return _Outcome(True, problem, 0.0, _status(child))
+            if not child.running:
+                return self._ended(child, 0.0)
+            self._move(State.RUNNING)
+            ready = self._ready_since = time.monotonic()
+            self._around.bus.publish(ServiceReady(service=self.service.name, seconds=ready - began))
         problem = await self._until_unwell(child)
         if problem is not None:
             await self._stop_failed(child)
             return _Outcome(True, problem, time.monotonic() - ready, _status(child))
         return self._ended(child, time.monotonic() - ready)
 
+    def _held_process(self) -> "HeldProcess | None":
+        from agent.handover import HeldProcess
+
+        if self._process is None or not self._process.child.running:
+            return None
+        return HeldProcess(
+            pid=self._process.child.pid,
+            streams={stream: output.hold() for stream, output in self._outputs.items()},
+            notify=-1 if self._notify is None else self._notify.descriptor,
+            leader_started=self._process.leader_started,
+            ready_since=self._ready_since,
+        )
+
     def _ended(self, child: Child, ran: float) -> _Outcome:
         status = child.exited.result()
         return _Outcome(status.code != 0, f"ended with {status}", ran, status.code)
 
-    async def _until_ready(self, child: Child, notify: Notify | None) -> str | None:
+    async def _until_ready(self, child: Child) -> str | None:
         """Wait for readiness or the end; what is wrong when neither comes in time."""
         if self.service.oneshot or self.service.ready is None:
             if self.service.oneshot:
                 await asyncio.shield(child.exited)
             return None
-        ready = asyncio.create_task(self._ready(notify))
+        ready = asyncio.create_task(self._ready())
         try:
             waiting: list[asyncio.Future[Any]] = [ready, child.exited]
             await asyncio.wait(
@@ -267,11 +339,11 @@ class Runner:
             ready.cancel()
             await asyncio.gather(ready, return_exceptions=True)
 
-    async def _ready(self, notify: Notify | None) -> None:
+    async def _ready(self) -> None:
         check = self.service.ready
-        if notify is not None:
+        if self._notify is not None:
             self.detail = "it has not said READY=1"
-            await notify.ready.wait()
+            await self._notify.ready.wait()
         elif check is not None:
             pause = FIRST_LOOK
             while problem := await look(check, self.service, self._around.children, LOOK_PATIENCE):
@@ -311,23 +383,28 @@ class Runner:
             child.send_group(signal.SIGKILL)
             await asyncio.wait([child.exited], timeout=KILL_PATIENCE)
 
-    def _environment(self, notify: Notify | None) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         service, around = self.service, self._around
         given = dict(around.session_env) if service.user == around.login else {}
         given |= {name: around.environ[name] for name in service.secrets if name in around.environ}
         given |= service.env
-        return given if notify is None else given | {"NOTIFY_SOCKET": notify.path}
+        return given if self._notify is None else given | {"NOTIFY_SOCKET": self._notify.path}
 
-    def _notify(self) -> Notify | None:
+    def _listen(self, held: int = -1) -> Notify | None:
         if self.service.ready is None or self.service.ready.probe is not Probe.NOTIFY:
             return None
         folder = f"{self._around.run_dir}/notify"
         os.makedirs(folder, mode=0o755, exist_ok=True)
         uid = pwd.getpwnam(self.service.user).pw_uid
-        return Notify(f"{folder}/{self.service.name}", uid)
+        return Notify(f"{folder}/{self.service.name}", uid, held)
 
-    def _output(self, stream: str, descriptor: int) -> Output:
-        return Output(descriptor, partial(self._said, stream), self._lost)
+    def _listen_no_more(self) -> None:
+        if self._notify is not None:
+            self._notify.close()
+            self._notify = None
+
+    def _output(self, stream: str, pipe: Stream) -> Output:
+        return Output(pipe, partial(self._said, stream), self._lost)
 
     def _said(self, stream: str, text: str) -> None:
         now = time.time()

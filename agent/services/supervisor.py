@@ -6,6 +6,7 @@ What fails here costs SSH nothing, and one service costs the others nothing.
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from agent.events import ServiceCrashed, ServicesChanged, ServicesRefused
 from agent.platform.account import Account
@@ -16,6 +17,9 @@ from agent.services.runner import Runner, State, Surroundings
 from agent.settings.current import Current
 from agent.settings.load import config_path
 from agent.stop import Ending, Stop
+
+if TYPE_CHECKING:
+    from agent.handover import HeldProcess, HeldServices
 
 READY = (State.RUNNING, State.DONE)
 SETTLED = (*READY, State.FAILED)
@@ -32,7 +36,12 @@ class Supervisor:
     """Runs the services of a plan. One for the whole life of the agent."""
 
     def __init__(
-        self, around: Surroundings, current: Current, account: Account, stop: Stop
+        self,
+        around: Surroundings,
+        current: Current,
+        account: Account,
+        stop: Stop,
+        held: "HeldServices | None" = None,
     ) -> None:
         self.runners: dict[str, Runner] = {}
         self.refused: list[Refused] = []
@@ -48,6 +57,18 @@ class Supervisor:
         self._one_at_a_time = asyncio.Lock()
         # The event loop itself keeps no strong reference to a task.
         self._waiting_again: set[asyncio.Task[None]] = set()
+        if held is not None:
+            self._take_over(held)
+
+    def hold(self) -> "HeldServices":
+        """The plan and what runs of it, for the agent that this process becomes."""
+        from agent.handover import HeldServices
+
+        wanted = {name for name, task in self._tasks.items() if not task.cancelling()}
+        services = {
+            name: runner.hold(wanted=name in wanted) for name, runner in self.runners.items()
+        }
+        return HeldServices(self._plan, services)
 
     @property
     def files(self) -> list[str]:
@@ -161,6 +182,18 @@ class Supervisor:
                 )
             )
 
+    def _take_over(self, held: "HeldServices") -> None:
+        self._plan = held.plan
+        for name, service in held.plan.services.items():
+            self.runners[name] = Runner(service, self._around, self)
+        for name, each in held.services.items():
+            self.runners[name].take_over(each)
+            if each.wanted or each.process is not None:
+                self._begin_task(name, each.process)
+                if not each.wanted:
+                    # Not before it has begun: what was never run cleans up nothing.
+                    asyncio.get_running_loop().call_soon(self._tasks[name].cancel)
+
     def _runner(self, service: Service) -> Runner:
         runner = Runner(service, self._around, self)
         before = self.runners.get(service.name)
@@ -174,10 +207,13 @@ class Supervisor:
         runner = self.runners[service.name]
         if runner.state is not State.INACTIVE:
             # A new try by hand begins with a clean slate.
-            runner = self.runners[service.name] = self._runner(service)
-        task = asyncio.create_task(runner.run(), name=f"service {service.name}")
-        self._tasks[service.name] = task
-        task.add_done_callback(lambda done: self._over(service.name, done))
+            self.runners[service.name] = self._runner(service)
+        self._begin_task(service.name)
+
+    def _begin_task(self, name: str, held: "HeldProcess | None" = None) -> None:
+        task = asyncio.create_task(self.runners[name].run(held), name=f"service {name}")
+        self._tasks[name] = task
+        task.add_done_callback(lambda done: self._over(name, done))
 
     def _over(self, name: str, task: "asyncio.Task[None]") -> None:
         if self._tasks.get(name) is task:

@@ -9,10 +9,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.bounded import bounded
 from agent.events import Bus
 from agent.state.page import Page
+
+if TYPE_CHECKING:
+    from agent.handover import HeldIdle
 
 NAME = "life"
 BEAT = 300.0
@@ -37,17 +41,18 @@ class LastWord:
 class LifeRecord:
     """Keeps the record of this life. `before` is the last word of the one before it."""
 
-    def __init__(self, volume_path: str, bus: Bus) -> None:
+    def __init__(self, volume_path: str, bus: Bus, held: "HeldIdle | None" = None) -> None:
         self._page = Page(volume_path, NAME, bus)
-        self._began = time.monotonic()
+        self.began = time.monotonic() if held is None else held.awake_since
+        """When this life began, on the monotonic clock."""
         self.month_awake: Callable[[], float] = lambda: 0.0
         """Seconds awake in this calendar month; set by who counts them."""
-        self.before = self._parse(self._page.read())
+        self.before = self._parse(self._page.read()) if held is None else held.before
 
     @property
     def awake(self) -> float:
         """Seconds that this life has lasted."""
-        return time.monotonic() - self._began
+        return time.monotonic() - self.began
 
     async def beat(self) -> None:
         """This life goes on."""

@@ -15,7 +15,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from agent.boot import EXIT_CONFIG
+from agent.run import EXIT_CONFIG
 from tests.conftest import BoxMaker
 from tests.support import Box, Key, Screen, free_port, make_key, terminals_work, until
 

@@ -22,7 +22,7 @@ from agent.services.definition import (
     parse,
 )
 from agent.services.load import Plan, load
-from agent.services.output import BURST, LINE_LIMIT, Output
+from agent.services.output import BURST, LINE_LIMIT, Output, Stream
 
 
 def me() -> str:
@@ -228,7 +228,7 @@ def through(data: bytes) -> tuple[list[str], int]:
         reading, writing = os.pipe()
         lines: list[str] = []
         lost: list[int] = []
-        output = Output(reading, lines.append, lost.append)
+        output = Output(Stream(reading), lines.append, lost.append)
 
         def write() -> None:
             with os.fdopen(writing, "wb") as pipe:

@@ -1,0 +1,29 @@
+"""`swarm-agent reload`: the agent re-executes in place, and we wait until it has."""
+
+import time
+
+import click
+
+from agent.cli import client
+from agent.observe.reports import ReloadReport, StatusReport
+
+PATIENCE = 30.0
+"""Seconds that the new agent may take until it answers."""
+
+
+def reload() -> str:
+    """What there is to say once the new agent answers. Raises `click.ClickException`."""
+    wanted = client.ask("POST", "/v1/reload", ReloadReport).reloads
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            report = client.get("/v1/status", StatusReport)
+        except click.ClickException:
+            report = None  # the socket is gone while one agent becomes the other
+        if report is not None and report.reloads >= wanted:
+            sessions, services = len(report.sessions), len(report.services)
+            return f"reloaded: {sessions} sessions and {services} services went on"
+        time.sleep(0.1)
+    raise click.ClickException(
+        f"the agent does not answer {PATIENCE:g} s after the reload: its log says why"
+    )

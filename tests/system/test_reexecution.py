@@ -1,0 +1,391 @@
+"""The agent becomes a new one in place, after an error at its top or by `swarm-agent reload`."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.run import EXIT_SOFTWARE
+from tests.conftest import BoxMaker
+from tests.services import Services
+from tests.support import Box, until
+
+BREAKABLE = f"""#!{sys.executable}
+# The agent, with a fault built in: SIGRTMIN is an error at its top that nobody foresaw.
+import asyncio, signal, sys
+from agent import stop
+
+class Breaking(stop.Stop):
+    def __init__(self, *words):
+        super().__init__(*words)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGRTMIN, self._break)
+
+    def _break(self):
+        if not self._ending.done():
+            self._ending.set_exception(RuntimeError("built in"))
+
+stop.Stop = Breaking
+sys.argv[0] = "swarm-agent"
+from agent.__main__ import main
+main()
+"""
+
+
+@pytest.fixture
+def breakable(make_box: BoxMaker, tmp_path: Path) -> Box:
+    """A machine whose agent can be broken; not up yet."""
+    program = tmp_path / "breakable"
+    program.write_text(BREAKABLE)
+    program.chmod(0o755)
+    box = make_box()
+    box.machine.program = str(program)
+    return box
+
+
+def break_it(box: Box) -> None:
+    """Make an error at the top of the agent, and wait until the new one serves."""
+    before = len(box.events("agent.reexecuted"))
+    box.machine.signal(signal.SIGRTMIN)
+    until(lambda: len(box.events("agent.reexecuted")) > before, "a new agent in its place")
+
+
+def ready(box: Box) -> Box:
+    until(lambda: box.agent("status").returncode == 0, f"the control socket; {box.said()}")
+    return box
+
+
+class Client:
+    """A login that holds a conversation with a program on the other side."""
+
+    def __init__(self, box: Box) -> None:
+        self.process = subprocess.Popen(
+            box.ssh_command("cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.says("hello") == "hello\n"
+
+    def says(self, line: str) -> str:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline()
+
+    def end(self) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def clients() -> Iterator[list[Client]]:
+    found: list[Client] = []
+    yield found
+    for client in found:
+        client.process.kill()
+        client.process.wait()
+
+
+def test_an_error_at_the_top_keeps_sessions_bans_and_the_process_id(
+    breakable: Box, clients: list[Client]
+) -> None:
+    box = ready(breakable.boot())
+    clients += [Client(box), Client(box)]
+    assert box.agent("ban", "203.0.113.9").returncode == 0
+    assert box.agent("awake", "--for", "2h", "--name", "work").returncode == 0
+    init = box.machine.init
+    before = json.loads(box.agent("sessions", "--json").stdout)
+
+    break_it(box)
+    ready(box)
+
+    assert box.machine.init == init
+    after = json.loads(box.agent("sessions", "--json").stdout)
+    assert sorted(each["id"] for each in after) == sorted(each["id"] for each in before)
+    assert {each["since"] for each in after} == {each["since"] for each in before}
+    assert {each["pid"] for each in after} == {each["pid"] for each in before}
+    assert "203.0.113.9" in box.agent("bans").stdout
+    assert "work" in box.agent("awake", "--list").stdout
+    assert clients[0].says("still here") == "still here\n"
+    assert box.ssh("echo new").stdout == "new\n"
+    assert len(box.events("ssh.hostkey")) == 1
+    failed = box.event("agent.failed")
+    assert failed["problem"] == "RuntimeError: built in" and "Traceback" in failed["where"]
+    status = json.loads(box.agent("status", "--json").stdout)
+    assert status["failures"] == 1 and status["latest_failure"] == "RuntimeError: built in"
+    assert "failed once" in box.agent("status").stdout
+    assert box.metric('swarm_reexecutions_total{reason="failure"}') == "1.0"
+    # Their ends are known, with what they were.
+    session = after[0]["id"]
+    for client in clients:
+        assert client.end() == 0
+    assert box.event("ssh.session.closed", session=session)["reason"] == "logged out"
+    until(lambda: box.agent("sessions", "--json").stdout.strip() == "[]", "no session any more")
+    history = json.loads(box.agent("history", "--json").stdout)
+    assert {session} <= {each["id"] for each in history if each["closed"] is not None}
+    assert box.stop() == 0
+
+
+def test_no_client_is_refused_meanwhile(breakable: Box) -> None:
+    box = ready(breakable.boot({"SWARM_MAX_CONNECTIONS_PER_MINUTE": "100000"}))
+    over = threading.Event()
+    banners: list[bytes] = []
+
+    def knock() -> None:
+        while not over.is_set():
+            with socket.create_connection(("127.0.0.1", box.port), timeout=20) as client:
+                banners.append(client.recv(4))
+
+    threads = [threading.Thread(target=knock) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        break_it(box)
+        served = len(banners)
+        until(lambda: len(banners) > served + 8, "more banners")  # noqa: B023
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert set(banners) == {b"SSH-"}
+
+
+def test_strikes_and_connections_without_a_login_are_kept(breakable: Box) -> None:
+    box = breakable.start(
+        {
+            "SWARM_MAXRETRY": "1",
+            "SWARM_PROXY_PROTOCOL": "required",
+            "SWARM_PROXY_NETWORKS": "127.0.0.1/32",
+        }
+    )
+    box.event("boot.listening")
+    ready(box)
+
+    def knock(words: bytes = b"") -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", box.port), timeout=20)
+        client.sendall(b"PROXY TCP4 203.0.113.9 10.0.0.1 5000 22\r\n")
+        assert client.recv(4) == b"SSH-"
+        client.sendall(words)
+        return client
+
+    def waiting() -> float:
+        return float(box.metric("swarm_unauthenticated_connections"))
+
+    with knock(), knock(b"this is no SSH\r\n"):  # half a strike
+        box.event("ssh.connection.closed", verdict="probe")
+        half = socket.create_connection(("127.0.0.1", box.port), timeout=20)
+        half.sendall(b"PROXY TCP4 203.0.113.10 10")
+        until(lambda: waiting() == 1, "the one that said nothing")
+        break_it(box)
+        ready(box)
+        until(lambda: waiting() == 1, "it is still there")
+        half.sendall(b".0.0.1 5000 22\r\n")
+        assert half.recv(4) == b"SSH-"
+        half.close()
+        knock(b"this is no SSH\r\n").close()
+        ban = box.event("ban.started")
+    assert ban["network"] == "203.0.113.9" and ban["cut"] == 1
+
+
+SERVICES = """
+[service.talker]
+command = "sh -c 'n=0; while :; do n=$((n+1)); echo line $n; sleep 0.05; done'"
+
+[service.ready]
+command = "sleep 1000"
+
+[service.setup]
+command = "sh -c 'echo ran >>$HOME/marks'"
+oneshot = true
+
+[service.never]
+command = "sleep 1000"
+autostart = false
+"""
+
+
+@pytest.mark.root
+def test_services_go_on_and_are_still_watched(breakable: Box, tmp_path: Path) -> None:
+    marks = breakable.folder / "home" / breakable.user / "marks"
+    services = Services(breakable, tmp_path / "services").boot(SERVICES)
+    services.becomes("setup", "done")
+    talker = services.becomes("talker", "running")
+    asleep = services.becomes("ready", "running")
+
+    break_it(breakable)
+    ready(breakable)
+
+    after = services.all()
+    assert after["talker"]["pid"] == talker["pid"] and after["talker"]["state"] == "running"
+    assert after["ready"]["pid"] == asleep["pid"]
+    assert after["setup"]["state"] == "done" and marks.read_text() == "ran\n"
+    assert after["never"]["state"] == "inactive"
+    said = breakable.agent("logs", "talker").stdout
+    count = said.count("line")
+    assert "line 1\n" in said
+    until(lambda: breakable.agent("logs", "talker").stdout.count("line") > count, "more output")
+    numbers = [
+        int(line.rpartition(" ")[2])
+        for line in breakable.agent("logs", "talker").stdout.splitlines()
+    ]
+    assert numbers == list(range(1, len(numbers) + 1))
+    # The status of a child that was adopted is known: it is restarted as its rules say.
+    subprocess.run(
+        [
+            "nsenter",
+            "-t",
+            str(breakable.machine.init),
+            "-p",
+            "-m",
+            "kill",
+            "-9",
+            str(talker["pid"]),
+        ],
+        check=True,
+    )
+    breakable.event("service.backoff", service="talker", because="ended with signal 9")
+    services.becomes("talker", "running")
+    assert services.all()["talker"]["restarts"] == 1
+    assert breakable.agent("stop", "ready").returncode == 0
+    assert services.becomes("ready", "inactive")
+    assert breakable.stop() == 0
+
+
+def test_more_failures_than_help_end_the_machine(breakable: Box) -> None:
+    box = breakable.boot()
+    for _ in range(5):
+        break_it(box)
+    box.machine.signal(signal.SIGRTMIN)
+    assert box.machine.wait(30) == EXIT_SOFTWARE
+    assert len(box.events("agent.failed")) == 6
+
+
+def test_an_error_in_one_step_is_told_and_ends_nothing(make_box: BoxMaker, tmp_path: Path) -> None:
+    program = tmp_path / "stumbling"
+    program.write_text(
+        BREAKABLE.replace("self._ending.set_exception(RuntimeError(", "(lambda e: 1 / 0)((")
+    )
+    program.chmod(0o755)
+    box = make_box()
+    box.machine.program = str(program)
+    ready(box.boot())
+    box.machine.signal(signal.SIGRTMIN)
+    assert "ZeroDivisionError" in box.event("agent.error")["problem"]
+    assert box.ssh("echo on").stdout == "on\n"
+    assert box.metric("swarm_errors_unhandled_total") == "1.0"
+    assert "an error that nobody foresaw" in box.agent("status").stdout
+    assert not box.events("agent.failed")
+
+
+def test_reload_takes_over_every_setting_and_keeps_the_sessions(
+    make_box: BoxMaker, clients: list[Client], tmp_path: Path
+) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text("login_grace_time = '30s'\n")
+    box = ready(make_box().boot({"SWARM_CONFIG": str(config)}))
+    clients.append(Client(box))
+    init = box.machine.init
+    config.write_text("login_grace_time = '7s'\nnonsense = 1\n")
+    refused = box.agent("reload")
+    assert refused.returncode == 1 and "nonsense" in refused.stderr, refused
+    assert not box.events("agent.reexecuted")
+    config.write_text("login_grace_time = '7s'\n")
+    done = box.agent("reload")
+    assert done.returncode == 0, done
+    assert done.stdout == "reloaded: 1 sessions and 0 services went on\n"
+    assert box.machine.init == init
+    assert clients[0].says("still here") == "still here\n"
+    inside = (
+        Path(f"/proc/{init}/root/run/swarm/sshd_config")
+        if box.machine.namespaces
+        else (box.folder / "run" / "sshd_config")
+    )
+    assert "LoginGraceTime 7\n" in inside.read_text()
+    assert json.loads(box.agent("status", "--json").stdout)["reloads"] == 1
+    assert not box.events("agent.failed")
+    assert box.metric('swarm_reexecutions_total{reason="reload"}') == "1.0"
+
+
+@pytest.mark.root
+def test_the_login_account_may_not_reload(box: Box) -> None:
+    ready(box)
+    refused = box.ssh("swarm-agent reload")
+    assert refused.returncode == 1 and "may not do this" in refused.stderr
+
+
+def test_settings_spoilt_since_the_start_do_not_end_the_machine(
+    breakable: Box, tmp_path: Path
+) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text("idle_timeout = '2h'\n")
+    box = ready(breakable.boot({"SWARM_CONFIG": str(config), "SWARM_SLEEP_MODE": "stop"}))
+    config.write_text("this is [no TOML")
+    break_it(box)
+    ready(box)
+    assert box.ssh("echo in").stdout == "in\n"
+    assert "expected TOML" in box.events("settings.refused")[-1]["problem"]
+    assert "2 h" in box.agent("why").stdout
+
+
+def test_the_command_goes_on_and_its_status_is_the_machines(breakable: Box) -> None:
+    box = ready(breakable.boot({}, "sh", "-c", "trap 'exit 42' USR1; while :; do sleep 0.1; done"))
+    break_it(box)
+    assert not box.events("command.ended")
+    box.machine.signal(signal.SIGUSR1)
+    assert box.machine.wait(30) == 42
+
+
+def test_a_stop_signal_that_comes_meanwhile_is_heard(breakable: Box) -> None:
+    box = ready(breakable.boot())
+    box.machine.signal(signal.SIGRTMIN)
+    box.machine.signal(signal.SIGTERM)
+    assert box.machine.wait(30) in (0, EXIT_SOFTWARE)
+    assert box.events("agent.stopped") or box.events("agent.failed")
+
+
+def test_exit_statuses_are_right_in_a_storm_of_logins(breakable: Box) -> None:
+    box = ready(breakable.boot({"SWARM_MAX_CONNECTIONS_PER_MINUTE": "100000"}))
+    results: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(6):
+            results.append(box.ssh(f"sleep 0.1; exit {number}").returncode - number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 7)]
+    for thread in threads:
+        thread.start()
+    for _ in range(4):
+        break_it(box)
+        time.sleep(0.3)
+    for thread in threads:
+        thread.join()
+    assert results == [0] * 36
+    ready(box)
+    until(lambda: box.agent("sessions", "--json").stdout.strip() == "[]", "no session any more")
+    assert len(box.events("ssh.session.closed")) == 36
+
+
+def test_another_version_ends_what_it_does_not_know(make_box: BoxMaker, tmp_path: Path) -> None:
+    program = tmp_path / "upgraded"
+    program.write_text(
+        BREAKABLE.replace(
+            "import asyncio,",
+            "import agent, os; agent.__version__ = os.urandom(4).hex()\nimport asyncio,",
+        )
+    )
+    program.chmod(0o755)
+    box = make_box()
+    box.machine.program = str(program)
+    ready(box.boot())
+    stranger = Client(box)
+    box.machine.signal(signal.SIGRTMIN)
+    assert stranger.process.wait(30) != 0
+    until(lambda: len(box.events("boot.listening")) == 2, "the new version")
+    ready(box)
+    assert box.ssh("echo in").stdout == "in\n"
+    assert "another version" in box.agent("status").stdout
