@@ -290,11 +290,19 @@ class StateReplaced(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateNotKept(Event):
-    """Something could not be written to the state database: it does not outlive this life."""
+    """Something could not be written to the volume: it does not outlive this life for now."""
 
     name: ClassVar[str] = "state.not_kept"
     level: ClassVar[str] = "error"
     problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateKept(Event):
+    """The volume takes it again: what could not be written before is written."""
+
+    name: ClassVar[str] = "state.kept"
+    path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

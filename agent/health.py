@@ -2,11 +2,27 @@
 
 from dataclasses import dataclass, replace
 
-from agent.events import ErrorUnhandled, Event, Notice, PartFailed, StateNotKept, Trouble
+from agent.access.admission import Refusal
+from agent.events import (
+    ConnectionsRefused,
+    EgressUnresolved,
+    ErrorUnhandled,
+    Event,
+    ListenerPaused,
+    Notice,
+    PartFailed,
+    StateKept,
+    StateNotKept,
+    Trouble,
+)
 
 MOST_FAILURES = 5
 WINDOW = 60.0
 """More failures than this within so many seconds are for the platform to mend: the agent ends."""
+
+
+STARVED = (Refusal.NO_PROCESS.value,)
+"""Refusals that say something of the machine, not of the client."""
 
 
 class Health:
@@ -31,6 +47,15 @@ class Health:
             self.notices["agent"] = event.at, f"an error that nobody foresaw: {event.problem}"
         elif isinstance(event, StateNotKept):
             self.notices["volume"] = event.at, f"something is not kept: {event.problem}"
+        elif isinstance(event, StateKept):
+            self.notices.pop("volume", None)
+        elif isinstance(event, ConnectionsRefused) and event.reason in STARVED:
+            self.notices["gate"] = event.at, f"{event.reason}: {event.detail}"
+        elif isinstance(event, ListenerPaused):
+            self.notices["listener"] = event.at, event.problem
+        elif isinstance(event, EgressUnresolved):
+            names = ", ".join(event.names)
+            self.notices["egress"] = event.at, f"names without an address: {names}"
 
 
 @dataclass(frozen=True, slots=True)

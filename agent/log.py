@@ -34,6 +34,8 @@ class Log:
         self._dropped = 0
         self.lost = 0
         """Lines that nobody read in time."""
+        self.lost_at = 0.0
+        """When the latest of them was lost (Unix time)."""
         self._thread: threading.Thread | None = None
 
     def write(self, event: Event) -> None:
@@ -43,6 +45,7 @@ class Log:
         if self._events.qsize() >= CAPACITY:
             self._dropped += 1
             self.lost += 1
+            self.lost_at = event.at
             return
         self._events.put(event)
 

@@ -251,6 +251,10 @@ class Connection:
         self._loop.remove_reader(self._errors)
         os.close(self._errors)
         self._forget_config()
+        if exited.result().signal is not None:
+            # Its child for the login account would go on with the client, and nobody would know.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         verdict = judge(frozenset(self._steps), exited.result().code)
         if self.session is not None:
             self._session_closed(self.session, exited.result())

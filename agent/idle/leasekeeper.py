@@ -57,6 +57,8 @@ class LeaseKeeper:
         over = self._book.expire(now)
         if over:
             await self._ended(over, "over")
+        elif self._page.behind:
+            await self._keep()
         return [Sign(True, says(lease, now)) for lease in self._book.active(now)]
 
     async def _ended(self, leases: Sequence[Lease], reason: str) -> None:

@@ -51,6 +51,13 @@ class Machine:
             found["listener"] = "no new connection is taken now"
         return found
 
+    def notices(self) -> Mapping[str, tuple[float, str]]:
+        """What is, or was, not as it could be: of each part the latest, with its Unix time."""
+        found = dict(self.health.notices)
+        if self.log.lost:
+            found["log"] = self.log.lost_at, f"{self.log.lost} lines that nobody read are lost"
+        return found
+
 
 NOTHING = Space(0, 0)
 

@@ -109,7 +109,7 @@ _READ = (
     _Read(
         "notices",
         "Parts of which something is not, or was not, as it could be; none of it costs SSH.",
-        lambda m: len(m.health.notices),
+        lambda m: len(m.notices()),
     ),
     _Read(
         "reexecutions",

@@ -40,9 +40,7 @@ def status_report(machine: Machine) -> StatusReport:
         awake_since=time.time() - idle.life.awake,
         healthy=not machine.problems(),
         problems=dict(machine.problems()),
-        notices=[
-            NoticeReport(part, at, says) for part, (at, says) in machine.health.notices.items()
-        ],
+        notices=[NoticeReport(part, at, says) for part, (at, says) in machine.notices().items()],
         failures=machine.past.failures,
         latest_failure=machine.past.latest,
         reloads=machine.past.reloads,

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from agent.init import proctree
-from agent.init.children import Child, Children
+from agent.init.children import Child, Children, set_oom_score_adj
 from agent.platform.account import credentials_of, environment_of
 from agent.services.definition import Service
 from agent.services.output import Stream
@@ -95,5 +95,4 @@ def _limit(pid: int, service: Service) -> None:
     if service.nice is not None:
         os.setpriority(os.PRIO_PROCESS, pid, service.nice)
     if service.oom_score_adj is not None:
-        with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(service.oom_score_adj))
+        set_oom_score_adj(pid, service.oom_score_adj)

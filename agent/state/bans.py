@@ -48,6 +48,11 @@ class BanStore:
         self._keep([(_INSERT, clocks.to_row(ban)) for ban in self._jail.all()])
         self._bus.subscribe(self._hear)
 
+    def retry(self) -> None:
+        """Write the list where that has failed before."""
+        if self._list_is_old:
+            self._database.later(self._write_list)
+
     def close(self) -> None:
         """Keep nothing more."""
         self._bus.unsubscribe(self._hear)
@@ -68,13 +73,14 @@ class BanStore:
     def _write_list(self) -> None:
         if self._volume is None or not self._list_is_old:
             return
-        self._list_is_old = False
         rows = self._database.attempt(_all_rows)
         if rows is None:
             return
         try:
+            self._list_is_old = False
             banlist.write(self._volume, rows, self._database.tell_replaced)
         except (OSError, volume.NotTrusted) as error:
+            self._list_is_old = True
             where = f"{self._volume}/{volume.FOLDER}/{banlist.NAME}"
             self._database.tell_not_kept(f"{where}: {error}")
 

@@ -11,11 +11,20 @@ import os
 import queue
 import sqlite3
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from agent.events import Bus, Event, StateNotKept, StateReplaced
+from agent.events import (
+    Bus,
+    ErrorUnhandled,
+    Event,
+    StateKept,
+    StateNotKept,
+    StateReplaced,
+)
 from agent.platform import volume
 
 T = TypeVar("T")
@@ -24,6 +33,8 @@ Change = tuple[str, tuple[object, ...]]
 """A statement and its values."""
 
 NAME = "state.db"
+MOST_UNWRITTEN = 100_000
+"""Changes that wait for a volume that is full, read-only or gone; the oldest are lost first."""
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -42,6 +53,7 @@ class Database:
         self._bus = bus
         self._memory: sqlite3.Connection | None = None
         self._pending: queue.SimpleQueue[Change] = queue.SimpleQueue()
+        self._unwritten: deque[Change] = deque(maxlen=MOST_UNWRITTEN)
         self._told = False
         self._loop = asyncio.get_running_loop()
         # One thread: the order of writes is the order of events.
@@ -52,15 +64,25 @@ class Database:
         return await self._loop.run_in_executor(self._worker, self.attempt, work)
 
     def write(self, changes: Sequence[Change]) -> None:
-        """Make changes soon, in the order in which they come."""
+        """Make changes soon, in the order in which they come.
+
+        What cannot be written is tried again with the next changes.
+        """
         # What comes while the thread is busy is written in one go: a storm is no queue.
         for change in changes:
             self._pending.put(change)
-        self._worker.submit(self._write_pending)
+        self.later(self._write_pending)
 
     def later(self, work: Callable[[], None]) -> None:
         """Call `work` in the database's thread, once everything given before is written."""
-        self._worker.submit(work)
+        self._worker.submit(self._guarded, work)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            where = "".join(traceback.format_exception(error))
+            self.publish(ErrorUnhandled(problem=f"{self.path}: {error!r}", where=where))
 
     async def flush(self, patience: float) -> None:
         """Wait until everything given before is written, at most `patience` seconds."""
@@ -69,7 +91,7 @@ class Database:
         await asyncio.wait([written], timeout=patience)
 
     def tell_not_kept(self, problem: str) -> None:
-        """Say once that something will not outlive this life; from the database's thread."""
+        """Say once that something is not kept for now; from the database's thread."""
         if not self._told:
             self._told = True
             self.publish(StateNotKept(problem=problem))
@@ -83,17 +105,21 @@ class Database:
         self._loop.call_soon_threadsafe(self._bus.publish, event)
 
     def _write_pending(self) -> None:
-        changes: list[Change] = []
         while not self._pending.empty():
-            changes.append(self._pending.get())
+            self._unwritten.append(self._pending.get())
 
-        def work(database: sqlite3.Connection) -> None:
+        def work(database: sqlite3.Connection) -> bool:
             with database:
-                for statement, values in changes:
+                for statement, values in self._unwritten:
                     database.execute(statement, values)
+            return True
 
-        if changes:
-            self.attempt(work)
+        written = self.attempt(work) if self._unwritten else None
+        if written:
+            self._unwritten.clear()
+            if self._told:
+                self._told = False
+                self.publish(StateKept(path=self.path))
 
     def attempt(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         """What `work` finds, or None, told once; from the database's thread."""

@@ -45,6 +45,7 @@ class Memory:
             while True:
                 await asyncio.sleep(BEAT)
                 await self.usage.beat()
+                self._bans.retry()
         finally:
             self._bans.close()
             self.audit.close()

@@ -8,7 +8,7 @@ import asyncio
 from functools import partial
 
 from agent.bounded import bounded
-from agent.events import Bus, StateNotKept, StateReplaced
+from agent.events import Bus, StateKept, StateNotKept, StateReplaced
 from agent.platform import volume
 
 PATIENCE = 10.0
@@ -26,6 +26,8 @@ class Page:
         self._loop = asyncio.get_running_loop()
         self._one_at_a_time = asyncio.Lock()
         self._told = False
+        self.behind = False
+        """The file does not have what was last written."""
 
     def read(self) -> str:
         """The text; empty where there is none or it cannot be read."""
@@ -39,12 +41,18 @@ class Page:
     async def write(self, text: str) -> None:
         """Replace the file; done when it is on the disk, or was told that it cannot be."""
         async with self._one_at_a_time:
+            self.behind = True
             try:
                 await bounded(partial(self._write, text), PATIENCE)
+                self.behind = False
             except TimeoutError:
                 self.tell(f"the disk did not answer within {PATIENCE:g} s")
             except (OSError, volume.NotTrusted) as error:
                 self.tell(str(error))
+            else:
+                if self._told:
+                    self._told = False
+                    self._bus.publish(StateKept(path=self.path))
 
     def _write(self, text: str) -> None:
         with volume.own_folder(self._volume, self._replaced) as folder:

@@ -99,6 +99,13 @@ class Internet:
         where = ["ip", "netns", "exec", self.outside]
         self._processes.append(subprocess.Popen([*where, *command]))
 
+    def lose_names(self) -> None:
+        """The name server is gone."""
+        for process in self._processes:
+            if "dnsmasq" in str(process.args):
+                process.kill()
+                process.wait()
+
     def down(self) -> None:
         for process in self._processes:
             process.kill()
@@ -161,9 +168,10 @@ def test_strict_lets_only_what_is_allowed_through(make_box: BoxMaker, internet: 
     refused = walled.box.event("egress.refused")
     assert f"{OTHER} tcp/443" in refused["destinations"]
     assert walled.box.event("egress.applied")["mode"] == "strict"
-    said = walled.run("swarm-agent egress").stdout
-    assert re.search(rf"allowed\.example +.*{ALLOWED}", said)
-    assert re.search(rf"{OTHER} tcp/443 +\d", said)
+    said = walled.run("swarm-agent egress")
+    assert said.returncode == 0, said
+    assert re.search(rf"allowed\.example +.*{ALLOWED}", said.stdout)
+    assert re.search(rf"{OTHER} tcp/443 +\d", said.stdout)
 
 
 def test_refused_connections_fail_at_once_and_root_alone_changes_rules(
@@ -222,3 +230,27 @@ def test_the_rules_leave_with_the_machine(make_box: BoxMaker, internet: Internet
     assert "swarm_egress" in subprocess.run(listing, capture_output=True, text=True).stdout
     assert walled.box.stop() == 0
     assert subprocess.run(listing, capture_output=True, text=True).stdout == ""
+
+
+def test_without_a_name_server_logins_are_as_ever_and_it_shows(
+    make_box: BoxMaker, internet: Internet
+) -> None:
+    internet.lose_names()
+    walled = Walled(make_box(), internet, SWARM_EGRESS="strict")
+    assert walled.run("echo in").stdout == "in\n"
+    assert "allowed.example" in walled.box.event("egress.unresolved")["names"]
+    until(
+        lambda: "names without an address" in walled.box.agent("status").stdout, "it in the status"
+    )
+    assert not walled.reaches(ALLOWED, 443)
+    assert walled.reaches(PRIVATE6, 9999)
+
+
+def test_a_reload_keeps_rules_and_addresses(make_box: BoxMaker, internet: Internet) -> None:
+    """Addresses of names are not looked up first: what worked before works at once."""
+    walled = Walled(make_box(), internet, SWARM_EGRESS="strict").ready()
+    internet.lose_names()
+    done = walled.box.agent("reload")
+    assert done.returncode == 0, done
+    assert walled.reaches(ALLOWED, 9999)
+    assert not walled.reaches(OTHER, 443)
