@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import fields
 
 from agent.events import Event, LinesDropped, LinesSummed
 from agent.floods import WINDOW, Floods
@@ -108,9 +107,8 @@ def as_record(event: Event, limit: int) -> dict[str, object]:
         "level": event.level,
         "event": event.name,
     }
-    for item in fields(event):
-        if item.name != "at":
-            record[item.name] = _shorten(getattr(event, item.name), limit)
+    for name in event.fields:
+        record[name] = _shorten(getattr(event, name), limit)
     return record
 
 

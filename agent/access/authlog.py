@@ -9,6 +9,7 @@ address in the text. Messages of OpenSSH 8.4, 9.2 and 10.x at LogLevel VERBOSE.
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 
 
 class Step(Enum):
@@ -46,81 +47,86 @@ _PROLOGUE = r"(?:error: |fatal: )?"
 
 # The first match wins. USER is greedy: what follows it is anchored at the end of the line, so
 # that text inside a name can never be taken for what sshd adds after it.
-_TABLE: tuple[tuple[Step, "re.Pattern[str]"], ...] = tuple(
-    (step, re.compile(_PROLOGUE + pattern + r"(?: \[preauth\])?"))
-    for step, pattern in (
-        (
-            Step.ACCEPTED,
-            rf"Accepted (?P<method>[a-z-]+(?:/[a-z-]+)?) for (?P<user>.*) {_FROM} ssh2"
-            r"(?:: [A-Z0-9-]+ (?P<fingerprint>SHA256:[A-Za-z0-9+/]{43})(?P<certificate> ID .*)?)?",
-        ),
-        (
-            Step.INVALID_USER,
-            rf"Failed (?P<method>[a-z-]+(?:/[a-z-]+)?) for invalid user (?P<user>.*) {_FROM} ssh2"
-            r"(?:: .*)?",
-        ),
-        (
-            Step.FAILED,
-            rf"Failed (?P<method>[a-z-]+(?:/[a-z-]+)?) for (?P<user>.*) {_FROM} ssh2(?:: .*)?",
-        ),
-        (Step.INVALID_USER, rf"Invalid user (?P<user>.*) {_FROM}"),
-        (Step.REFUSED_USER, r"User (?P<user>.*) not allowed because .*"),
-        (Step.REFUSED_USER, rf"ROOT LOGIN REFUSED FROM {_PORT}"),
-        (
-            Step.TOO_MANY,
-            rf"maximum authentication attempts exceeded for (?:invalid user )?(?P<user>.*) "
-            rf"{_FROM} ssh2",
-        ),
-        (
-            Step.TOO_MANY,
-            rf"Disconnecting (?:authenticating|invalid) user (?P<user>.*) {_PORT}: "
-            r"Too many authentication failures",
-        ),
-        (
-            Step.GAVE_UP,
-            rf"Connection (?:closed|reset) by (?:authenticating|invalid) user (?P<user>.*) {_PORT}",
-        ),
-        (
-            Step.GAVE_UP,
-            rf"Disconnected from (?:authenticating|invalid) user (?P<user>.*) {_PORT}",
-        ),
-        (Step.NO_ATTEMPT, rf"Connection (?:closed|reset) by {_PORT}"),
-        (
-            Step.NO_ATTEMPT,
-            r"kex_exchange_identification: (?:read: )?"
-            r"(?:Connection closed by remote host|Connection reset by peer)",
-        ),
-        (Step.PROBE, r"kex_exchange_identification: client sent invalid protocol identifier .*"),
-        (Step.PROBE, r"kex_exchange_identification: banner line .*"),
-        (Step.PROBE, rf"banner exchange: Connection {_FROM}: invalid format"),
-        (Step.PROBE, rf"Unable to negotiate with {_PORT}: no matching .*"),
-        (Step.PROBE, r"Protocol major versions differ.*"),
-        (Step.PROBE, r"Bad packet length \d+\."),
-        (Step.PROBE, r"(?:ssh_dispatch_run_fatal|dispatch_protocol_error): .*"),
-        (Step.PROBE, r"(?:padding error|Corrupted MAC on input|Connection corrupted).*"),
-        (Step.TIMEOUT, r"Timeout before authentication for .*"),
-        (Step.TIMEOUT, r"Timeout, client not responding from .*"),
-        (
-            Step.SHELL,
-            rf"Starting session: shell on (?P<terminal>pts/\d+) "
-            rf"for (?P<user>.*) {_FROM} id \d+",
-        ),
-        (
-            Step.TERMINAL,
-            rf"Starting session: (?:command|forced-command .*) on (?P<terminal>pts/\d+) "
-            rf"for (?P<user>.*) {_FROM} id \d+",
-        ),
-        (Step.LEFT, rf"Received disconnect {_FROM}:11: .*"),
-        (Step.LEFT, rf"Disconnected from user (?P<user>.*) {_PORT}"),
-    )
+_TABLE = (
+    (
+        Step.ACCEPTED,
+        rf"Accepted (?P<method>[a-z-]+(?:/[a-z-]+)?) for (?P<user>.*) {_FROM} ssh2"
+        r"(?:: [A-Z0-9-]+ (?P<fingerprint>SHA256:[A-Za-z0-9+/]{43})(?P<certificate> ID .*)?)?",
+    ),
+    (
+        Step.INVALID_USER,
+        rf"Failed (?P<method>[a-z-]+(?:/[a-z-]+)?) for invalid user (?P<user>.*) {_FROM} ssh2"
+        r"(?:: .*)?",
+    ),
+    (
+        Step.FAILED,
+        rf"Failed (?P<method>[a-z-]+(?:/[a-z-]+)?) for (?P<user>.*) {_FROM} ssh2(?:: .*)?",
+    ),
+    (Step.INVALID_USER, rf"Invalid user (?P<user>.*) {_FROM}"),
+    (Step.REFUSED_USER, r"User (?P<user>.*) not allowed because .*"),
+    (Step.REFUSED_USER, rf"ROOT LOGIN REFUSED FROM {_PORT}"),
+    (
+        Step.TOO_MANY,
+        rf"maximum authentication attempts exceeded for (?:invalid user )?(?P<user>.*) "
+        rf"{_FROM} ssh2",
+    ),
+    (
+        Step.TOO_MANY,
+        rf"Disconnecting (?:authenticating|invalid) user (?P<user>.*) {_PORT}: "
+        r"Too many authentication failures",
+    ),
+    (
+        Step.GAVE_UP,
+        rf"Connection (?:closed|reset) by (?:authenticating|invalid) user (?P<user>.*) {_PORT}",
+    ),
+    (
+        Step.GAVE_UP,
+        rf"Disconnected from (?:authenticating|invalid) user (?P<user>.*) {_PORT}",
+    ),
+    (Step.NO_ATTEMPT, rf"Connection (?:closed|reset) by {_PORT}"),
+    (
+        Step.NO_ATTEMPT,
+        r"kex_exchange_identification: (?:read: )?"
+        r"(?:Connection closed by remote host|Connection reset by peer)",
+    ),
+    (Step.PROBE, r"kex_exchange_identification: client sent invalid protocol identifier .*"),
+    (Step.PROBE, r"kex_exchange_identification: banner line .*"),
+    (Step.PROBE, rf"banner exchange: Connection {_FROM}: invalid format"),
+    (Step.PROBE, rf"Unable to negotiate with {_PORT}: no matching .*"),
+    (Step.PROBE, r"Protocol major versions differ.*"),
+    (Step.PROBE, r"Bad packet length \d+\."),
+    (Step.PROBE, r"(?:ssh_dispatch_run_fatal|dispatch_protocol_error): .*"),
+    (Step.PROBE, r"(?:padding error|Corrupted MAC on input|Connection corrupted).*"),
+    (Step.TIMEOUT, r"Timeout before authentication for .*"),
+    (Step.TIMEOUT, r"Timeout, client not responding from .*"),
+    (
+        Step.SHELL,
+        rf"Starting session: shell on (?P<terminal>pts/\d+) "
+        rf"for (?P<user>.*) {_FROM} id \d+",
+    ),
+    (
+        Step.TERMINAL,
+        rf"Starting session: (?:command|forced-command .*) on (?P<terminal>pts/\d+) "
+        rf"for (?P<user>.*) {_FROM} id \d+",
+    ),
+    (Step.LEFT, rf"Received disconnect {_FROM}:11: .*"),
+    (Step.LEFT, rf"Disconnected from user (?P<user>.*) {_PORT}"),
 )
 
 _CERTIFICATE = re.compile(r".* \(serial \d+\) CA [A-Z0-9-]+ (SHA256:[A-Za-z0-9+/]{43})")
 
 
+@cache
+def _patterns() -> "tuple[tuple[Step, re.Pattern[str]], ...]":
+    # Compiled once sshd says something: by then the first banner is on its way.
+    return tuple(
+        (step, re.compile(_PROLOGUE + pattern + r"(?: \[preauth\])?")) for step, pattern in _TABLE
+    )
+
+
 def parse(line: str) -> AuthEvent:
     """The step that one line of sshd tells; never raises, whatever the line."""
-    for step, pattern in _TABLE:
+    for step, pattern in _patterns():
         match = pattern.fullmatch(line)
         if match is not None:
             return _event(step, match.groupdict())

@@ -1,7 +1,6 @@
 """The references of metrics and events in docs/, generated from the code: `make docs`."""
 
 import sys
-from dataclasses import fields
 
 from agent import events
 from agent.events import Event
@@ -74,7 +73,7 @@ def event_page() -> str:
     """docs/events.md."""
     rows = []
     for kind in vocabulary():
-        names = ", ".join(f"`{item.name}`" for item in fields(kind) if item.name != "at")
+        names = ", ".join(f"`{name}`" for name in kind.fields)
         words = " ".join((kind.__doc__ or "").split())
         flood = " *" if kind.summed else ""
         rows.append(f"| `{kind.name}`{flood} | {kind.level} | {names} | {words} |\n")
