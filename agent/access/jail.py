@@ -8,7 +8,7 @@ make a ban of `bantime` seconds, which doubles for those who come back, up to `b
 strike count longer or a ban end earlier.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -31,6 +31,9 @@ HISTORY_DECAY = 86400.0
 
 TRACKED = 50_000
 """Networks whose strikes are remembered; the longest silent one is forgotten first."""
+
+MOST_BANS = 1_000_000
+"""Bans that are remembered; the oldest is forgotten for one more."""
 
 COUNTED = 50_000
 """Remembered bans up to which those that hold are counted one by one."""
@@ -73,7 +76,9 @@ class Jail:
         self._is_own = is_own
         self._strikes: OrderedDict[Network, list[tuple[float, float]]] = OrderedDict()
         self._logins: OrderedDict[Network, float] = OrderedDict()
+        # In the order in which they came, so that the latest are found at the end.
         self._bans: dict[Network, Ban] = {}
+        self._to_look_at: deque[Network] = deque()
         self._prefixes: Counter[tuple[int, int]] = Counter()
         self.strikes_given = 0
 
@@ -136,8 +141,10 @@ class Jail:
 
     def restore(self, ban: Ban) -> None:
         """Know a ban again, as it was."""
-        if ban.network not in self._bans:
-            self._prefixes[ban.network.family, ban.network.prefix] += 1
+        self._forget(ban.network)
+        if len(self._bans) >= MOST_BANS:
+            self._forget(next(iter(self._bans)))
+        self._prefixes[ban.network.family, ban.network.prefix] += 1
         self._bans[ban.network] = ban
 
     def unban(self, network: Network, now: float) -> Ban | None:
@@ -149,7 +156,7 @@ class Jail:
         """What it knows, with at most so many bans, the latest; `take_over` knows it again."""
         from agent.handover import HeldJail
 
-        bans = sorted(self._bans.values(), key=lambda ban: -ban.since)[:most]
+        bans = islice(reversed(self._bans.values()), most)
         return HeldJail(tuple(bans), self._strikes, self._logins, self.strikes_given)
 
     def take_over(self, held: "HeldJail") -> None:
@@ -160,15 +167,18 @@ class Jail:
         self._logins.update(held.logins)
         self.strikes_given = held.strikes_given
 
+    def get(self, network: Network) -> Ban | None:
+        """The ban of exactly this network that is remembered, if any."""
+        return self._bans.get(network)
+
     def all(self) -> list[Ban]:
         """Every ban that is remembered, those that are over included."""
         return list(self._bans.values())
 
-    def active(self, now: float) -> list[Ban]:
-        """The bans that hold now, the latest first."""
-        return sorted(
-            (ban for ban in self._bans.values() if now < ban.until), key=lambda ban: -ban.since
-        )
+    def active(self, now: float, most: int | None = None) -> list[Ban]:
+        """The bans that hold now, the latest first, at most so many."""
+        bans = (ban for ban in reversed(self._bans.values()) if now < ban.until)
+        return list(islice(bans, most))
 
     def count(self, now: float) -> int:
         """How many bans hold now; of very many, how many are remembered."""
@@ -186,10 +196,11 @@ class Jail:
         Of the bans a part is looked at in turn, so that a million of them hold nobody up.
         """
         over = []
-        for network in list(islice(self._bans, EXPIRE_BATCH)):
-            if self._history(network, now):
-                self._bans[network] = self._bans.pop(network)
-            else:
+        if not self._to_look_at:
+            self._to_look_at.extend(self._bans)
+        for _ in range(min(EXPIRE_BATCH, len(self._to_look_at))):
+            network = self._to_look_at.popleft()
+            if network in self._bans and not self._history(network, now):
                 self._forget(network)
                 over.append(network)
         for network, window in list(self._strikes.items()):

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import signal
 import socket
 import time
 from typing import TypeVar
@@ -97,6 +98,14 @@ def run_dir() -> str:
     if os.path.exists(settings.run_dir) or os.geteuid() == 0:
         return settings.run_dir
     return unprivileged.run_dir
+
+
+def end_at_once_on_interrupt() -> None:
+    """Let Ctrl-C end a command that goes on for ever.
+
+    As an exception it may come up where nobody can catch it, such as in a destructor, and be lost.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def to_json(value: object) -> str:

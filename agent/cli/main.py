@@ -264,6 +264,8 @@ def status(as_json: bool, seconds: float | None) -> None:
     from agent.cli.status import show
     from agent.observe.reports import StatusReport
 
+    if seconds is not None:
+        client.end_at_once_on_interrupt()
     while True:
         report = client.get("/v1/status", StatusReport)
         text = client.to_json(report) if as_json else show(report)

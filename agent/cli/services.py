@@ -44,6 +44,8 @@ def logs(name: str, *, follow: bool) -> None:
     path = f"{PATH}/{quote(name, safe='')}/logs"
     lines = client.get(path, list[LineReport])
     _print(lines)
+    if follow:
+        client.end_at_once_on_interrupt()
     while follow:
         number = lines[-1].number if lines else 0
         # The agent answers when there is something, or after a while with nothing.

@@ -38,7 +38,7 @@ class Control:
         """Serve until cancelled. Raises `OSError` when the socket cannot be made."""
         app = web.Application(middlewares=[self._only_the_owner])
         Requests(self._machine, peer_pid).add_to(app.router)
-        await Serving(app, KEEPALIVE, _peer_uid).serve(self._bind(), self._bus)
+        await Serving(app, KEEPALIVE, _peer_uid, self._bus).serve(self._bind())
 
     def _bind(self) -> socket.socket:
         path = f"{self._machine.current.value.run_dir}/{SOCKET}"

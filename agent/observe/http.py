@@ -79,7 +79,7 @@ class Http:
         app.router.add_get("/", self._get_page)
         app.on_response_prepare.append(self._harden)
         listening = listen(self._endpoint, "SWARM_HTTP_LISTEN")
-        await Serving(app, KEEPALIVE, anybody).serve(listening, self._bus)
+        await Serving(app, KEEPALIVE, anybody, self._bus).serve(listening)
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         # The client names a version in what it accepts: only what we choose among may be a key.

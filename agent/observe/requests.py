@@ -35,6 +35,8 @@ LEASES = "/v1/leases"
 
 HISTORY_SHOWN = 1000
 
+BANS_LISTED = 10_000
+
 ANSWERED = 0.05
 """Seconds for the answer to a request that ends the control socket."""
 
@@ -120,7 +122,7 @@ class Requests:
         return answer(await usage_report(self._machine))
 
     async def _get_bans(self, _: web.Request) -> web.Response:
-        return answer(ban_reports(self._machine))
+        return answer(ban_reports(self._machine, BANS_LISTED))
 
     async def _post_ban(self, request: web.Request) -> web.Response:
         try:

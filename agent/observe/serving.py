@@ -1,14 +1,17 @@
 """HTTP on a listening socket, for few connections: SSH needs the descriptors more than it does."""
 
 import asyncio
+import logging
 import socket
+import traceback
 from collections.abc import Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from agent.access.client import Peer
 from agent.access.listener import Listener
-from agent.events import Bus
+from agent.events import Bus, ErrorUnhandled
 
 MOST_CONNECTIONS = 64
 """Connections of one origin; the oldest goes for a new one."""
@@ -19,14 +22,36 @@ def anybody(_: socket.socket) -> int:
     return 0
 
 
+class _Errors(logging.Handler):
+    """Tells errors of ours; a client's own are no line of the log: there may be any number."""
+
+    def __init__(self, bus: Bus) -> None:
+        super().__init__()
+        self._bus = bus
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError | ConnectionError | web.RequestPayloadError):
+            where = "" if error is None else "".join(traceback.format_exception(error))
+            self._bus.publish(ErrorUnhandled(problem=record.getMessage(), where=where))
+
+
 class Serving:
     """Serves an application until cancelled. `origin` says together with whom one is counted."""
 
     def __init__(
-        self, app: web.Application, keepalive: float, origin: Callable[[socket.socket], int]
+        self,
+        app: web.Application,
+        keepalive: float,
+        origin: Callable[[socket.socket], int],
+        bus: Bus,
     ) -> None:
+        self._bus = bus
+        errors = logging.Logger("http")
+        errors.addHandler(_Errors(bus))
         self._runner = web.AppRunner(
             app,
+            logger=errors,
             access_log=None,
             handle_signals=False,
             shutdown_timeout=0.5,
@@ -37,10 +62,10 @@ class Serving:
         # The event loop itself keeps no strong reference to a task.
         self._taking: set[asyncio.Task[None]] = set()
 
-    async def serve(self, listening: socket.socket, bus: Bus) -> None:
+    async def serve(self, listening: socket.socket) -> None:
         """Serve on a listening socket, which is closed in the end, until cancelled."""
         await self._runner.setup()
-        listener = Listener(listening, self._arrived, bus)
+        listener = Listener(listening, self._arrived, self._bus)
         try:
             await asyncio.get_running_loop().create_future()
         finally:

@@ -82,7 +82,7 @@ def ban_reports(machine: Machine, most: int | None = None) -> list[BanReport]:
         BanReport(
             network=str(ban.network), seconds=ban.until - now, times=ban.times, reason=ban.reason
         )
-        for ban in machine.gate.jail.active(now)[:most]
+        for ban in machine.gate.jail.active(now, most)
     ]
 
 

@@ -51,7 +51,7 @@ def read(path: str, clocks: Clocks, on_replaced: Callable[[str, str], None]) -> 
 
 def write(path: str, rows: Iterable[Row], on_replaced: Callable[[str, str], None]) -> None:
     """Replace the list as a whole. Raises `OSError`, `volume.NotTrusted`."""
-    latest = sorted(rows, key=lambda row: -row[1])[:LONGEST]
+    latest = sorted(rows, key=lambda row: row[1])[-LONGEST:]
     text = "".join("\t".join(map(str, row)) + "\n" for row in latest)
     with volume.own_folder(path, on_replaced) as folder:
         folder.write(NAME, text.encode("utf-8"))

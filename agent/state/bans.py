@@ -1,5 +1,6 @@
 """The memory of bans: in the state database, and as the list that the next boot reads."""
 
+import asyncio
 import sqlite3
 
 from agent.access.jail import Jail
@@ -18,6 +19,10 @@ CREATE TABLE IF NOT EXISTS bans (
     reason TEXT NOT NULL
 ) STRICT
 """
+INDEX = "CREATE INDEX IF NOT EXISTS bans_since ON bans (since)"
+AT_ONCE = 500
+"""Rows that are taken in one step of the event loop."""
+
 _SELECT = "SELECT network, since, until, times, reason FROM bans"
 _INSERT = "INSERT OR REPLACE INTO bans VALUES (?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM bans WHERE network = ?"
@@ -32,21 +37,29 @@ class BanStore:
         self._jail = jail
         self._bus = bus
         self._list_is_old = False
+        self._loading = False
+        self._lifted: set[str] = set()
 
     async def begin(self, clocks: Clocks) -> None:
         """Tell the jail what the boot's list has missed, and keep what happens from now on."""
-        rows = await self._database.read(_all_rows)
-        known = {ban.network for ban in self._jail.all()}
-        for row in rows or ():
+        self._loading = True
+        self._bus.subscribe(self._hear)
+        unkept = {ban.network for ban in self._jail.all()}
+        for number, row in enumerate(await self._database.read(_all_rows) or ()):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)  # a million of them must not hold up a login
             try:
                 ban = clocks.to_jail(*row)
             except ValueError:
                 continue  # one row that is no ban costs the others nothing
-            if ban.network not in known:
-                self._jail.restore(ban)
-        # No await between this snapshot and the subscription: no event is lost between them.
-        self._keep([(_INSERT, clocks.to_row(ban)) for ban in self._jail.all()])
-        self._bus.subscribe(self._hear)
+            unkept.discard(ban.network)
+            if str(ban.network) not in self._lifted:
+                # Also those that are known: the jail has them in the order in which they came.
+                self._jail.restore(self._jail.get(ban.network) or ban)
+        bans = filter(None, map(self._jail.get, unkept))
+        self._keep([(_INSERT, clocks.to_row(ban)) for ban in bans])
+        self._loading = False
+        self._lifted.clear()
 
     def retry(self) -> None:
         """Write the list where that has failed before."""
@@ -62,6 +75,8 @@ class BanStore:
             row = (event.network, event.at, event.at + event.seconds, event.times, event.reason)
             self._keep([(_INSERT, row)])
         elif isinstance(event, BanLifted):
+            if self._loading:
+                self._lifted.add(event.network)
             self._keep([(_DELETE, (event.network,))])
 
     def _keep(self, changes: list[Change]) -> None:
@@ -73,7 +88,7 @@ class BanStore:
     def _write_list(self) -> None:
         if self._volume is None or not self._list_is_old:
             return
-        rows = self._database.attempt(_all_rows)
+        rows = self._database.attempt(_latest_rows)
         if rows is None:
             return
         try:
@@ -86,4 +101,9 @@ class BanStore:
 
 
 def _all_rows(database: sqlite3.Connection) -> list[Row]:
-    return database.execute(_SELECT).fetchall()
+    return database.execute(f"{_SELECT} ORDER BY since").fetchall()
+
+
+def _latest_rows(database: sqlite3.Connection) -> list[Row]:
+    query = f"{_SELECT} ORDER BY since DESC LIMIT ?"
+    return database.execute(query, (banlist.LONGEST,)).fetchall()

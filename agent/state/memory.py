@@ -15,7 +15,7 @@ from agent.state.usage import BEAT, Totals, Usage
 PATIENCE = 5.0
 """Seconds that the last writes may take: a disk may hang."""
 
-SCHEMA = (bans.SCHEMA, audit.SCHEMA, *usage.SCHEMA)
+SCHEMA = (bans.SCHEMA, bans.INDEX, audit.SCHEMA, *usage.SCHEMA)
 
 
 class Memory:

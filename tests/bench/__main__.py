@@ -14,22 +14,23 @@ from tests.bench import (
     contenders,
     rows_boot,
     rows_gate,
+    rows_growth,
     rows_idle,
     rows_login,
     rows_observe,
     rows_services,
 )
-from tests.bench.contenders import WORK, Contender, Unavailable
+from tests.bench.contenders import SSHD, STACK, SUPERVISORD, WORK, Contender, Unavailable
 from tests.bench.table import Row, as_json, markdown
 from tests.support import Key, make_key
 
 Measure = Callable[[list[Contender], bool], list[Row]]
 
 ROWS: dict[str, Measure] = {
-    "warm": lambda peers, quick: [rows_boot.warm(peers, 3 if quick else 11)],
-    "cold": lambda peers, quick: rows_boot.cold(peers, 1 if quick else 5),
-    "login": lambda peers, quick: [rows_login.login(peers, 5 if quick else 40)],
-    "bulk": lambda peers, quick: rows_login.bulk(peers, 1 if quick else 7),
+    "warm": lambda peers, quick: [rows_boot.warm(_but(peers, STACK), 3 if quick else 11)],
+    "cold": lambda peers, quick: rows_boot.cold(_but(peers, STACK), 1 if quick else 5),
+    "login": lambda peers, quick: [rows_login.login(peers[:3], 5 if quick else 40)],
+    "bulk": lambda peers, quick: rows_login.bulk(peers[:3], 1 if quick else 7),
     "memory": lambda peers, quick: [rows_login.memory(peers, 1 if quick else 3)],
     "refused": lambda peers, quick: [rows_gate.refused(peers[0], 1 if quick else 5)],
     "ban": lambda peers, quick: rows_gate.ban(peers[0], 2 if quick else 10),
@@ -40,6 +41,19 @@ ROWS: dict[str, Measure] = {
     "service-flood": lambda peers, quick: [
         rows_services.service_flood(peers[0], 1 if quick else 4)
     ],
+    "orphans": lambda peers, quick: rows_growth.orphans(
+        _but(peers, STACK, SUPERVISORD, SSHD), 1 if quick else 5
+    ),
+    "stop": lambda peers, quick: rows_growth.stop(peers[0], 1 if quick else 3),
+    "many-sessions": lambda peers, quick: rows_growth.sessions(
+        peers[0], rows_growth.SESSIONS[: 2 if quick else None], 3 if quick else 15
+    ),
+    "many-bans": lambda peers, quick: rows_growth.banned(
+        peers[0], rows_growth.BANS[: 2 if quick else None], 1 if quick else 3
+    ),
+    "many-services": lambda peers, quick: rows_growth.services(
+        peers[0], rows_growth.SERVICES[: 2 if quick else None], 1 if quick else 3
+    ),
     "flood": lambda peers, quick: rows_gate.flood(peers[:2], 5.0 if quick else 20.0),
 }
 
@@ -77,11 +91,22 @@ def main() -> int:
 
 def _contenders(key: Key) -> list[Contender]:
     found = [contenders.agent(key), contenders.bare_sshd(key)]
-    try:
-        found.append(contenders.supervised_sshd(key))
-    except Unavailable as error:
-        print(f"without supervisord: {error}", file=sys.stderr)
+    others = (
+        contenders.supervised_sshd,
+        contenders.tini_sshd,
+        contenders.s6_sshd,
+        contenders.stack,
+    )
+    for make in others:
+        try:
+            found.append(make(key))
+        except Unavailable as error:
+            print(f"without {make.__name__}: {error}", file=sys.stderr)
     return found
+
+
+def _but(peers: list[Contender], *names: str) -> list[Contender]:
+    return [peer for peer in peers if peer.name not in names]
 
 
 def _leave_the_shared_interpreter() -> None:

@@ -20,6 +20,8 @@ from tests.support import Key, free_port, until
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".bench"
 SSHD, SUPERVISORD = "bare sshd", "supervisord + sshd"
+TINI, S6 = "tini + sshd", "s6 + sshd"
+STACK = "supervisord + sshd + fail2ban + node exporter"
 
 # /run/sshd is there before: making it is no part of anybody's start.
 _GO = 'mkdir -p /run/sshd; echo ready; read -r go; exec "$@" </dev/null >>"$LOG" 2>&1'
@@ -151,18 +153,71 @@ def bare_sshd(key: Key) -> Contender:
 
 def supervised_sshd(key: Key) -> Contender:
     """supervisord with one program, sshd, as Debian ships it. Raises `Unavailable`."""
-    if not shutil.which("supervisord"):
-        install("supervisor")
-    folder, port = work_folder("supervisord"), free_port()
+    return _supervisord(SUPERVISORD, key, {})
+
+
+def stack(key: Key) -> Contender:
+    """What people run who have built this machine by hand. Raises `Unavailable`."""
+    from tests.bench import fail2ban
+
+    needed("fail2ban-server", "fail2ban")
+    needed("prometheus-node-exporter", "prometheus-node-exporter")
+    folder = work_folder("stack")
+    shutil.rmtree(folder / "config", ignore_errors=True)
+    log = folder / "auth.log"
+    log.touch()
+    exporter = f"prometheus-node-exporter --web.listen-address=127.0.0.1:{free_port()}"
+    return _supervisord(
+        STACK, key, {"fail2ban": " ".join(fail2ban.server(folder, log)), "exporter": exporter}
+    )
+
+
+def _supervisord(name: str, key: Key, beside: dict[str, str]) -> Contender:
+    needed("supervisord", "supervisor")
+    folder, port = work_folder(name.replace(" ", "")), free_port()
     config = folder / "supervisord.conf"
     sshd = _sshd_config(folder, port, key)
+    programs = {"sshd": f"/usr/sbin/sshd -D -e -f {sshd}"} | beside
     config.write_text(
         "[supervisord]\nnodaemon=true\nuser=root\nlogfile=/dev/null\nlogfile_maxbytes=0\n"
         "pidfile=/run/supervisord.pid\n"
-        f"[program:sshd]\ncommand=/usr/sbin/sshd -D -e -f {sshd}\nautorestart=true\n"
+        + "".join(
+            f"[program:{program}]\ncommand={command}\nautorestart=true\n"
+            for program, command in programs.items()
+        )
     )
     command = ("/usr/bin/supervisord", "-c", str(config))
-    return Contender(SUPERVISORD, command, (), port, key, folder)
+    return Contender(name, command, (), port, key, folder)
+
+
+def tini_sshd(key: Key) -> Contender:
+    """tini with `sshd -D`. Raises `Unavailable`."""
+    needed("tini", "tini")
+    folder, port = work_folder("tini"), free_port()
+    config = _sshd_config(folder, port, key)
+    command = ("/usr/bin/tini", "--", "/usr/sbin/sshd", "-D", "-e", "-f", str(config))
+    return Contender(TINI, command, (), port, key, folder)
+
+
+def s6_sshd(key: Key) -> Contender:
+    """s6-svscan with one service, `sshd -D`. Raises `Unavailable`."""
+    program = needed("s6-svscan", "s6")
+    folder, port = work_folder("s6-sshd"), free_port()
+    config = _sshd_config(folder, port, key)
+    scan = folder / "scan"
+    shutil.rmtree(scan, ignore_errors=True)
+    run = scan / "sshd" / "run"
+    run.parent.mkdir(parents=True)
+    run.write_text(f"#!/bin/sh\nexec /usr/sbin/sshd -D -e -f {config}\n")
+    run.chmod(0o755)
+    return Contender(S6, (program, str(scan)), (), port, key, folder)
+
+
+def needed(program: str, package: str) -> str:
+    """Where a program is, installed when it is missing. Raises `Unavailable`."""
+    if not shutil.which(program):
+        install(package)
+    return shutil.which(program) or program
 
 
 def install(package: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.contenders import WORK, install
+from tests.bench.contenders import WORK, needed
 from tests.support import Key, free_port, until
 
 TABLE = "swarm-bench"
@@ -56,8 +56,7 @@ table inet {table} {{
 def running(key: Key, address: str) -> Iterator[int]:
     """sshd on a port of `address`, guarded by fail2ban; the port. Raises `Unavailable`."""
     for program, package in (("fail2ban-server", "fail2ban"), ("nft", "nftables")):
-        if not shutil.which(program):
-            install(package)
+        needed(program, package)
     folder = WORK / "fail2ban"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -106,8 +105,8 @@ def _syslog(process: "subprocess.Popen[str]", log: Path) -> None:
             file.flush()
 
 
-@contextmanager
-def _fail2ban(folder: Path, log: Path) -> Iterator[None]:
+def server(folder: Path, log: Path) -> list[str]:
+    """Write fail2ban's configuration; the command of its server, which reads `log`."""
     config = folder / "config"
     shutil.copytree("/etc/fail2ban", config)
     shutil.rmtree(config / "jail.d", ignore_errors=True)
@@ -116,8 +115,13 @@ def _fail2ban(folder: Path, log: Path) -> Iterator[None]:
     paths = ["-c", str(config), "-s", str(folder / "socket"), "-p", str(folder / "pid")]
     (config / "fail2ban.local").write_text("[Definition]\ndbfile = None\n")
     says = ["--logtarget", str(folder / "log"), "--loglevel", "INFO"]
+    return ["fail2ban-server", "-f", *paths, *says]
+
+
+@contextmanager
+def _fail2ban(folder: Path, log: Path) -> Iterator[None]:
     process = subprocess.Popen(
-        ["fail2ban-server", "-f", *paths, *says],
+        server(folder, log),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

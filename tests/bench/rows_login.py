@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from agent.init.proctree import descendants
-from tests.bench.contenders import SSHD, SUPERVISORD, Contender
+from tests.bench.contenders import SSHD, STACK, Contender
 from tests.bench.table import Row, Samples, Target
 
 BULK = 1 << 30
@@ -55,8 +55,14 @@ def memory(contenders: Sequence[Contender], runs: int) -> Row:
                 time.sleep(SETTLE)
                 pids = [ready.pid, *(process.pid for process in descendants(ready.pid))]
                 values[entry.name].append(sum(map(proportional, pids)) / 1024)
-    note = f"{SUPERVISORD}: without the fail2ban that people run beside it"
-    return Row("memory when idle (PSS)", "MB", as_samples(values), note=note)
+    targets = (Target(STACK, 0.65),) if STACK in values else ()
+    return Row(
+        "memory when idle (PSS)",
+        "MB",
+        as_samples(values),
+        targets,
+        limits=(("≤ 50 MB", 50.0, False),),
+    )
 
 
 def _rate(local: str, contender: Contender, remote: str) -> float:

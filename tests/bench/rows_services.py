@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.init.proctree import descendants
-from tests.bench.contenders import Contender, Prepared, Unavailable, install, work_folder
+from tests.bench.contenders import Contender, Prepared, Unavailable, needed, work_folder
 from tests.bench.rows_login import as_samples, proportional, timed_login
 from tests.bench.table import AGENT, Row, Samples, Target
 from tests.support import until
@@ -34,7 +34,7 @@ while True:
 def services(agent: Contender, runs: int) -> list[Row]:
     """exec → twenty services run, and the memory of whoever supervises them."""
     marks = work_folder("marks")
-    peers = [_agent(agent, marks)]
+    peers = [agent_with(agent, marks, COUNT)]
     for make in (_supervisord, _s6):
         try:
             peers.append(make(agent, marks))
@@ -45,7 +45,7 @@ def services(agent: Contender, runs: int) -> list[Row]:
     for number in range(runs + 1):
         for peer in peers:
             with peer.prepared() as ready:
-                seconds = _until_marked(ready, marks)
+                seconds = until_marked(ready, marks, COUNT)
                 if number:
                     started[peer.name].append(seconds * 1000)
                 else:  # the first round warms
@@ -90,17 +90,17 @@ def service_flood(agent: Contender, runs: int) -> Row:
     return Row("login while a service says 100 MB/s", "ms", samples, (Target(QUIET, 1.1),))
 
 
-def _agent(agent: Contender, marks: Path) -> Contender:
+def agent_with(agent: Contender, marks: Path, count: int) -> Contender:
+    """The agent with so many services, each of which leaves a mark and sleeps."""
     text = "".join(
         f"[service.{name}]\ncommand = ['sh', '-c', '{_program(marks, name)}']\nuser = 'root'\n"
-        for name in _names()
+        for name in _names(count)
     )
     return _with_services(agent, work_folder("services"), text)
 
 
 def _supervisord(agent: Contender, marks: Path) -> Contender:
-    if not shutil.which("supervisord"):
-        install("supervisor")
+    needed("supervisord", "supervisor")
     config = work_folder(SUPERVISORD + "-20") / "supervisord.conf"
     programs = "".join(
         f"[program:{name}]\ncommand=sh -c '{_program(marks, name)}'\n" for name in _names()
@@ -114,8 +114,7 @@ def _supervisord(agent: Contender, marks: Path) -> Contender:
 
 
 def _s6(agent: Contender, marks: Path) -> Contender:
-    if not shutil.which("s6-svscan"):
-        install("s6")
+    program = needed("s6-svscan", "s6")
     folder = work_folder(S6)
     shutil.rmtree(folder / "scan", ignore_errors=True)
     for name in _names():
@@ -123,8 +122,7 @@ def _s6(agent: Contender, marks: Path) -> Contender:
         run.parent.mkdir(parents=True)
         run.write_text(f"#!/bin/sh\n{_program(marks, name)}\n")
         run.chmod(0o755)
-    command = (shutil.which("s6-svscan") or "", str(folder / "scan"))
-    return Contender(S6, command, (), 0, agent.key, folder)
+    return Contender(S6, (program, str(folder / "scan")), (), 0, agent.key, folder)
 
 
 def _with_services(agent: Contender, folder: Path, text: str) -> Contender:
@@ -135,21 +133,21 @@ def _with_services(agent: Contender, folder: Path, text: str) -> Contender:
     return replace(agent, environ=environ, folder=folder)
 
 
-def _names() -> list[str]:
-    return [f"s{number}" for number in range(COUNT)]
+def _names(count: int = COUNT) -> list[str]:
+    return [f"s{number}" for number in range(count)]
 
 
 def _program(marks: Path, name: str) -> str:
     return f'echo >"{marks}/{name}"; exec sleep 1000'
 
 
-def _until_marked(ready: Prepared, marks: Path) -> float:
-    """Every service has left its mark."""
+def until_marked(ready: Prepared, marks: Path, count: int) -> float:
+    """Seconds from exec until every service has left its mark."""
     for old in marks.iterdir():
         old.unlink()
     began = time.monotonic()
     ready.go()
-    while len(os.listdir(marks)) < COUNT:
+    while len(os.listdir(marks)) < count:
         assert ready.machine.running()
         time.sleep(0.001)
     return time.monotonic() - began

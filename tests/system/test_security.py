@@ -6,13 +6,16 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncssh
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.conftest import BoxMaker
-from tests.support import Box, until
+from tests.support import Box, Key, make_key, until
 
 SSH_AUDIT = Path(sys.executable).with_name("ssh-audit")
 
@@ -136,3 +139,99 @@ def test_frozen_for_a_while_it_goes_on(box: Box) -> None:
         waiting.settimeout(30)
         assert waiting.recv(4) == b"SSH-"
     assert box.ssh("echo in").stdout == "in\n"
+
+
+PATHS = (
+    "/metrics /healthz / /status.json /v1/health /v1/status /v1/keys /v1/egress /v1/sessions "
+    "/v1/history /v1/usage /v1/bans /v1/idle /v1/sleep /v1/leases /v1/services "
+    "/v1/services/x/start /v1/services/x/logs"
+).split()
+NUMBERS = st.integers() | st.floats() | st.just(1e400)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=30),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["name", "seconds", "while_running", "network", "now"]) | st.text(),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """Nearly right requests, which reach what a stream of noise does not."""
+    method = draw(st.sampled_from(["GET", "POST", "DELETE", "PUT", "HEAD"]) | st.text(max_size=8))
+    path = draw(st.sampled_from(PATHS) | st.text(max_size=40).map("/".__add__))
+    keys = st.sampled_from(["since", "network", "id", "name", "after", "wait"])
+    query = draw(st.dictionaries(keys, st.text(max_size=20) | NUMBERS.map(str), max_size=3))
+    words = "&".join(f"{key}={value}" for key, value in query.items())
+    body = draw(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+    length = draw(st.just(len(body)) | st.integers(-2, 1 << 70))
+    more = draw(
+        st.dictionaries(
+            st.sampled_from(["Range", "Accept", "Expect", "Upgrade", "Transfer-Encoding", "Host"]),
+            st.text(max_size=20) | st.sampled_from(["chunked", "100-continue", "websocket"]),
+            max_size=3,
+        )
+    )
+    head = [f"{method} {path}?{words} HTTP/1.1", f"Content-Length: {length}"]
+    head += [f"{name}: {value}" for name, value in more.items()]
+    return "\r\n".join(head).encode("utf-8", "surrogatepass") + b"\r\n\r\n" + body
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """A machine that all strange requests go to."""
+    folder = tmp_path_factory.mktemp("watched")
+    key: Key = make_key(folder / "key")
+    box = Box(folder / "box", key).boot()
+    until(lambda: box.agent("status").returncode == 0, "the control socket")
+    until(lambda: box.metric("swarm_healthy") == "1.0", "HTTP")
+    yield box
+    try:
+        assert not box.events("agent.error"), box.said()
+        assert not box.events("agent.failed"), box.said()
+        assert not box.events("agent.part.failed"), box.said()
+        assert "Traceback" not in box.said()
+        assert box.ssh("echo in").stdout == "in\n"
+    finally:
+        box.machine.kill()
+
+
+def _answer(connection: socket.socket, request: bytes) -> bytes:
+    connection.settimeout(20)
+    try:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return connection.recv(65536)
+    except ConnectionError:
+        return b""
+
+
+STRANGE = st.binary(max_size=2000) | requests()
+
+
+@settings(max_examples=400, deadline=None)
+@given(request=STRANGE)
+def test_strange_requests_over_http_are_answered_or_refused(watched: Box, request: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", watched.http_port)) as connection:
+        assert b" 500 " not in _answer(connection, request).partition(b"\r\n")[0]
+
+
+@settings(max_examples=400, deadline=None)
+@given(request=STRANGE)
+def test_strange_requests_to_the_control_socket_are_answered_or_refused(
+    watched: Box, request: bytes
+) -> None:
+    run_dir = (
+        Path(f"/proc/{watched.machine.init}/root/run/swarm")
+        if watched.machine.namespaces
+        else watched.folder / "run"
+    )
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(run_dir / "agent.sock"))
+        assert b" 500 " not in _answer(connection, request).partition(b"\r\n")[0]
