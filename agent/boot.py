@@ -230,7 +230,7 @@ def _open_jail(settings: Settings, bus: Bus) -> Jail:
     try:
         for ban in banlist.read(settings.volume, banlist.Clocks(clock()), replaced):
             jail.restore(ban)
-    except (OSError, volume.NotTrusted, ValueError) as error:
+    except (OSError, volume.NotTrusted) as error:
         notice = f"bans of earlier lives are not known yet: {settings.volume}: {error}"
         bus.publish(Notice(part="state", notice=notice))
     return jail

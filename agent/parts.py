@@ -5,9 +5,6 @@ takes seconds to read from a cold disk.
 """
 
 import asyncio
-import os
-import signal
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +18,7 @@ from agent.events import Bus, Notice, PartFailed
 from agent.health import Health, Reexecutions
 from agent.init.children import Children
 from agent.log import Log
-from agent.platform.account import Account, credentials_of, environment_of
+from agent.platform.account import Account
 from agent.settings import Settings
 from agent.settings.current import Current
 from agent.stop import Stop
@@ -38,9 +35,6 @@ BANNER_FIRST = 0.05
 
 FIRST_LOOK_UP = 5.0
 """Seconds that services wait for the addresses of the names they may connect to."""
-
-BRING_BACK = 5.0
-"""Seconds that may be spent on what has replaced the home's links."""
 
 QUIET = 1.0
 """Seconds without any connection after which the parts are started: nobody is waiting."""
@@ -128,7 +122,10 @@ class Parts:
 
     async def last_word(self, reason: str) -> None:
         """Keep on the volume how this life ended and what the home has new; have it all written."""
-        await _bring_home_back(self._spine)
+        from agent.platform import homekeeper
+
+        spine = self._spine
+        await homekeeper.bring_back(spine.current.value, spine.account, spine.children, spine.bus)
         if self._spine.wall is not None:
             await _take_down(self._spine.wall, self._spine.bus)
         if self._idle is not None:
@@ -141,28 +138,6 @@ class Parts:
         make = await asyncio.to_thread(_import_observe)
         self._observe = self._observe or make(self._spine, idle, supervisor)
         await self._observe.run()
-
-
-async def _bring_home_back(spine: Spine) -> None:
-    settings, account = spine.current.value, spine.account
-    if os.geteuid() != 0 or not settings.home_links:
-        return
-    # A process of the account's own: home and volume are full of its links.
-    paths = [str(path) for path in settings.home_links]
-    try:
-        child = spine.children.spawn(
-            [sys.executable, "-m", "agent.platform.home", account.home, settings.volume, *paths],
-            env=environment_of(account.name),
-            own_group=True,
-            cwd="/",
-            run_as=credentials_of(account.name),
-        )
-    except (OSError, KeyError) as error:
-        notice = f"what has replaced links of the home is not on the volume: {error}"
-        spine.bus.publish(Notice(part="home", notice=notice))
-        return
-    await asyncio.wait([child.exited], timeout=BRING_BACK)
-    child.send_group(signal.SIGKILL)
 
 
 async def _take_down(wall: "Wall", bus: Bus) -> None:

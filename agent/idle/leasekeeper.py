@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from agent import words
 from agent.access.gate import clock
 from agent.events import Bus, LeaseEnded, LeaseTaken
-from agent.idle.leases import Holder, Lease, Leases
+from agent.idle.leases import Holder, Lease, LeaseError, Leases
 from agent.idle.signals.sign import Sign
 from agent.init import proctree
 from agent.state.page import Page
@@ -25,7 +26,11 @@ class LeaseKeeper:
         self._bus = bus
         self._page = Page(volume_path, NAME, bus)
         self._book = Leases(_runs)
-        self._restore(self._page.read() if held is None else held)
+        nothing: list[Lease] = []
+        for lease in self._page.read(_parse, nothing) if held is None else _parse(held):
+            if lease.until > clock():
+                with suppress(LeaseError):  # of a name that none has, or one too many
+                    self._book.take(lease)
 
     async def take(self, name: str, seconds: float, holder_pid: int | None) -> Lease:
         """Hold the machine awake for `seconds`, and not longer than the holder runs.
@@ -81,15 +86,6 @@ class LeaseKeeper:
     async def _keep(self) -> None:
         await self._page.write(self.hold())
 
-    def _restore(self, text: str) -> None:
-        try:
-            for line in text.splitlines():
-                lease = _parse(line)
-                if lease.until > clock():
-                    self._book.take(lease)
-        except ValueError as error:
-            self._page.tell(f"the leases of the life before cannot be read: {error}")
-
 
 def says(lease: Lease, now: float) -> str:
     """A lease in the user's words."""
@@ -98,7 +94,11 @@ def says(lease: Lease, now: float) -> str:
     return f"{lease.name}: {words.duration(lease.until - now)} more"
 
 
-def _parse(line: str) -> Lease:
+def _parse(text: str) -> list[Lease]:
+    return [_parse_line(line) for line in text.splitlines()]
+
+
+def _parse_line(line: str) -> Lease:
     name, since, until, pid, started, boot = line.split("\t")
     now = clock()
     shift = now - time.time()

@@ -17,7 +17,7 @@ from agent.events import Bus, HookFailed, SleepBegan, SuspendFailed
 from agent.idle import programs
 from agent.idle.policy import Cause
 from agent.init.children import Children
-from agent.platform import terminals
+from agent.platform import homekeeper, terminals
 from agent.platform.account import Account
 from agent.platform.fly import ApiError, FlyMachine
 from agent.settings.current import Current
@@ -126,6 +126,7 @@ class Sleeper:
         """
         if self.fly is None:
             raise ApiError("this is no machine of Fly.io, and nothing else can suspend it")
+        await homekeeper.bring_back(self.current.value, self.account, self.children, self.bus)
         await self.life.end(f"suspended: {because}")
         await sync_disks()
         if called_off():

@@ -5,6 +5,7 @@ database stays the memory of bans: it is opened when the first client was served
 has missed is taken from there.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterable
 
@@ -28,7 +29,9 @@ class Clocks:
         """A kept ban. A wall clock that was set back since makes it no longer than it was."""
         late = max(0.0, since - self._wall)
         shift = self._offset - late
-        return Ban(Network.parse(network), since + shift, until + shift, times, reason)
+        # Of a million bans most have the same words.
+        same = sys.intern(reason)
+        return Ban(Network.parse(network), since + shift, until + shift, times, same)
 
     def to_row(self, ban: Ban) -> tuple[str, float, float, int, str]:
         """A ban as it is kept."""
@@ -42,11 +45,17 @@ Row = tuple[str, float, float, int, str]
 def read(path: str, clocks: Clocks, on_replaced: Callable[[str, str], None]) -> list[Ban]:
     """The bans of the list on the volume at `path`; none where there is no list.
 
-    Raises `OSError`, `volume.NotTrusted`, and `ValueError` for a list that is damaged.
+    One that is damaged is set aside: the database knows them too. Raises `OSError`,
+    `volume.NotTrusted`.
     """
     with volume.own_folder(path, on_replaced) as folder:
-        content = folder.read(NAME)
-    return [_parse(line, clocks) for line in (content or b"").decode("utf-8").splitlines()]
+        content = folder.read(NAME) or b""
+        try:
+            return [_parse(line, clocks) for line in content.decode("utf-8").splitlines()]
+        except ValueError as error:
+            kept_as = folder.set_aside(NAME)
+            on_replaced(f"{folder.path}/{NAME}: {error}", f"{folder.path}/{kept_as}")
+            return []
 
 
 def write(path: str, rows: Iterable[Row], on_replaced: Callable[[str, str], None]) -> None:

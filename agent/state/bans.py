@@ -1,10 +1,12 @@
 """The memory of bans: in the state database, and as the list that the next boot reads."""
 
-import asyncio
 import sqlite3
+from contextlib import suppress
+from functools import partial
 
-from agent.access.jail import Jail
+from agent.access.jail import Ban, Jail
 from agent.events import BanLifted, BanStarted, Bus, Event
+from agent.network import Network
 from agent.platform import volume
 from agent.state import banlist
 from agent.state.banlist import Clocks, Row
@@ -19,9 +21,11 @@ CREATE TABLE IF NOT EXISTS bans (
     reason TEXT NOT NULL
 ) STRICT
 """
-INDEX = "CREATE INDEX IF NOT EXISTS bans_since ON bans (since)"
+INDEX = "CREATE INDEX IF NOT EXISTS bans_since ON bans (since, network)"
 AT_ONCE = 500
 """Rows that are taken in one step of the event loop."""
+
+_BEFORE_ALL: Row = ("", -1e300, 0.0, 0, "")
 
 _SELECT = "SELECT network, since, until, times, reason FROM bans"
 _INSERT = "INSERT OR REPLACE INTO bans VALUES (?, ?, ?, ?, ?)"
@@ -45,21 +49,23 @@ class BanStore:
         self._loading = True
         self._bus.subscribe(self._hear)
         unkept = {ban.network for ban in self._jail.all()}
-        for number, row in enumerate(await self._database.read(_all_rows) or ()):
-            if number % AT_ONCE == 0:
-                await asyncio.sleep(0)  # a million of them must not hold up a login
-            try:
-                ban = clocks.to_jail(*row)
-            except ValueError:
-                continue  # one row that is no ban costs the others nothing
-            unkept.discard(ban.network)
-            if str(ban.network) not in self._lifted:
-                # Also those that are known: the jail has them in the order in which they came.
-                self._jail.restore(self._jail.get(ban.network) or ban)
+        after = _BEFORE_ALL
+        # A million of them must hold up no login, and never be in memory twice.
+        while rows := await self._database.read(partial(_some_rows, after)):
+            for row in rows:
+                with suppress(ValueError):  # one row that is no ban costs the others nothing
+                    self._know_again(clocks.to_jail(*row), unkept)
+            after = rows[-1]
         bans = filter(None, map(self._jail.get, unkept))
         self._keep([(_INSERT, clocks.to_row(ban)) for ban in bans])
         self._loading = False
         self._lifted.clear()
+
+    def _know_again(self, ban: Ban, unkept: set[Network]) -> None:
+        unkept.discard(ban.network)
+        if str(ban.network) not in self._lifted:
+            # Also those that are known: the jail has them in the order in which they came.
+            self._jail.restore(self._jail.get(ban.network) or ban)
 
     def retry(self) -> None:
         """Write the list where that has failed before."""
@@ -100,8 +106,9 @@ class BanStore:
             self._database.tell_not_kept(f"{where}: {error}")
 
 
-def _all_rows(database: sqlite3.Connection) -> list[Row]:
-    return database.execute(f"{_SELECT} ORDER BY since").fetchall()
+def _some_rows(after: Row, database: sqlite3.Connection) -> list[Row]:
+    query = f"{_SELECT} WHERE (since, network) > (?, ?) ORDER BY since, network LIMIT ?"
+    return database.execute(query, (after[1], after[0], AT_ONCE)).fetchall()
 
 
 def _latest_rows(database: sqlite3.Connection) -> list[Row]:

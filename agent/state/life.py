@@ -47,7 +47,7 @@ class LifeRecord:
         """When this life began, on the monotonic clock."""
         self.month_awake: Callable[[], float] = lambda: 0.0
         """Seconds awake in this calendar month; set by who counts them."""
-        self.before = self._parse(self._page.read()) if held is None else held.before
+        self.before = self._page.read(_parse, None) if held is None else held.before
 
     @property
     def awake(self) -> float:
@@ -65,15 +65,10 @@ class LifeRecord:
         fields = (time.time(), self.awake, word, month, self.month_awake())
         await self._page.write("\t".join(map(str, fields)) + "\n")
 
-    def _parse(self, line: str) -> LastWord | None:
-        if not line:
-            return None
-        try:
-            at, awake, because, month, month_awake = line.rstrip("\n").split("\t")
-            return LastWord(float(at), float(awake), because, month, float(month_awake))
-        except ValueError as error:
-            self._page.tell(f"the last word of the life before cannot be read: {error}")
-            return None
+
+def _parse(line: str) -> LastWord:
+    at, awake, because, month, month_awake = line.rstrip("\n").split("\t")
+    return LastWord(float(at), float(awake), because, month, float(month_awake))
 
 
 async def sync_disks() -> None:

@@ -5,11 +5,15 @@ because the disk may be slow or hang.
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from agent.bounded import bounded
 from agent.events import Bus, StateKept, StateNotKept, StateReplaced
 from agent.platform import volume
+
+T = TypeVar("T")
 
 PATIENCE = 10.0
 """Seconds that writing may take."""
@@ -29,14 +33,22 @@ class Page:
         self.behind = False
         """The file does not have what was last written."""
 
-    def read(self) -> str:
-        """The text; empty where there is none or it cannot be read."""
+    def read(self, parse: Callable[[str], T], nothing: T) -> T:
+        """What `parse` makes of the text; `nothing` where there is none or it cannot be read.
+
+        A text for which `parse` raises `ValueError` is set aside.
+        """
         try:
             with volume.own_folder(self._volume, self._replaced) as folder:
-                return (folder.read(self._name) or b"").decode("utf-8")
-        except (OSError, volume.NotTrusted, ValueError) as error:
+                content = folder.read(self._name)
+                try:
+                    return nothing if content is None else parse(content.decode("utf-8"))
+                except ValueError as error:
+                    kept_as = folder.set_aside(self._name)
+                    self._replaced(f"{self.path}: {error}", f"{folder.path}/{kept_as}")
+        except (OSError, volume.NotTrusted) as error:
             self.tell(str(error))
-            return ""
+        return nothing
 
     async def write(self, text: str) -> None:
         """Replace the file; done when it is on the disk, or was told that it cannot be."""

@@ -109,8 +109,15 @@ def _but(peers: list[Contender], *names: str) -> list[Contender]:
     return [peer for peer in peers if peer.name not in names]
 
 
+_WITHOUT_OPENSSL = """
+import runpy, sys
+sys.modules.update(ssl=None, _ssl=None, _hashlib=None)
+runpy.run_module("tests.bench", run_name="__main__")
+"""
+
+
 def _leave_the_shared_interpreter() -> None:
-    """Go on in a copy of the interpreter: pages that we have mapped are never cold."""
+    """Go on in a copy of the interpreter, without OpenSSL: pages we have mapped are never cold."""
     if os.environ.get("BENCH_COPY"):
         return
     WORK.mkdir(exist_ok=True)
@@ -118,7 +125,7 @@ def _leave_the_shared_interpreter() -> None:
     shutil.copy2(Path(sys.executable).resolve(), copy)
     library = next(Path(sys.prefix).glob("lib/python3*/site-packages"))
     environ = os.environ | {"BENCH_COPY": "1", "PYTHONPATH": f"{library}:{os.getcwd()}"}
-    os.execve(copy, [str(copy), "-m", "tests.bench", *sys.argv[1:]], environ)
+    os.execve(copy, [str(copy), "-c", _WITHOUT_OPENSSL, *sys.argv[1:]], environ)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,8 @@ def server(folder: Path, log: Path) -> list[str]:
     paths = ["-c", str(config), "-s", str(folder / "socket"), "-p", str(folder / "pid")]
     (config / "fail2ban.local").write_text("[Definition]\ndbfile = None\n")
     says = ["--logtarget", str(folder / "log"), "--loglevel", "INFO"]
-    return ["fail2ban-server", "-f", *paths, *says]
+    # -x: what a killed server has left must not keep the next from starting.
+    return ["fail2ban-server", "-x", "-f", *paths, *says]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from agent.init.proctree import all_processes
+from agent.observe.http import FRESH
 from agent.state import audit, bans, usage
 from tests.bench.contenders import S6, TINI, Contender, Prepared, behind_proxy, work_folder
 from tests.bench.rows_gate import refusals_a_second
@@ -50,7 +51,7 @@ def sessions(agent: Contender, counts: Sequence[int], runs: int) -> list[Row]:
             more(count)
             name = AGENT if count == counts[-1] else _named(count, "session")
             logins[name] = [timed_login(agent) for _ in range(runs)]
-            scrapes[name] = [_scraped(agent) for _ in range(2 * runs)]
+            scrapes[name] = [_fresh_scrape(agent) for _ in range(runs)]
             memory[name] = [proportional(machine.pid) / 1024]
     least, most = _named(counts[0], "session"), _named(counts[-1], "session")
     return [
@@ -190,6 +191,12 @@ def _scraped(agent: Contender) -> float:
     except OSError:
         return 0.0
     return (time.monotonic() - began) * 1000
+
+
+def _fresh_scrape(agent: Contender) -> float:
+    """Milliseconds of a scrape that no answer of a moment ago serves."""
+    time.sleep(FRESH)
+    return _scraped(agent)
 
 
 def _write_bans(agent: Contender, count: int) -> None:

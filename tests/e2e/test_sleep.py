@@ -417,6 +417,17 @@ def test_suspend_keeps_sessions_and_processes_and_wakes_on_connect(make_cloud: C
     cloud.becomes(State.SUSPENDED)
 
 
+def test_what_replaced_a_link_of_the_home_is_on_the_volume_before_a_suspend(
+    make_cloud: CloudMaker,
+) -> None:
+    """A suspended machine that is changed meanwhile is started cold, without a word before."""
+    cloud = make_cloud().up({"SWARM_SLEEP_MODE": "suspend"})
+    replaced = cloud.ssh("echo '[user]' >new && mv new .gitconfig && test ! -L .gitconfig")
+    assert replaced.returncode == 0, replaced
+    cloud.becomes(State.SUSPENDED)
+    assert (cloud.machine.volume / ".home" / ".gitconfig").read_text() == "[user]\n"
+
+
 def test_a_scan_of_a_suspended_machine_is_back_asleep_in_the_window(make_cloud: CloudMaker) -> None:
     cloud = make_cloud().up({"SWARM_SLEEP_MODE": "auto", "SWARM_IDLE_TIMEOUT": "10m"})
     until(lambda: cloud.agent("sleep", "--now").returncode == 0, "the control socket")

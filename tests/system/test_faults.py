@@ -248,6 +248,23 @@ def test_a_volume_that_recovers_has_everything(make_box: BoxMaker, fault: str) -
     until(lambda: kept(box, "bans").count("203.0.113.") == 3, "all bans in the list", 90)
 
 
+def test_damaged_pages_are_set_aside(box: Box) -> None:
+    ready(box)
+    box.agent("ban", "203.0.113.1")
+    box.machine.kill()
+    folder = box.machine.volume / ".swarm"
+    for name in ("life", "leases", "bans"):
+        (folder / name).write_bytes(b"\xff damaged \n")
+    box.boot()
+    ready(box)
+    assert logs_in(box)
+    until(lambda: len(box.events("state.replaced")) == 3, "three lines in the log")
+    for name in ("life", "leases", "bans"):
+        (kept_as,) = folder.glob(f"{name}.refused-*")
+        assert kept_as.read_bytes() == b"\xff damaged \n"
+    until(lambda: "203.0.113.1" in box.agent("bans").stdout, "what the database knows")
+
+
 def kept(box: Box, name: str) -> str:
     """A page of text on the volume, as it is now."""
     path = Path(f"/proc/{box.machine.init}/root/mnt/.swarm/{name}")
