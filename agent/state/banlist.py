@@ -49,10 +49,10 @@ def read(path: str, clocks: Clocks, on_replaced: Callable[[str, str], None]) -> 
     `volume.NotTrusted`.
     """
     with volume.own_folder(path, on_replaced) as folder:
-        content = folder.read(NAME) or b""
         try:
+            content = folder.read(NAME) or b""
             return [_parse(line, clocks) for line in content.decode("utf-8").splitlines()]
-        except ValueError as error:
+        except (ValueError, volume.NotTrusted) as error:
             kept_as = folder.set_aside(NAME)
             on_replaced(f"{folder.path}/{NAME}: {error}", f"{folder.path}/{kept_as}")
             return []

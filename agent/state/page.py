@@ -36,14 +36,14 @@ class Page:
     def read(self, parse: Callable[[str], T], nothing: T) -> T:
         """What `parse` makes of the text; `nothing` where there is none or it cannot be read.
 
-        A text for which `parse` raises `ValueError` is set aside.
+        A text for which `parse` raises `ValueError`, or that others could write, is set aside.
         """
         try:
             with volume.own_folder(self._volume, self._replaced) as folder:
-                content = folder.read(self._name)
                 try:
+                    content = folder.read(self._name)
                     return nothing if content is None else parse(content.decode("utf-8"))
-                except ValueError as error:
+                except (ValueError, volume.NotTrusted) as error:
                     kept_as = folder.set_aside(self._name)
                     self._replaced(f"{self.path}: {error}", f"{folder.path}/{kept_as}")
         except (OSError, volume.NotTrusted) as error:
