@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from agent.init.proctree import all_processes
-from agent.observe.http import FRESH
 from agent.state import audit, bans, usage
 from tests.bench.contenders import S6, TINI, Contender, Prepared, behind_proxy, work_folder
 from tests.bench.rows_gate import refusals_a_second
@@ -27,6 +26,8 @@ BANS = (10, 10_000, 1_000_000)
 SERVICES = (1, 20, 200)
 ORPHANS = 10_000
 STOPPED_SESSIONS = 100
+FRESH = 1.05
+"""Seconds that an answer of the agent's HTTP may be old, and a little."""
 
 _ORPHANS = f"""
 import os
