@@ -14,8 +14,15 @@ def main() -> None:
         _leave_out_tls()
         from agent.run import run
 
+        status = 1
+        try:
+            status = run(words[2:], os.environ)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
         # Nothing is left to be done, and no thread that waits for a dead disk is waited for.
-        os._exit(run(words[2:], os.environ))
+        os._exit(status)
     from agent.cli.main import cli
 
     cli(prog_name="swarm-agent")

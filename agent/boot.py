@@ -40,7 +40,6 @@ from agent.state import banlist
 if TYPE_CHECKING:
     from agent.egress.wall import Wall
     from agent.handover import Handover
-    from agent.network import Network
 
 
 class BootError(Exception):
@@ -73,35 +72,40 @@ class Opened:
     wall: "Wall | None"
 
 
-async def open_ssh(core: Core, begun: float, held: "Handover | None") -> Opened:
-    """Go through the phases. Raises what `FATAL` has.
+async def open_ssh(
+    core: Core, begun: float, held: "Handover | None", *, first: bool = True
+) -> Opened:
+    """Go through the phases. Raises what `FATAL` has; `held` can be used again then.
 
-    With `held` this process has re-executed: the host key is in place, and the gate is open.
+    With `held`, and where it is not the `first` time, this process has re-executed. What it needs
+    for SSH is in place: a full disk or too many processes are no reason to end what is open.
     """
+    same = held is not None and held.settings == core.settings
     settings, bus = core.settings, core.bus
     phases = _Phases(bus, begun)
     with phases("settings"):
         account = find(settings.user)
         _prepare_machine(settings, account, bus)
         session_env = _session_env(core)
-    with phases("home"):
-        _prepare_home(settings, account, bus)
+    if first:  # where programs of the account run, its home is theirs
+        with phases("home"):
+            _prepare_home(settings, account, bus)
     with phases("keys"):
         path = f"{settings.run_dir}/{sshd.AUTHORIZED_KEYS}"
         keyring = Keyring(core.environ, settings.keys_dir, path, account, bus)
-        keyring.load()
+        keyring.load(in_place=held is not None)
     with phases("hostkey"):
-        if held is None:
+        if held is None or not os.path.exists(f"{settings.run_dir}/{hostkeys.NAME}"):
             await hostkeys.prepare(settings.volume, settings.run_dir, core.children, bus)
     with phases("sshd"):
-        await sshd.write_and_check(settings, account, core.children)
+        if not same:
+            await sshd.write_and_check(settings, account, core.children)
     with phases("state"):
-        jail = _open_jail(settings, bus)
+        jail = _open_jail(settings, bus, read=held is None)
     wall = None
-    egress = None if held is None else held.egress
-    if settings.egress != "open" or egress is not None:
+    if settings.egress != "open" or (held is not None and held.egress is not None):
         with phases("egress"):
-            wall = await _raise_wall(core, egress)
+            wall = await _raise_wall(core, held)
     with phases("listener"):
         access = Access(settings, session_env, keyring, core.children, core.sessions, bus)
         gate = Gate(access, jail)
@@ -188,20 +192,24 @@ def _session_env(core: Core) -> Mapping[str, str]:
     return found.variables
 
 
-async def _raise_wall(core: Core, held: "Mapping[Network, float] | None") -> "Wall | None":
-    """Refuse what SWARM_EGRESS does not allow, before anybody is in. Raises `BootError`.
-
-    `held` are the addresses of names that rules of this process allow already.
-    """
+async def _raise_wall(core: Core, held: "Handover | None") -> "Wall | None":
+    """Refuse what SWARM_EGRESS does not allow, before anybody is in. Raises `BootError`."""
     from agent.egress.wall import EgressError, Wall
 
-    wall = Wall(core.settings, core.children, core.bus, held)
+    # Addresses are known by no name any more: those of one that is allowed no longer must not stay.
+    same = held is not None and held.settings.egress_allow == core.settings.egress_allow
+    known = held.egress if held is not None and same else None
+    wall = Wall(core.settings, core.children, core.bus, known)
     try:
         if core.settings.egress == "open":
             await wall.remove()
             return None
         await wall.raise_()
     except EgressError as error:
+        if held is not None and held.settings == core.settings:
+            notice = f"the rules from before are in force: {error}"
+            core.bus.publish(Notice(part="egress", notice=notice))
+            return wall
         if core.settings.egress == "strict":
             raise BootError(str(error)) from error
         core.bus.publish(Trouble(part="egress", problem=f"not restricted: {error}"))
@@ -210,8 +218,8 @@ async def _raise_wall(core: Core, held: "Mapping[Network, float] | None") -> "Wa
     return wall
 
 
-def _open_jail(settings: Settings, bus: Bus) -> Jail:
-    """The jail, with the bans of earlier lives."""
+def _open_jail(settings: Settings, bus: Bus, *, read: bool) -> Jail:
+    """The jail; with `read`, it has the bans of earlier lives."""
     jail = Jail(
         Policy(
             maxretry=settings.maxretry,
@@ -220,9 +228,13 @@ def _open_jail(settings: Settings, bus: Bus) -> Jail:
             bantime_max=settings.bantime_max,
             ipv6_prefix=settings.ipv6_prefix,
             ignore=settings.ignoreip,
+            dry_run=settings.ban_dry_run,
         ),
         is_own,
     )
+
+    if not read:
+        return jail
 
     def replaced(reason: str, kept_as: str) -> None:
         bus.publish(StateReplaced(reason=reason, kept_as=kept_as))

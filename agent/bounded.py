@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from agent.init.children import leave_signals
+
 T = TypeVar("T")
 
 
@@ -26,6 +28,7 @@ async def bounded(work: Callable[[], T], patience: float) -> T:
             result.set_result(value)  # type: ignore[arg-type]  # no error: it is a T
 
     def thread() -> None:
+        leave_signals()
         value, problem = None, None
         try:
             value = work()

@@ -16,16 +16,30 @@ from typing import TYPE_CHECKING, NoReturn
 from agent import __version__
 
 if TYPE_CHECKING:
+    from signal import Signals
+
     from agent.access.authlog import Step
     from agent.access.client import Client
     from agent.access.jail import Ban
+    from agent.events import Event
     from agent.health import Reexecutions
     from agent.idle.policy import Activity
     from agent.network import Network
     from agent.services.load import Plan
     from agent.services.output import Stream
     from agent.settings import Settings
+    from agent.state.database import Change
     from agent.state.life import LastWord
+    from agent.stop import Ending
+
+
+@dataclass(frozen=True, slots=True)
+class HeldStop:
+    """How the machine is to end, the stop signal that came, and whether a second one did."""
+
+    ending: "Ending | None"
+    signal: "Signals | None"
+    hurry: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +68,7 @@ class HeldConnection:
     user: str
     last_line: str
     started: float
+    was_cut: bool
     login: HeldLogin | None
 
 
@@ -149,28 +164,45 @@ class HeldIdle:
     logins: int
     judged: bool
     latest: "Activity"
+    ordered: float | None
+    at_once: bool
+    warned: float | None
+    month_awake: float
     leases: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldParts:
+    """What the parts know that were made. `unwritten` are changes that the volume has not taken."""
+
+    idle: HeldIdle | None
+    services: HeldServices | None
+    unwritten: tuple["Change", ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Handover:
-    """All of it. What is None was not made yet, or is there for nobody."""
+    """All of it. What is None was not made yet, or is there for nobody.
+
+    `missed` are events that the memory has not heard any more.
+    """
 
     past: "Reexecutions"
     settings: "Settings"
-    stop_signal: int | None
+    stop: HeldStop
     command: int | None
+    command_status: int | None
+    missed: tuple["Event", ...]
     gate: HeldGate
     egress: Mapping["Network", float] | None
-    idle: HeldIdle | None
-    services: HeldServices | None
+    parts: HeldParts
 
     @property
     def pids(self) -> list[int]:
         """Our children that somebody waits for."""
         found = [each.pid for each in self.gate.connections]
-        if self.services is not None:
-            services = self.services.services.values()
+        if self.parts.services is not None:
+            services = self.parts.services.services.values()
             found += [each.process.pid for each in services if each.process is not None]
         return found if self.command is None else [*found, self.command]
 
@@ -178,8 +210,8 @@ class Handover:
     def descriptors(self) -> list[int]:
         """All that must stay open."""
         found = self.gate.descriptors
-        if self.services is not None:
-            found += self.services.descriptors
+        if self.parts.services is not None:
+            found += self.parts.services.descriptors
         return [descriptor for descriptor in found if descriptor >= 0]
 
 

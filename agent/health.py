@@ -11,6 +11,8 @@ from agent.events import (
     ListenerPaused,
     Notice,
     PartFailed,
+    SettingsChanged,
+    SettingsRefused,
     StateKept,
     StateNotKept,
     Trouble,
@@ -37,25 +39,45 @@ class Health:
 
     def hear(self, event: Event) -> None:
         """Note what an event says about the machine's health."""
-        if isinstance(event, Trouble):
-            self.problems[event.part] = event.problem
-        elif isinstance(event, Notice):
-            self.notices[event.part] = event.at, event.notice
-        elif isinstance(event, PartFailed):
-            self.notices[event.part] = event.at, f"crashed and was started again: {event.problem}"
-        elif isinstance(event, ErrorUnhandled):
-            self.notices["agent"] = event.at, f"an error that nobody foresaw: {event.problem}"
-        elif isinstance(event, StateNotKept):
-            self.notices["volume"] = event.at, f"something is not kept: {event.problem}"
-        elif isinstance(event, StateKept):
-            self.notices.pop("volume", None)
-        elif isinstance(event, ConnectionsRefused) and event.reason in STARVED:
-            self.notices["gate"] = event.at, f"{event.reason}: {event.detail}"
-        elif isinstance(event, ListenerPaused):
-            self.notices["listener"] = event.at, event.problem
-        elif isinstance(event, EgressUnresolved):
-            names = ", ".join(event.names)
-            self.notices["egress"] = event.at, f"names without an address: {names}"
+        match event:
+            case Trouble():
+                self.problems[event.part] = event.problem
+            case StateKept():
+                self.notices.pop("volume", None)
+            case SettingsChanged(waiting=()):
+                self.notices.pop("settings", None)
+            case SettingsChanged() if "settings" in self.notices:
+                return  # what was refused says more
+            case _:
+                notice = _notice(event)
+                if notice is not None:
+                    part, says = notice
+                    self.notices[part] = event.at, says
+
+
+def _notice(event: Event) -> tuple[str, str] | None:
+    """The part, and what is not as it could be."""
+    match event:
+        case Notice():
+            return event.part, event.notice
+        case PartFailed():
+            return event.part, f"crashed and was started again: {event.problem}"
+        case ErrorUnhandled():
+            return "agent", f"an error that nobody foresaw: {event.problem}"
+        case StateNotKept():
+            return "volume", f"something is not kept: {event.problem}"
+        case ConnectionsRefused() if event.reason in STARVED:
+            return "gate", f"{event.reason}: {event.detail}"
+        case ListenerPaused():
+            return "listener", event.problem
+        case EgressUnresolved():
+            return "egress", f"names without an address: {', '.join(event.names)}"
+        case SettingsRefused():
+            return "settings", f"not in force: {event.problem}"
+        case SettingsChanged():
+            return "settings", f"waiting for swarm-agent reload: {', '.join(event.waiting)}"
+        case _:
+            return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
 from agent.events import Event, LinesDropped, LinesSummed
 from agent.floods import WINDOW, Floods
+from agent.init.children import leave_signals
 
 CAPACITY = 20_000
 """Events that may wait for a slow reader; later ones are dropped and counted."""
@@ -62,6 +63,7 @@ class Log:
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        leave_signals()
         render = _human_renderer() if self._human else _json_renderer()
         floods = Floods()
         ended = False

@@ -16,7 +16,7 @@ from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
 from agent.events import Bus, Notice, PartFailed
 from agent.health import Health, Reexecutions
-from agent.init.children import Children
+from agent.init.children import Children, leave_signals
 from agent.log import Log
 from agent.platform.account import Account
 from agent.settings import Settings
@@ -25,7 +25,7 @@ from agent.stop import Stop
 
 if TYPE_CHECKING:
     from agent.egress.wall import Wall
-    from agent.handover import Handover, HeldIdle, HeldServices
+    from agent.handover import Handover, HeldIdle, HeldParts, HeldServices
     from agent.idle.assemble import Idle
     from agent.observe.parts import ObserveParts
     from agent.services.supervisor import Supervisor
@@ -78,6 +78,7 @@ class Parts:
         self._idle: Idle | None = None
         self._observe: ObserveParts | None = None
         self._supervisor: Supervisor | None = None
+        self._held: Handover | None = None
 
     @property
     def settings(self) -> Settings:
@@ -86,20 +87,33 @@ class Parts:
 
     def take_over(self, held: "Handover") -> None:
         """Go on with what this process had before it re-executed in place."""
-        if held.idle is not None:
-            self._idle = _assemble_idle(self._spine, held.idle)
-        if held.services is not None:
-            self._supervisor = _make_supervisor(self._spine, held.services)
+        self._held = held
+        try:
+            if held.parts.idle is not None:
+                self._idle = _assemble_idle(self._spine, held.parts.idle)
+            if held.parts.services is not None:
+                self._supervisor = _make_supervisor(self._spine, held.parts.services)
+        except Exception as error:
+            # They begin anew: what they knew is no reason to end the sessions.
+            problem = f"{type(error).__name__}: {error}"
+            self._spine.bus.publish(PartFailed(part="parts", problem=problem, retry_in=0.0))
 
-    def hold(self) -> "tuple[HeldIdle | None, HeldServices | None]":
+    def hold(self) -> "HeldParts":
         """What the parts know, for the agent that this process becomes."""
-        idle = None if self._idle is None else self._idle.hold()
-        return idle, None if self._supervisor is None else self._supervisor.hold()
+        from agent.handover import HeldParts
+
+        before = () if self._held is None else self._held.parts.unwritten
+        return HeldParts(
+            idle=None if self._idle is None else self._idle.hold(),
+            services=None if self._supervisor is None else self._supervisor.hold(),
+            unwritten=before if self._observe is None else self._observe.hold(),
+        )
 
     async def run(self) -> None:
         """Start everything that can wait, and keep it running until cancelled."""
         await asyncio.sleep(BANNER_FIRST)
         spine = self._spine
+        _prepare_threads()
         idle = self._idle = self._idle or _assemble_idle(spine)
         async with asyncio.TaskGroup() as group:
             if spine.gate.accepted:
@@ -136,8 +150,15 @@ class Parts:
 
     async def _run_observe(self, idle: "Idle", supervisor: "Supervisor") -> None:
         make = await asyncio.to_thread(_import_observe)
-        self._observe = self._observe or make(self._spine, idle, supervisor)
+        self._observe = self._observe or make(self._spine, idle, supervisor, self._held)
         await self._observe.run()
+
+
+def _prepare_threads() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    executor = ThreadPoolExecutor(thread_name_prefix="asyncio", initializer=leave_signals)
+    asyncio.get_running_loop().set_default_executor(executor)
 
 
 async def _take_down(wall: "Wall", bus: Bus) -> None:
@@ -179,6 +200,8 @@ def _make_supervisor(spine: Spine, held: "HeldServices | None" = None) -> "Super
 
 
 def _import_observe() -> "type[ObserveParts]":
+    # Here, and not when it is needed: then the files may be others, or out of reach.
+    import agent.handover  # noqa: F401
     from agent.observe.parts import ObserveParts
 
     return ObserveParts

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agent.access.gate import clock
@@ -23,6 +24,7 @@ from agent.events import (
     BootFailed,
     Bus,
     ErrorUnhandled,
+    Event,
     Notice,
     Reexecuted,
     SettingsRefused,
@@ -98,9 +100,10 @@ class Agent:
         self.core = Core(settings, environ, Children(), Sessions(), bus)
         self.log = log
         self.past = Reexecutions()
-        self.is_open = False
-        """SSH is open: there is something to hand over."""
+        self.was_ending = False
+        """It was about to end in good order when it failed."""
         self.stop: Stop | None = None
+        self._missed: list[Event] = []
         self._command = command
         self._begun = begun
         self._opened: Opened | None = None
@@ -116,7 +119,7 @@ class Agent:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._unhandled)
         bus, children = self.core.bus, self.core.children
-        stop = self.stop = Stop(None if held is None else held.stop_signal)
+        stop = self.stop = Stop(None if held is None else held.stop)
         command = None if held is None else self._take_over(held)
         unblock_signals()
         children.watch(loop)
@@ -125,14 +128,11 @@ class Agent:
         if strangers:
             await self._end_strangers(stop)
         try:
-            opened = await open_ssh(self.core, self._begun, held)
+            opened = await self._open(held, first=held is None and not strangers)
         except FATAL as error:
             bus.publish(BootFailed(problem=str(error)))
             return EXIT_CONFIG if isinstance(error, AccountError) else EXIT_UNAVAILABLE
         parts = Parts(self._spine(opened, health, stop))
-        if held is not None:
-            parts.take_over(held)
-            bus.publish(_reexecuted(held))
         life = self._life = Life(
             children,
             self.core.sessions,
@@ -141,6 +141,10 @@ class Agent:
             self.core.settings.stop_timeout,
             parts.stop_services,
         )
+        if held is not None:
+            parts.take_over(held)
+            life.command_status = held.command_status
+            bus.publish(_reexecuted(held))
         if command is not None:
             life.watch(command, self._command[0])
         self._opened, self._parts = opened, parts
@@ -148,11 +152,26 @@ class Agent:
         try:
             status, reason = await life.last(opened.gate, self._command, self.core.environ)
             self.log.start()  # what is still to come may wait for a disk
+        except Exception:
+            self.was_ending = stop.decided
+            bus.subscribe(self._missed.append)
+            raise
         finally:
             rest.cancel()
             await asyncio.wait([rest], timeout=PARTS_END)
         await parts.last_word(reason)
         return status
+
+    async def _open(self, held: "Handover | None", *, first: bool) -> Opened:
+        """Open SSH; with settings that do not work, as it was before this process re-executed."""
+        try:
+            return await open_ssh(self.core, self._begun, held, first=first)
+        except FATAL as error:
+            if held is None or held.settings == self.core.settings:
+                raise
+            self.core.bus.publish(SettingsRefused(problem=str(error)))
+            self.core = replace(self.core, settings=held.settings)
+            return await open_ssh(self.core, self._begun, held, first=first)
 
     def hold(self) -> "Handover | None":
         """Everything that the agent must know that this process becomes; None before SSH is open.
@@ -164,16 +183,19 @@ class Agent:
         if self._opened is None or self._parts is None or self._life is None or self.stop is None:
             return None
         command, wall = self._life.command, self._opened.wall
-        idle, services = self._parts.hold()
+        status = self._life.command_status
+        if command is not None and not command.running:
+            status, command = command.exited.result().code, None
         return Handover(
             past=self.past,
             settings=self._parts.settings,
-            stop_signal=self.stop.signal,
-            command=command.pid if command is not None and command.running else None,
+            stop=self.stop.hold(),
+            command=None if command is None else command.pid,
+            command_status=status,
+            missed=tuple(self._missed),
             gate=self._opened.gate.hold(),
             egress=None if wall is None else wall.seen,
-            idle=idle,
-            services=services,
+            parts=self._parts.hold(),
         )
 
     def _take_over(self, held: "Handover") -> Child | None:
@@ -231,23 +253,23 @@ def _become(agent: Agent, runner: asyncio.Runner, error: Exception) -> int:
         problem = f"{type(error).__name__}: {error}"
         agent.past = agent.past.failed(problem, clock())
         agent.core.bus.publish(AgentFailed(problem=problem, where=_where(error)))
-    if agent.past.too_many or (agent.stop is not None and agent.stop.decided):
+    if agent.past.too_many or agent.was_ending:
         return EXIT_SOFTWARE
     # Blocked signals wait through execve(2), and are heard by the new agent.
     signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, *FORWARDED})
     agent.core.children.pause()
     with suppress(Exception):  # the loop itself may be what is broken
         runner.run(_settled())
-    held = agent.hold()
-    if held is None:
-        return EXIT_SOFTWARE
-    agent.log.close()
-    from agent.handover import re_execute
-
     try:
+        held = agent.hold()
+        if held is None:
+            return EXIT_SOFTWARE
+        agent.log.close()
+        from agent.handover import re_execute
+
         re_execute(held, agent.core.environ, HANDOVER)
-    except OSError as failure:
-        sys.stderr.write(f"swarm-agent: cannot re-execute {sys.executable}: {failure}\n")
+    except Exception as failure:
+        sys.stderr.write(f"swarm-agent: cannot re-execute {sys.executable}: {failure!r}\n")
         return EXIT_SOFTWARE
 
 
@@ -266,20 +288,30 @@ def _take(file: int) -> "Handover | None":
 def _settings(environ: Mapping[str, str], held: "Handover | None") -> tuple[Settings, str]:
     """The settings, and why they are those from before if they are. Raises `SettingsError`."""
     try:
-        return load(environ, privileged=os.geteuid() == 0).settings, ""
+        wanted = load(environ, privileged=os.geteuid() == 0).settings
     except SettingsError as error:
         if held is None:
             raise
         # The machine runs with them: a file that was spoilt since must not end it.
         return held.settings, str(error)
+    if held is None:
+        return wanted, ""
+    # Where things lie is for the next start: they lie there.
+    return replace(
+        wanted,
+        volume=held.settings.volume,
+        run_dir=held.settings.run_dir,
+        home_links=held.settings.home_links,
+    ), ""
 
 
 def _reexecuted(held: "Handover") -> Reexecuted:
+    services = held.parts.services
     return Reexecuted(
         failures=held.past.failures,
         reloads=held.past.reloads,
         connections=len(held.gate.connections),
-        services=0 if held.services is None else len(held.services.services),
+        services=0 if services is None else len(services.services),
     )
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.access.gate import Gate
 from agent.access.sessions import Sessions
@@ -18,6 +19,10 @@ KILLED = 128 + signal.SIGKILL
 
 SERVICES_LEAVE = 3.0
 """Seconds of the budget that the services leave to sessions and to SIGKILL."""
+
+
+if TYPE_CHECKING:
+    from agent.handover import HeldStop
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +50,10 @@ class Reload(Exception):
 class Stop:
     """Waits for a reason to stop; a second stop signal means "now" (`hurry`).
 
-    `signalled` is the stop signal that came before this process re-executed in place.
+    With `held` it knows what came before this process re-executed in place.
     """
 
-    def __init__(self, signalled: int | None = None) -> None:
+    def __init__(self, held: "HeldStop | None" = None) -> None:
         loop = asyncio.get_running_loop()
         self._ending: asyncio.Future[Ending] = loop.create_future()
         self.hurry = asyncio.Event()
@@ -61,18 +66,40 @@ class Stop:
         else:
             # Without a handler it would end the machine's init.
             loop.add_signal_handler(signal.SIGHUP, lambda: None)
-        if signalled is not None:
-            self._signalled(signal.Signals(signalled))
+        self._late: Ending | None = None
+        """What came after `reload`."""
+        if held is not None:
+            self._remember(held)
 
     @property
     def decided(self) -> bool:
-        """The machine is about to end."""
+        """The machine ends: nothing came before that."""
         return self._ending.done() and self._ending.exception() is None
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the machine is to end, if it is."""
+        return self._ending.result() if self.decided else self._late
+
+    def hold(self) -> "HeldStop":
+        """For the agent that this process becomes."""
+        from agent.handover import HeldStop
+
+        return HeldStop(self.ending, self.signal, self.hurry.is_set())
+
+    def _remember(self, held: "HeldStop") -> None:
+        self.signal = held.signal
+        if held.hurry:
+            self.hurry.set()
+        if held.ending is not None:
+            self.because(held.ending)
 
     def because(self, ending: Ending) -> None:
         """Stop now; the first ending counts."""
         if not self._ending.done():
             self._ending.set_result(ending)
+        elif self.ending is None:
+            self._late = ending
 
     def reload(self) -> None:
         """Re-execute in place, unless the machine is about to end."""
@@ -104,6 +131,8 @@ class Life:
     ) -> None:
         self.command: Child | None = None
         """The command of `run --` while it runs, and after."""
+        self.command_status: int | None = None
+        """The exit status of a command that ended before this process re-executed in place."""
         self._children = children
         self._sessions = sessions
         self._bus = bus
@@ -118,8 +147,8 @@ class Life:
 
         Raises `Reload`.
         """
-        status = 0
-        if argv and self.command is None:
+        status = self.command_status or 0
+        if argv and self.command is None and self.command_status is None:
             try:
                 self._start(argv, environ)
             except OSError as error:

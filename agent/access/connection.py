@@ -134,11 +134,12 @@ class Connection:
             user=self._user,
             last_line=self._last_line,
             started=self._started,
+            was_cut=self.was_cut,
             login=None if self.session is None else _held_login(self.session),
         )
 
     def _remember(self, held: "HeldConnection") -> None:
-        self.id, self._started = held.id, held.started
+        self.id, self._started, self.was_cut = held.id, held.started, held.was_cut
         self._steps, self._user, self._last_line = set(held.steps), held.user, held.last_line
         if held.login is not None:
             self.session = Session(

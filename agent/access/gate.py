@@ -17,7 +17,7 @@ from agent.access.admission import Admission, Limits, Refusal
 from agent.access.client import Client, Peer, from_peer
 from agent.access.connection import Access, Connection, Outcome
 from agent.access.jail import Ban, Jail
-from agent.access.listener import Listener, listen
+from agent.access.listener import Listener, ListenError, listen
 from agent.access.proxied import HeaderWait
 from agent.access.proxy_header import Source
 from agent.access.refusals import Refusals
@@ -68,16 +68,17 @@ class Gate:
 
     def open(self, held: "HeldGate | None" = None) -> None:
         """Listen from now on, with what this process has had open before. Raises `ListenError`."""
-        inherited = {} if held is None else self._still_wanted(held.listeners)
+        before = {} if held is None else held.listeners
         proxied = self._settings.proxy_protocol == "required"
         public = self._arrived_by_proxy if proxied else self._arrived
-        for setting, endpoint in self._places.items():
+        opened = self._listen_everywhere(before)
+        # All are open: from here on nothing fails, and what is wanted no more can go.
+        kept = {listening.fileno() for listening in opened.values()}
+        for _, descriptor in before.values():
+            if descriptor not in kept:
+                os.close(descriptor)
+        for setting, listening in opened.items():
             on_connection = public if setting == _PUBLIC else self._arrived
-            listening = (
-                socket.socket(fileno=inherited[setting])
-                if setting in inherited
-                else listen(endpoint, setting)
-            )
             self._listeners[setting] = Listener(listening, on_connection, self._access.bus)
         if held is not None:
             self._take_over(held)
@@ -118,15 +119,29 @@ class Gate:
         places = {_PUBLIC: self._settings.listen}
         return places if private is None else places | {"SWARM_PRIVATE_LISTEN": private}
 
-    def _still_wanted(self, held: "Mapping[str, tuple[str, int]]") -> dict[str, int]:
-        """The descriptors that listen where the settings want it; the others are closed."""
-        wanted = {}
-        for setting, (place, descriptor) in held.items():
-            if place == str(self._places.get(setting)):
-                wanted[setting] = descriptor
-            else:
-                os.close(descriptor)
-        return wanted
+    def _listen_everywhere(
+        self, before: "Mapping[str, tuple[str, int]]"
+    ) -> dict[str, socket.socket]:
+        """By setting; those that listen where it wants them already go on. Raises `ListenError`."""
+        opened: dict[str, socket.socket] = {}
+        try:
+            for setting, endpoint in self._places.items():
+                place, descriptor = before.get(setting, ("", -1))
+                opened[setting] = (
+                    socket.socket(fileno=descriptor)
+                    if place == str(endpoint)
+                    else listen(endpoint, setting)
+                )
+        except ListenError:
+            # What went on goes on: the settings from before will want it.
+            held = {descriptor for _, descriptor in before.values()}
+            for listening in opened.values():
+                if listening.fileno() in held:
+                    listening.detach()
+                else:
+                    listening.close()
+            raise
+        return opened
 
     def _take_over(self, held: "HeldGate") -> None:
         self.arrivals = held.arrivals
@@ -142,7 +157,7 @@ class Gate:
             connection, held.client, self._access, self._logged_in, self._ended, held
         )
         self._connections.add(entry)
-        if entry.session is None:
+        if entry.session is None and not entry.was_cut:
             self._admission.entered(entry, held.client)
 
     def _go_on_reading(self, held: "HeldHeader") -> None:

@@ -52,17 +52,23 @@ class Policy:
     bantime_max: float
     ipv6_prefix: int
     ignore: tuple[Network, ...]
+    dry_run: bool = False
+    """Bans are only tried out: they are told, and not kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """A network stays out from `since` until `until`; `times` is how often it was banned."""
+    """A network stays out from `since` until `until`; `times` is how often it was banned.
+
+    One that was made in a `dry_run` outlives nothing.
+    """
 
     network: Network
     since: float
     until: float
     times: int
     reason: str
+    dry_run: bool = False
 
 
 class Jail:
@@ -134,7 +140,7 @@ class Jail:
         if seconds is None:
             doubled = self.policy.bantime * 2.0 ** min(times - 1, 64)
             seconds = min(max(self.policy.bantime_max, self.policy.bantime), doubled)
-        ban = Ban(network, now, now + seconds, times, reason)
+        ban = Ban(network, now, now + seconds, times, reason, self.policy.dry_run)
         self.restore(ban)
         self._strikes.pop(network, None)
         return ban
@@ -156,7 +162,8 @@ class Jail:
         """What it knows, with at most so many bans, the latest; `take_over` knows it again."""
         from agent.handover import HeldJail
 
-        bans = islice(reversed(self._bans.values()), most)
+        kept = (ban for ban in reversed(self._bans.values()) if not ban.dry_run)
+        bans = islice(kept, most)
         return HeldJail(tuple(bans), self._strikes, self._logins, self.strikes_given)
 
     def take_over(self, held: "HeldJail") -> None:

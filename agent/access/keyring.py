@@ -26,15 +26,22 @@ class Keyring:
         self._was_empty = False
         self._installed = False
 
-    def load(self) -> None:
+    def load(self, *, in_place: bool = False) -> None:
         """Find all keys, write them for sshd, and tell what is new and what is gone.
 
-        Raises `OSError` where they cannot be written: those before stay in force.
+        Raises `OSError` where they cannot be written: those before stay in force. Where some are
+        `in_place` already, since before this process re-executed, that is told instead.
         """
         found = keys.find(self._environ, self._folder)
         # The first time in any case: the run folder may have the keys of a life before.
         if not self._installed or found != self.keys:
-            keys.install(found, self._path, self._account)
+            try:
+                keys.install(found, self._path, self._account)
+            except OSError as error:
+                if not in_place:
+                    raise
+                problem = f"{self._path} cannot be written, the keys in it stay in force: {error}"
+                self._bus.publish(Trouble(part="keys", problem=problem))
             self._tell(self.keys, found)
             self.keys, self._installed = found, True
         if not found.usable and not self._was_empty:

@@ -79,11 +79,13 @@ async def write_and_check(settings: Settings, account: Account, children: Childr
     """Write the configuration and have `sshd -t` read it. Raises `SshdError`, `OSError`."""
     if os.geteuid() == 0:
         os.makedirs(PRIVILEGE_SEPARATION_DIR, mode=0o755, exist_ok=True)
-    path = f"{settings.run_dir}/{CONFIG}"
+    # In place only when it is whole and good: the sshd of a connection may be reading it.
+    path = f"{settings.run_dir}/{CONFIG}.new"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(configuration(settings, account))
     await _check(settings.sshd, path, children)
+    os.rename(path, f"{settings.run_dir}/{CONFIG}")
 
 
 async def _check(program: str, path: str, children: Children) -> None:

@@ -21,9 +21,18 @@ def reload() -> str:
         except click.ClickException:
             report = None  # the socket is gone while one agent becomes the other
         if report is not None and report.reloads >= wanted:
+            _tell_what_is_refused(report)
             sessions, services = len(report.sessions), len(report.services)
             return f"reloaded: {sessions} sessions and {services} services went on"
         time.sleep(0.1)
     raise click.ClickException(
         f"the agent does not answer {PATIENCE:g} s after the reload: its log says why"
     )
+
+
+def _tell_what_is_refused(report: StatusReport) -> None:
+    for notice in report.notices:
+        if notice.part == "settings":
+            raise click.ClickException(
+                f"the agent goes on with the settings from before; {notice.says}"
+            )

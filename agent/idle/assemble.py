@@ -66,7 +66,7 @@ def assemble(
     def signals() -> list[Signal]:
         return _signals(current.value, sessions, leases, children, account)
 
-    budget = Budget(current, life.before)
+    budget = Budget(current, life.before, None if held is None else held.month_awake)
     life.month_awake = lambda: budget.awake
     watch = Watch(current, gate, lambda: len(sessions) > 0, budget, sleeper, signals, bus, held)
     Greeting(current, account, sessions, watch, life.before, budget, bus)

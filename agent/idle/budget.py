@@ -13,9 +13,12 @@ WARN_AT = 0.8
 class Budget:
     """Knows at a login what earlier lives used; later, `counted` says it exactly (seconds)."""
 
-    def __init__(self, current: Current, before: LastWord | None) -> None:
+    def __init__(
+        self, current: Current, before: LastWord | None, held: float | None = None
+    ) -> None:
         self._current = current
-        self._kept = before.month_awake if before and before.month == this_month() else 0.0
+        known = before.month_awake if before and before.month == this_month() else 0.0
+        self._kept = known if held is None else held
         self.counted: Callable[[], float] = lambda: self._kept
 
     @property

@@ -108,6 +108,8 @@ class Watch:
             self._waking = _Waking(held.woke, held.arrivals, held.logins, held.judged)
             self._latest = held.latest
         self._intent = _Intent()
+        if held is not None:
+            self._intent = _Intent(held.ordered, held.at_once, held.warned)
         self._woken = asyncio.Event()
         self._next_beat = self._waking.began
         bus.subscribe(self._hear, early=True)
@@ -124,6 +126,10 @@ class Watch:
             logins=self._waking.logins,
             judged=self._waking.judged,
             latest=self._latest,
+            ordered=self._intent.ordered,
+            at_once=self._intent.at_once,
+            warned=self._intent.warned,
+            month_awake=self._budget.awake,
             leases=leases,
         )
 

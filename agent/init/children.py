@@ -204,6 +204,12 @@ def reset_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+def leave_signals() -> None:
+    """Leave every signal to the main thread: one that another thread takes is lost by execve(2)."""
+    faults = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - faults)
+
+
 def unblock_signals() -> None:
     """Undo what a parent left blocked; call it once the handlers are there, and before any child.
 

@@ -4,6 +4,7 @@ This module and all it imports are read after the first client was served, in a 
 """
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from agent.access.gate import clock
 from agent.access.keys import SUFFIX
@@ -20,17 +21,23 @@ from agent.platform.fly import FlyMachine
 from agent.services.supervisor import Supervisor
 from agent.settings.follow import config_folder, follow, reload
 from agent.state.banlist import Clocks
+from agent.state.database import Change
 from agent.state.memory import Memory
+
+if TYPE_CHECKING:
+    from agent.handover import Handover
 
 
 class ObserveParts:
     """Makes them once, and runs each until cancelled, whatever the others do."""
 
-    def __init__(self, spine: Spine, idle: Idle, supervisor: Supervisor) -> None:
+    def __init__(
+        self, spine: Spine, idle: Idle, supervisor: Supervisor, held: "Handover | None"
+    ) -> None:
         settings = spine.current.value
         self._spine = spine
         self._memory = Memory(
-            self._safe_volume(), spine.gate.jail, spine.sessions, spine.began, spine.bus
+            self._safe_volume(), spine.gate.jail, spine.sessions, spine.began, spine.bus, held
         )
         self._machine = Machine(
             current=spine.current,
@@ -54,6 +61,10 @@ class ObserveParts:
         self._metrics = Metrics(self._machine)
         spine.bus.subscribe(self._metrics.hear, early=True)
         self._idle = idle
+
+    def hold(self) -> "tuple[Change, ...]":
+        """What the memory could not write, for the agent that this process becomes."""
+        return self._memory.hold()
 
     async def run(self) -> None:
         """Run all of them until cancelled."""

@@ -163,8 +163,11 @@ class Runner:
     def take_over(self, held: "HeldService") -> None:
         """Be where the runner of this process was before it re-executed."""
         state = State(held.state)
-        lasts = held.process is not None or state in (State.FAILED, State.DONE)
-        self.state = state if lasts else State.INACTIVE
+        if held.process is not None:
+            # Without a state of its own it was being stopped.
+            self.state = State.STOPPING if state is State.INACTIVE else state
+        elif state in (State.FAILED, State.DONE) and not held.wanted:
+            self.state = state
         self.detail, self.since = held.detail, held.since
         self.started_at, self.starts = held.started_at, held.starts
         self._backoff.restarts = held.restarts

@@ -57,6 +57,8 @@ class Supervisor:
         self._one_at_a_time = asyncio.Lock()
         # The event loop itself keeps no strong reference to a task.
         self._waiting_again: set[asyncio.Task[None]] = set()
+        self._to_begin: set[str] = set()
+        """Services that are being stopped in order to begin again."""
         if held is not None:
             self._take_over(held)
 
@@ -65,6 +67,7 @@ class Supervisor:
         from agent.handover import HeldServices
 
         wanted = {name for name, task in self._tasks.items() if not task.cancelling()}
+        wanted |= self._to_begin
         services = {
             name: runner.hold(wanted=name in wanted) for name, runner in self.runners.items()
         }
@@ -107,6 +110,7 @@ class Supervisor:
             services = self._plan.services
             touched = {name} | graph.dependents(services, name)
             running = {each for each in touched if each in self._tasks} | {name}
+            self._to_begin |= running
             await self._end(touched)
             if self._deadline is None:
                 for each in running:
@@ -164,6 +168,7 @@ class Supervisor:
         removed, added = set(old) - set(new), set(new) - set(old)
         changed = {name for name in set(old) & set(new) if old[name] != new[name]}
         running = {name for name in changed if name in self._tasks}
+        self._to_begin |= running
         await self._end(removed | changed)
         self._plan = plan
         for name in removed:
@@ -211,6 +216,7 @@ class Supervisor:
         self._begin_task(service.name)
 
     def _begin_task(self, name: str, held: "HeldProcess | None" = None) -> None:
+        self._to_begin.discard(name)
         task = asyncio.create_task(self.runners[name].run(held), name=f"service {name}")
         self._tasks[name] = task
         task.add_done_callback(lambda done: self._over(name, done))
@@ -234,18 +240,21 @@ class Supervisor:
         async def end(name: str) -> None:
             behind = [ends[other] for other in graph.followers(services, name) if other in ends]
             await asyncio.gather(*behind)
-            ending[name].cancel()
+            if not ending[name].cancelling():  # a second time would break off its stop
+                ending[name].cancel()
             await asyncio.gather(ending[name], return_exceptions=True)
 
         # Followers first, so that each can wait for those behind it.
         ends: dict[str, asyncio.Task[None]] = {}
         for name in _behind_first(ending, services):
             ends[name] = asyncio.create_task(end(name))
-        await asyncio.gather(*ends.values())
+        # Whoever waits for the ends may be cancelled; the ends must not be.
+        await asyncio.shield(asyncio.gather(*ends.values()))
 
     def _wait_again(self, name: str) -> None:
         async def again() -> None:
             async with self._one_at_a_time:
+                self._to_begin.add(name)
                 await self._end([name])
                 if self._deadline is None and name in self.runners:
                     self._begin(self._plan.services[name])

@@ -58,11 +58,11 @@ class Audit:
 
     def begin(self, *, early: bool) -> None:
         """Keep what happens from now on, and with `early` what happened since the start."""
-        self._bus.subscribe(self._hear, early=early)
+        self._bus.subscribe(self.hear, early=early)
 
     def close(self) -> None:
         """Keep nothing more."""
-        self._bus.unsubscribe(self._hear)
+        self._bus.unsubscribe(self.hear)
 
     async def since(self, at: float, most: int = LONGEST) -> list[AuditEntry]:
         """The sessions that were open at `at` (Unix time) or later, the latest first."""
@@ -73,7 +73,8 @@ class Audit:
 
         return await self._database.read(work) or []
 
-    def _hear(self, event: Event) -> None:
+    def hear(self, event: Event) -> None:
+        """Keep what an event says."""
         if isinstance(event, SessionOpened):
             who = (event.client, event.user, event.key, event.fingerprint)
             self._database.write(

@@ -48,7 +48,7 @@ class BanStore:
         """Tell the jail what the boot's list has missed, and keep what happens from now on."""
         self._loading = True
         self._bus.subscribe(self._hear)
-        unkept = {ban.network for ban in self._jail.all()}
+        unkept = {ban.network for ban in self._jail.all() if not ban.dry_run}
         after = _BEFORE_ALL
         # A million of them must hold up no login, and never be in memory twice.
         while rows := await self._database.read(partial(_some_rows, after)):

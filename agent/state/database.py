@@ -25,6 +25,7 @@ from agent.events import (
     StateNotKept,
     StateReplaced,
 )
+from agent.init.children import leave_signals
 from agent.platform import volume
 
 T = TypeVar("T")
@@ -46,18 +47,26 @@ class Database:
     is kept in memory, for this life only.
     """
 
-    def __init__(self, volume_path: str | None, schema: Sequence[str], bus: Bus) -> None:
+    def __init__(
+        self,
+        volume_path: str | None,
+        schema: Sequence[str],
+        bus: Bus,
+        unwritten: Sequence[Change] = (),
+    ) -> None:
         self._volume = volume_path or ""
         self.path = "" if volume_path is None else f"{volume_path}/{volume.FOLDER}/{NAME}"
         self._schema = schema
         self._bus = bus
         self._memory: sqlite3.Connection | None = None
         self._pending: queue.SimpleQueue[Change] = queue.SimpleQueue()
-        self._unwritten: deque[Change] = deque(maxlen=MOST_UNWRITTEN)
+        self._unwritten: deque[Change] = deque(unwritten, MOST_UNWRITTEN)
         self._told = False
         self._loop = asyncio.get_running_loop()
         # One thread: the order of writes is the order of events.
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._worker = ThreadPoolExecutor(1, "state", initializer=leave_signals)
+        if unwritten:
+            self.later(self._write_pending)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         """What `work` finds once everything given before is written; None when it can't be read."""
@@ -89,6 +98,13 @@ class Database:
         # asyncio.wait works in a task that is being cancelled, asyncio.timeout does not (3.11).
         written = asyncio.wrap_future(self._worker.submit(lambda: None))
         await asyncio.wait([written], timeout=patience)
+
+    def hold(self) -> tuple[Change, ...]:
+        """What could not be written, for the agent that this process becomes."""
+        pending = []
+        while not self._pending.empty():
+            pending.append(self._pending.get())
+        return (*self._unwritten, *pending)
 
     def tell_not_kept(self, problem: str) -> None:
         """Say once that something is not kept for now; from the database's thread."""

@@ -88,7 +88,7 @@ class Usage:
         if early:
             self._counted = since
         totals = await self._database.read(_totals) or Totals(0.0, {})
-        self._bus.subscribe(self._hear, early=early)
+        self._bus.subscribe(self.hear, early=early)
         await self.beat()
         return totals
 
@@ -111,7 +111,7 @@ class Usage:
 
     async def close(self) -> None:
         """Write the rest, and add up no more."""
-        self._bus.unsubscribe(self._hear)
+        self._bus.unsubscribe(self.hear)
         self._write_slot()
 
     async def since(self, at: float) -> list[Slot]:
@@ -136,7 +136,8 @@ class Usage:
 
         return await self._database.read(work) or {}
 
-    def _hear(self, event: Event) -> None:
+    def hear(self, event: Event) -> None:
+        """Keep what an event says."""
         if isinstance(event, SessionOpened):
             self._logins += 1
         elif isinstance(event, ConnectionClosed):

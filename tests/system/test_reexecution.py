@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.init.proctree import descendants
 from agent.run import EXIT_SOFTWARE
 from tests.conftest import BoxMaker
 from tests.services import Services
@@ -343,9 +345,97 @@ def test_the_command_goes_on_and_its_status_is_the_machines(breakable: Box) -> N
 def test_a_stop_signal_that_comes_meanwhile_is_heard(breakable: Box) -> None:
     box = ready(breakable.boot())
     box.machine.signal(signal.SIGRTMIN)
+    box.event("agent.failed")
     box.machine.signal(signal.SIGTERM)
-    assert box.machine.wait(30) in (0, EXIT_SOFTWARE)
-    assert box.events("agent.stopped") or box.events("agent.failed")
+    assert box.machine.wait(30) == 0
+    assert box.event("agent.stopped")["reason"] == "SIGTERM"
+
+
+def test_a_command_that_ends_meanwhile_is_not_started_again(breakable: Box) -> None:
+    box = ready(breakable.boot({}, "sh", "-c", "trap 'exit 42' USR1; while :; do sleep 0.1; done"))
+    box.machine.signal(signal.SIGRTMIN)
+    box.machine.signal(signal.SIGUSR1)
+    assert box.machine.wait(30) == 42
+    assert len(box.events("command.started")) == 1
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "setting", ["user = 'nobody-here'", "sshd = '/bin/false'", "listen = '127.0.0.1:{taken}'"]
+)
+def test_a_reload_into_settings_that_do_not_work_ends_nothing(
+    make_box: BoxMaker, clients: list[Client], tmp_path: Path, setting: str
+) -> None:
+    config = tmp_path / "agent.toml"
+    box = make_box()
+    box.folder.mkdir()
+    config.write_text(f"listen = '127.0.0.1:{box.port}'\nuser = 'dev'\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        environ = {"SWARM_CONFIG": str(config)}
+        given = {k: v for k, v in box.environ.items() if k not in ("SWARM_LISTEN", "SWARM_USER")}
+        box.machine.start(given | environ, command=[box.machine.program, "run"], **logs(box))
+        until(box.answers, "an SSH banner")
+        ready(box)
+        clients.append(Client(box))
+        name = setting.partition(" ")[0]
+        kept = [line for line in config.read_text().splitlines() if not line.startswith(name)]
+        new = setting.format(taken=taken.getsockname()[1])
+        config.write_text("\n".join([*kept, new, ""]))
+        refused = box.agent("reload")
+    assert refused.returncode == 1, refused
+    assert "goes on with the settings from before" in refused.stderr
+    assert clients[0].says("still here") == "still here\n"
+    assert box.ssh("echo in").stdout == "in\n"
+
+
+def logs(box: Box) -> dict[str, Any]:
+    return {"stdout": box.log_path.open("wb"), "stderr": box.error_path.open("wb")}
+
+
+@pytest.mark.root
+def test_a_file_that_replaced_a_link_of_the_home_stays_as_it_is(box: Box) -> None:
+    ready(box)
+    assert box.ssh("echo old >.gitconfig; echo new >x && mv x .gitconfig").returncode == 0
+    assert box.agent("reload").returncode == 0
+    assert box.ssh("cat .gitconfig; ls -A").stdout.startswith("new\n")
+    assert "before" not in box.ssh("ls -A").stdout
+
+
+SLOW = """
+[service.slow]
+command = "sh -c 'trap \\"sleep 3; exit 0\\" TERM; echo {word}; while :; do sleep 0.1; done'"
+stop_timeout = "20s"
+"""
+
+
+@pytest.mark.root
+def test_a_service_that_is_being_changed_runs_once_afterwards(
+    make_box: BoxMaker, tmp_path: Path
+) -> None:
+    box = make_box()
+    services = Services(box, tmp_path / "services")
+    services.boot(SLOW.format(word="before"))
+    first = services.becomes("slow", "running")["pid"]
+    services.write(SLOW.format(word="after"))
+    until(lambda: services.all()["slow"]["state"] == "stopping", "the old one is stopping")
+    assert box.agent("reload").returncode == 0
+    box.event("service.said", service="slow", line="after")
+    assert services.becomes("slow", "running")["pid"] != first
+    running = [each for each in descendants(box.machine.init) if each.group == each.pid]
+    assert len([each for each in running if each.command == "sh"]) == 1
+    assert not box.events("service.crashed")
+
+
+@pytest.mark.root
+def test_bans_that_were_only_tried_out_are_not_kept(make_box: BoxMaker, tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text("ban_dry_run = 'on'\n")
+    box = ready(make_box().boot({"SWARM_CONFIG": str(config)}))
+    assert box.agent("ban", "203.0.113.9").returncode == 0
+    assert "203.0.113.9" in box.agent("bans").stdout
+    config.write_text("ban_dry_run = 'off'\n")
+    assert box.agent("reload").returncode == 0
+    assert "203.0.113.9" not in box.agent("bans").stdout
 
 
 def test_exit_statuses_are_right_in_a_storm_of_logins(breakable: Box) -> None:
