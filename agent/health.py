@@ -42,42 +42,38 @@ class Health:
         match event:
             case Trouble():
                 self.problems[event.part] = event.problem
+            case Notice():
+                self._note(event, event.part, event.notice)
+            case PartFailed():
+                self._note(event, event.part, f"crashed and was started again: {event.problem}")
+            case ErrorUnhandled():
+                self._note(event, "agent", f"an error that nobody foresaw: {event.problem}")
+            case StateNotKept():
+                self._note(event, "volume", f"something is not kept: {event.problem}")
             case StateKept():
                 self.notices.pop("volume", None)
-            case SettingsChanged(waiting=()):
-                self.notices.pop("settings", None)
-            case SettingsChanged() if "settings" in self.notices:
-                return  # what was refused says more
+            case ConnectionsRefused() if event.reason in STARVED:
+                self._note(event, "gate", f"{event.reason}: {event.detail}")
+            case ListenerPaused():
+                self._note(event, "listener", event.problem)
+            case EgressUnresolved():
+                self._note(event, "egress", f"names without an address: {', '.join(event.names)}")
+            case SettingsRefused() | SettingsChanged():
+                self._hear_of_settings(event)
             case _:
-                notice = _notice(event)
-                if notice is not None:
-                    part, says = notice
-                    self.notices[part] = event.at, says
+                pass
 
+    def _hear_of_settings(self, event: SettingsRefused | SettingsChanged) -> None:
+        if isinstance(event, SettingsRefused):
+            self._note(event, "settings", f"not in force: {event.problem}")
+        elif not event.waiting:
+            self.notices.pop("settings", None)
+        elif "settings" not in self.notices:  # what was refused says more
+            waiting = ", ".join(event.waiting)
+            self._note(event, "settings", f"waiting for swarm-agent reload: {waiting}")
 
-def _notice(event: Event) -> tuple[str, str] | None:
-    """The part, and what is not as it could be."""
-    match event:
-        case Notice():
-            return event.part, event.notice
-        case PartFailed():
-            return event.part, f"crashed and was started again: {event.problem}"
-        case ErrorUnhandled():
-            return "agent", f"an error that nobody foresaw: {event.problem}"
-        case StateNotKept():
-            return "volume", f"something is not kept: {event.problem}"
-        case ConnectionsRefused() if event.reason in STARVED:
-            return "gate", f"{event.reason}: {event.detail}"
-        case ListenerPaused():
-            return "listener", event.problem
-        case EgressUnresolved():
-            return "egress", f"names without an address: {', '.join(event.names)}"
-        case SettingsRefused():
-            return "settings", f"not in force: {event.problem}"
-        case SettingsChanged():
-            return "settings", f"waiting for swarm-agent reload: {', '.join(event.waiting)}"
-        case _:
-            return None
+    def _note(self, event: Event, part: str, says: str) -> None:
+        self.notices[part] = event.at, says
 
 
 @dataclass(frozen=True, slots=True)
