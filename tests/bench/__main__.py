@@ -35,7 +35,7 @@ ROWS: dict[str, Measure] = {
     "refused": lambda peers, quick: [rows_gate.refused(peers[0], 1 if quick else 5)],
     "ban": lambda peers, quick: rows_gate.ban(peers[0], 2 if quick else 10),
     "wake": lambda peers, quick: rows_idle.wake(peers[0], 2 if quick else 15),
-    "idle": lambda peers, quick: rows_idle.idle(peers, 30.0 if quick else 600.0),
+    "idle": lambda peers, quick: rows_idle.idle(peers[:3], 30.0 if quick else 600.0),
     "scraped": lambda peers, quick: [rows_observe.scraped(peers[0], 1 if quick else 5)],
     "services": lambda peers, quick: rows_services.services(peers[0], 2 if quick else 9),
     "service-flood": lambda peers, quick: [

@@ -130,6 +130,8 @@ def agent(key: Key) -> Contender:
         "SWARM_LOG_FORMAT": "json",
         "SWARM_MAX_CONNECTIONS_PER_MINUTE": "100000",
         "SWARM_SLEEP_MODE": "stop",
+        # A look whether it answers is a visit without a login, after which it would sleep.
+        "SWARM_WAKE_WINDOW": "1h",
         "SWARM_HTTP_LISTEN": f"127.0.0.1:{free_port()}",
     }
     command = (str(venv / "bin" / "swarm-agent"), "run")
