@@ -73,14 +73,14 @@ class Opened:
 
 
 async def open_ssh(
-    core: Core, begun: float, held: "Handover | None", *, first: bool = True
+    core: Core, begun: float, held: "Handover | None", *, first: bool, configure: bool
 ) -> Opened:
     """Go through the phases. Raises what `FATAL` has; `held` can be used again then.
 
     With `held`, and where it is not the `first` time, this process has re-executed. What it needs
-    for SSH is in place: a full disk or too many processes are no reason to end what is open.
+    for SSH is in place: a full disk or too many processes are no reason to end what is open. sshd's
+    configuration is written with `configure`.
     """
-    same = held is not None and held.settings == core.settings
     settings, bus = core.settings, core.bus
     phases = _Phases(bus, begun)
     with phases("settings"):
@@ -98,7 +98,7 @@ async def open_ssh(
         if held is None or not os.path.exists(f"{settings.run_dir}/{hostkeys.NAME}"):
             await hostkeys.prepare(settings.volume, settings.run_dir, core.children, bus)
     with phases("sshd"):
-        if not same:
+        if configure:
             await sshd.write_and_check(settings, account, core.children)
     with phases("state"):
         jail = _open_jail(settings, bus, read=held is None)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agent.access.gate import clock
+from agent.access.gate import Gate, clock
 from agent.access.sessions import Sessions
 from agent.boot import FATAL, Core, Opened, open_ssh
 from agent.events import (
@@ -132,7 +132,8 @@ class Agent:
         except FATAL as error:
             bus.publish(BootFailed(problem=str(error)))
             return EXIT_CONFIG if isinstance(error, AccountError) else EXIT_UNAVAILABLE
-        parts = Parts(self._spine(opened, health, stop))
+        self._opened = opened
+        parts = self._parts = Parts(self._spine(opened, health, stop))
         life = self._life = Life(
             children,
             self.core.sessions,
@@ -147,13 +148,17 @@ class Agent:
             bus.publish(_reexecuted(held))
         if command is not None:
             life.watch(command, self._command[0])
-        self._opened, self._parts = opened, parts
+        return await self._live(life, parts, opened.gate)
+
+    async def _live(self, life: Life, parts: Parts, gate: Gate) -> int:
+        """Serve until the end, with everything beside SSH; the exit status."""
+        bus = self.core.bus
         rest = asyncio.create_task(keep_running("parts", parts.run, bus))
         try:
-            status, reason = await life.last(opened.gate, self._command, self.core.environ)
+            status, reason = await life.last(gate, self._command, self.core.environ)
             self.log.start()  # what is still to come may wait for a disk
         except Exception:
-            self.was_ending = stop.decided
+            self.was_ending = self.stop is not None and self.stop.decided
             bus.subscribe(self._missed.append)
             raise
         finally:
@@ -164,14 +169,15 @@ class Agent:
 
     async def _open(self, held: "Handover | None", *, first: bool) -> Opened:
         """Open SSH; with settings that do not work, as it was before this process re-executed."""
+        same = held is not None and held.settings == self.core.settings
         try:
-            return await open_ssh(self.core, self._begun, held, first=first)
+            return await open_ssh(self.core, self._begun, held, first=first, configure=not same)
         except FATAL as error:
-            if held is None or held.settings == self.core.settings:
+            if held is None or same:
                 raise
             self.core.bus.publish(SettingsRefused(problem=str(error)))
             self.core = replace(self.core, settings=held.settings)
-            return await open_ssh(self.core, self._begun, held, first=first)
+            return await open_ssh(self.core, self._begun, held, first=first, configure=True)
 
     def hold(self) -> "Handover | None":
         """Everything that the agent must know that this process becomes; None before SSH is open.

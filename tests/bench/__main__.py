@@ -45,6 +45,7 @@ ROWS: dict[str, Measure] = {
         _but(peers, STACK, SUPERVISORD, SSHD), 1 if quick else 5
     ),
     "stop": lambda peers, quick: rows_growth.stop(peers[0], 1 if quick else 3),
+    "reload": lambda peers, quick: rows_growth.reload(peers[0], 1 if quick else 5),
     "many-sessions": lambda peers, quick: rows_growth.sessions(
         peers[0], rows_growth.SESSIONS[: 2 if quick else None], 3 if quick else 15
     ),

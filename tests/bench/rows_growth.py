@@ -149,6 +149,33 @@ def stop(agent: Contender, runs: int) -> list[Row]:
     return [Row(name, "s", samples, limits=(("≤ 5 s", 5.0, False),))]
 
 
+def reload(agent: Contender, runs: int) -> list[Row]:
+    """The slowest banner while the agent re-executes in place, with and without sessions."""
+    slowest: dict[str, list[float]] = {}
+    with agent.running() as machine, _many_sessions(agent) as more:
+        until(lambda: _scraped(agent) > 0, "HTTP")
+        for count in (0, STOPPED_SESSIONS):
+            more(count)
+            name = AGENT if count else "no session"
+            for _ in range(runs):
+                slowest.setdefault(name, []).append(_slowest_banner_in_a_reload(machine))
+    name = f"slowest banner in a reload with {STOPPED_SESSIONS} sessions"
+    return [Row(name, "ms", _agent_first(slowest))]
+
+
+def _slowest_banner_in_a_reload(machine: Prepared) -> float:
+    program = machine.contender.command[0]
+    command = ["nsenter", "-t", str(machine.pid), "-m", "-p", program, "reload"]
+    worst = 0.0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as reloading:
+        while reloading.poll() is None:
+            began = time.monotonic()
+            assert machine.banner()
+            worst = max(worst, time.monotonic() - began)
+    assert reloading.returncode == 0
+    return worst * 1000
+
+
 @contextmanager
 def _many_sessions(agent: Contender) -> Iterator["_Opener"]:
     opener = _Opener(agent)
