@@ -119,6 +119,11 @@ class Connection:
         self._process.send(signal.SIGKILL)
         return True
 
+    @property
+    def running(self) -> bool:
+        """Its sshd has not ended."""
+        return self._process.running
+
     def hold(self) -> "HeldConnection":
         """What it takes to go on with it after this process has re-executed."""
         from agent.handover import HeldConnection

@@ -94,7 +94,7 @@ class Gate:
                 setting: (str(self._places[setting]), listener.descriptor)
                 for setting, listener in self._listeners.items()
             },
-            connections=tuple(connection.hold() for connection in self._connections),
+            connections=tuple(each.hold() for each in self._connections if each.running),
             headers=tuple(
                 HeldHeader(wait.connection.fileno(), wait.data) for wait in self._headers
             ),
