@@ -388,10 +388,13 @@ def test_wall_clock_jumps_change_nothing(make_cloud: CloudMaker, tmp_path: Path)
     )
     until(lambda: cloud.agent("awake", "--for", "8s").returncode == 0, "a lease")
     taken = time.monotonic()
+    # On a busy computer the first warning may come before the lease.
+    cloud.event("lease.taken")
+    warned = len(cloud.events("sleep.warned"))
     for jump in ("+1d", "-1d", "+0"):
         offset.write_text(f"{jump}\n")
         time.sleep(2)
-    assert not cloud.events("sleep.warned")
+    assert len(cloud.events("sleep.warned")) == warned
     assert not cloud.events("sleep.resumed")
     cloud.becomes(State.STOPPED)
     assert 8 + IDLE + WARNING - 1.5 <= time.monotonic() - taken < 8 + IDLE + WARNING + 4
