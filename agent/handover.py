@@ -143,13 +143,17 @@ class HeldServices:
     services: Mapping[str, HeldService]
 
     @property
+    def processes(self) -> list[HeldProcess]:
+        """Those that run."""
+        return [each.process for each in self.services.values() if each.process is not None]
+
+    @property
     def descriptors(self) -> list[int]:
         """All that must stay open."""
         found = []
-        for each in self.services.values():
-            if each.process is not None:
-                found += [stream.descriptor for stream in each.process.streams.values()]
-                found.append(each.process.notify)
+        for process in self.processes:
+            found += [stream.descriptor for stream in process.streams.values()]
+            found.append(process.notify)
         return found
 
 
@@ -202,8 +206,7 @@ class Handover:
         """Our children that somebody waits for."""
         found = [each.pid for each in self.gate.connections]
         if self.parts.services is not None:
-            services = self.parts.services.services.values()
-            found += [each.process.pid for each in services if each.process is not None]
+            found += [process.pid for process in self.parts.services.processes]
         return found if self.command is None else [*found, self.command]
 
     @property

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cloud import Cloud
 from tests.services import Services
-from tests.support import ROOT, Box, Key, make_key
+from tests.support import ROOT, Box, Client, Key, make_key
 
 BoxMaker = Callable[..., Box]
 CloudMaker = Callable[..., Cloud]
@@ -71,3 +71,13 @@ def shared_box(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[B
     box = Box(tmp_path_factory.mktemp("shared") / "box", key).boot()
     yield box
     box.machine.kill()
+
+
+@pytest.fixture
+def clients() -> Iterator[list[Client]]:
+    """A list for logins, which end with the test."""
+    found: list[Client] = []
+    yield found
+    for client in found:
+        client.process.kill()
+        client.process.wait()

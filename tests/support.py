@@ -267,3 +267,33 @@ class Box:
 def _agent(program: str, command: Sequence[str], before: str) -> list[str]:
     words = [program, "run", *(("--", *command) if command else ())]
     return ["sh", "-c", f'{before}; exec "$@"', "sh", *words] if before else words
+
+
+def ready(box: Box) -> Box:
+    """The machine, once its control socket answers."""
+    until(lambda: box.agent("status").returncode == 0, f"the control socket; {box.said()}")
+    return box
+
+
+class Client:
+    """A login that holds a conversation with cat(1)."""
+
+    def __init__(self, box: Box) -> None:
+        self.process = subprocess.Popen(
+            box.ssh_command("cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.says("hello") == "hello\n"
+
+    def says(self, line: str) -> str:
+        """What comes back."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline()
+
+    def end(self) -> int:
+        """Log out; the exit status."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(30)

@@ -58,10 +58,6 @@ class Ring:
         """The lines after one, as far as they are kept."""
         return [line for line in self._lines if line.number > number]
 
-    def everything(self) -> list[Line]:
-        """All lines that are kept."""
-        return list(self._lines)
-
     def last(self, count: int) -> str:
         """The last lines as one text."""
         return " | ".join(line.text for line in list(self._lines)[-count:])

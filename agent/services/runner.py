@@ -128,7 +128,6 @@ class Runner:
         self.service = service
         self.state = State.INACTIVE
         self.detail = ""
-        self.pid: int | None = None
         self.since = time.time()
         self.started_at: float | None = None
         self.starts = 0
@@ -155,7 +154,7 @@ class Runner:
             started_at=self.started_at,
             starts=self.starts,
             restarts=self._backoff.restarts,
-            said=tuple((line.at, line.stream, line.text) for line in self.ring.everything()),
+            said=tuple((line.at, line.stream, line.text) for line in self.ring.after(0)),
             wanted=wanted,
             process=self._held_process(),
         )
@@ -173,6 +172,11 @@ class Runner:
         self._backoff.restarts = held.restarts
         for at, stream, text in held.said:
             self.ring.add(at, stream, text)
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, while it has one."""
+        return None if self._process is None else self._process.child.pid
 
     @property
     def restarts(self) -> int:
@@ -265,7 +269,7 @@ class Runner:
 
     async def _see_through(self, began: process.Started) -> _Outcome:
         child = began.child
-        self._process, self.pid = began, child.pid
+        self._process = began
         self._outputs = {
             stream: self._output(stream, pipe)
             for stream, pipe in began.streams.items()
@@ -283,7 +287,7 @@ class Runner:
             process.end_group(began)
             for output in self._outputs.values():
                 output.close()
-            self._process = self.pid = None
+            self._process = None
 
     async def _until_end(self, child: Child) -> _Outcome:
         ready = self._ready_since

@@ -190,7 +190,7 @@ class Supervisor:
     def _take_over(self, held: "HeldServices") -> None:
         self._plan = held.plan
         for name, service in held.plan.services.items():
-            self.runners[name] = Runner(service, self._around, self)
+            self.runners[name] = self._runner(service)
         for name, each in held.services.items():
             self.runners[name].take_over(each)
             if each.wanted or each.process is not None:

@@ -41,12 +41,12 @@ class BanStore:
         self._jail = jail
         self._bus = bus
         self._list_is_old = False
-        self._loading = False
-        self._lifted: set[str] = set()
+        self._lifted: set[str] | None = None
+        """While earlier bans are read: those that were lifted meanwhile."""
 
     async def begin(self, clocks: Clocks) -> None:
         """Tell the jail what the boot's list has missed, and keep what happens from now on."""
-        self._loading = True
+        lifted = self._lifted = set()
         self._bus.subscribe(self._hear)
         unkept = {ban.network for ban in self._jail.all() if not ban.dry_run}
         after = _BEFORE_ALL
@@ -54,16 +54,15 @@ class BanStore:
         while rows := await self._database.read(partial(_some_rows, after)):
             for row in rows:
                 with suppress(ValueError):  # one row that is no ban costs the others nothing
-                    self._know_again(clocks.to_jail(*row), unkept)
+                    self._know_again(clocks.to_jail(*row), unkept, lifted)
             after = rows[-1]
         bans = filter(None, map(self._jail.get, unkept))
         self._keep([(_INSERT, clocks.to_row(ban)) for ban in bans])
-        self._loading = False
-        self._lifted.clear()
+        self._lifted = None
 
-    def _know_again(self, ban: Ban, unkept: set[Network]) -> None:
+    def _know_again(self, ban: Ban, unkept: set[Network], lifted: set[str]) -> None:
         unkept.discard(ban.network)
-        if str(ban.network) not in self._lifted:
+        if str(ban.network) not in lifted:
             # Also those that are known: the jail has them in the order in which they came.
             self._jail.restore(self._jail.get(ban.network) or ban)
 
@@ -81,7 +80,7 @@ class BanStore:
             row = (event.network, event.at, event.at + event.seconds, event.times, event.reason)
             self._keep([(_INSERT, row)])
         elif isinstance(event, BanLifted):
-            if self._loading:
+            if self._lifted is not None:
                 self._lifted.add(event.network)
             self._keep([(_DELETE, (event.network,))])
 

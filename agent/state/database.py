@@ -101,10 +101,8 @@ class Database:
 
     def hold(self) -> tuple[Change, ...]:
         """What could not be written, for the agent that this process becomes."""
-        pending = []
-        while not self._pending.empty():
-            pending.append(self._pending.get())
-        return (*self._unwritten, *pending)
+        self._take_pending()
+        return tuple(self._unwritten)
 
     def tell_not_kept(self, problem: str) -> None:
         """Say once that something is not kept for now; from the database's thread."""
@@ -120,9 +118,12 @@ class Database:
         """Publish an event from the database's thread."""
         self._loop.call_soon_threadsafe(self._bus.publish, event)
 
-    def _write_pending(self) -> None:
+    def _take_pending(self) -> None:
         while not self._pending.empty():
             self._unwritten.append(self._pending.get())
+
+    def _write_pending(self) -> None:
+        self._take_pending()
 
         def work(database: sqlite3.Connection) -> bool:
             with database:

@@ -23,14 +23,9 @@ import pytest
 
 from agent.init.proctree import descendants
 from tests.conftest import BoxMaker
-from tests.support import Box, until
+from tests.support import Box, Client, ready, until
 
 pytestmark = pytest.mark.root
-
-
-def ready(box: Box) -> Box:
-    until(lambda: box.agent("status").returncode == 0, f"the control socket; {box.said()}")
-    return box
 
 
 def status(box: Box) -> dict[str, Any]:
@@ -97,32 +92,6 @@ def little_memory() -> Iterator[Limited]:
     group = Limited("memory", "memory.max")
     yield group
     group.remove()
-
-
-class Client:
-    """A login that holds a conversation with cat(1)."""
-
-    def __init__(self, box: Box) -> None:
-        self.process = subprocess.Popen(
-            box.ssh_command("cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self.says("hello") == "hello\n"
-
-    def says(self, line: str) -> str:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline()
-
-
-@pytest.fixture
-def clients() -> Iterator[list[Client]]:
-    found: list[Client] = []
-    yield found
-    for client in found:
-        client.process.kill()
-        client.process.wait()
 
 
 def test_a_killed_sshd_ends_its_own_session_only(box: Box, clients: list[Client]) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from agent.init.proctree import descendants
 from agent.run import EXIT_SOFTWARE
 from tests.conftest import BoxMaker
 from tests.services import Services
-from tests.support import Box, until
+from tests.support import Box, Client, ready, until
 
 BREAKABLE = f"""#!{sys.executable}
 # The agent, with a fault built in: SIGRTMIN is an error at its top that nobody foresaw.
@@ -57,41 +56,6 @@ def break_it(box: Box) -> None:
     before = len(box.events("agent.reexecuted"))
     box.machine.signal(signal.SIGRTMIN)
     until(lambda: len(box.events("agent.reexecuted")) > before, "a new agent in its place")
-
-
-def ready(box: Box) -> Box:
-    until(lambda: box.agent("status").returncode == 0, f"the control socket; {box.said()}")
-    return box
-
-
-class Client:
-    """A login that holds a conversation with a program on the other side."""
-
-    def __init__(self, box: Box) -> None:
-        self.process = subprocess.Popen(
-            box.ssh_command("cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self.says("hello") == "hello\n"
-
-    def says(self, line: str) -> str:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline()
-
-    def end(self) -> int:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        return self.process.wait(30)
-
-
-@pytest.fixture
-def clients() -> Iterator[list[Client]]:
-    found: list[Client] = []
-    yield found
-    for client in found:
-        client.process.kill()
-        client.process.wait()
 
 
 def test_an_error_at_the_top_keeps_sessions_bans_and_the_process_id(
