@@ -109,6 +109,11 @@ class Prepared:
         self._stdin.write(b"go\n")
         self._stdin.flush()
 
+    def agent_command(self, *words: str) -> list[str]:
+        """The command line of one of the agent's own commands, in the machine."""
+        program = self.contender.command[0]
+        return ["nsenter", "-t", str(self.pid), "-m", "-p", program, *words]
+
     def banner(self) -> bool:
         """SSH answers."""
         try:

@@ -72,7 +72,7 @@ def refused(agent: Contender, runs: int) -> Row:
 
 def refusals_a_second(ready: Prepared) -> float:
     """Of a banned client, by the agent's own CPU time."""
-    _ban_by_hand(ready.contender, ready.pid, "203.0.113.9")
+    _ban_by_hand(ready, "203.0.113.9")
     before = _cpu_seconds(ready.pid)
     command = [sys.executable, "-c", _REFUSED, str(ready.contender.port), str(REFUSALS)]
     subprocess.run(command, check=True)
@@ -208,8 +208,8 @@ def _ssh(contender: Contender, key: Key, address: Address, source: str, user: st
     return ["ssh", "-F", "none", *listed, f"{user}@{address[0]}", "true"]
 
 
-def _ban_by_hand(agent: Contender, init: int, address: str) -> None:
-    command = ["nsenter", "-t", str(init), "-m", "-p", agent.command[0], "ban", address]
+def _ban_by_hand(ready: Prepared, address: str) -> None:
+    command = ready.agent_command("ban", address)
     deadline = time.monotonic() + 30
     while subprocess.run(command, capture_output=True, check=False).returncode != 0:
         assert time.monotonic() < deadline, "the control socket does not answer"

@@ -164,10 +164,8 @@ def reload(agent: Contender, runs: int) -> list[Row]:
 
 
 def _slowest_banner_in_a_reload(machine: Prepared) -> float:
-    program = machine.contender.command[0]
-    command = ["nsenter", "-t", str(machine.pid), "-m", "-p", program, "reload"]
     worst = 0.0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as reloading:
+    with subprocess.Popen(machine.agent_command("reload"), stdout=subprocess.DEVNULL) as reloading:
         while reloading.poll() is None:
             began = time.monotonic()
             assert machine.banner()
@@ -246,8 +244,7 @@ def _write_bans(agent: Contender, count: int) -> None:
 
 
 def _knows(machine: Prepared, count: int) -> bool:
-    program = machine.contender.command[0]
-    command = ["nsenter", "-t", str(machine.pid), "-m", "-p", program, "status", "--json"]
+    command = machine.agent_command("status", "--json")
     done = subprocess.run(command, capture_output=True, check=False)
     return done.returncode == 0 and json.loads(done.stdout)["bans"] >= count
 

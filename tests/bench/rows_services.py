@@ -164,6 +164,5 @@ def _is_sleep(pid: int) -> bool:
 
 
 def _ask(machine: Prepared, *words: str) -> bool:
-    program = machine.contender.command[0]
-    command = ["nsenter", "-t", str(machine.pid), "-m", "-p", program, *words]
+    command = machine.agent_command(*words)
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
