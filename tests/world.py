@@ -1,5 +1,9 @@
-"""A small internet: client addresses in a network namespace, and an edge before the machine."""
+"""A small internet: client addresses in a network namespace, and an edge before the machine.
 
+Every world has a network of its own, so that test runs can stand beside each other.
+"""
+
+import fcntl
 import os
 import socket
 import subprocess
@@ -9,15 +13,27 @@ from contextlib import contextmanager
 
 from tests.support import free_port, until
 
-EDGE = "10.77.0.1"
+LOCKS = "/run/lock/swarm-tests"
+WORLDS = 64
 
 
 class World:
-    """Clients at 10.77.1.0/24 (strangers) and 10.77.2.0/24 (friends); the edge at 10.77.0.1."""
+    """Strangers and friends, each with an address, and the edge of the platform between."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, number: int) -> None:
+        self.name = f"world{number}"
+        self.prefix = f"10.{128 + number}"
+        self.network = f"{self.prefix}.0.0/16"
+        self.edge_address = f"{self.prefix}.0.1"
         self.port = free_port()
+
+    def stranger(self, number: int) -> str:
+        """The address of a client that was never here."""
+        return f"{self.prefix}.1.{number}"
+
+    def friend(self, number: int) -> str:
+        """The address of a client in another network than the strangers."""
+        return f"{self.prefix}.2.{number}"
 
     def client(self, command: list[str]) -> list[str]:
         """A command that runs among the clients."""
@@ -25,8 +41,8 @@ class World:
 
     @contextmanager
     def edge(self, target: int, version: int = 2) -> Iterator[None]:
-        """Relay from EDGE:port to the machine's port."""
-        words = [EDGE, str(self.port), str(target), "--version", str(version)]
+        """Relay from the edge's address and `port` to the machine's port."""
+        words = [self.edge_address, str(self.port), str(target), "--version", str(version)]
         process = subprocess.Popen([sys.executable, "-m", "deploy.edge", *words])
         try:
             until(self._listens, "the edge")
@@ -38,7 +54,7 @@ class World:
     def _listens(self) -> bool:
         with socket.socket() as probe:
             try:
-                probe.bind((EDGE, self.port))
+                probe.bind((self.edge_address, self.port))
             except OSError:
                 return True
         return False
@@ -46,33 +62,46 @@ class World:
 
 @contextmanager
 def world(strangers: int = 60, friends: int = 5) -> Iterator[World]:
-    """Make the namespace with its addresses, and take it away again."""
-    _remove_stale()
-    name = f"swarm{os.getpid()}"
-    outer, inner = f"sw{os.getpid() % 100000}o", f"sw{os.getpid() % 100000}i"
-    _ip("netns", "add", name)
-    try:
-        _ip("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", name)
-        _ip("addr", "add", f"{EDGE}/16", "dev", outer)
-        _ip("link", "set", outer, "up")
-        _ip("-n", name, "link", "set", "lo", "up")
-        _ip("-n", name, "link", "set", inner, "up")
-        addresses = [f"10.77.1.{n}" for n in range(1, strangers + 1)]
-        addresses += [f"10.77.2.{n}" for n in range(1, friends + 1)]
-        batch = "".join(f"addr add {address}/16 dev {inner}\n" for address in addresses)
-        _ip("-n", name, "-batch", "-", text=batch)
-        yield World(name)
-    finally:
-        _ip("netns", "del", name)
+    """Make the namespace with its addresses, and remove it again."""
+    with _number() as number:
+        made = World(number)
+        _remove_stale(made)
+        outer, inner = f"w{number}o", f"w{number}i"
+        _ip("netns", "add", made.name)
+        try:
+            _ip("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", made.name)
+            _ip("addr", "add", f"{made.edge_address}/16", "dev", outer)
+            _ip("link", "set", outer, "up")
+            _ip("-n", made.name, "link", "set", "lo", "up")
+            _ip("-n", made.name, "link", "set", inner, "up")
+            addresses = [made.stranger(n) for n in range(1, strangers + 1)]
+            addresses += [made.friend(n) for n in range(1, friends + 1)]
+            batch = "".join(f"addr add {address}/16 dev {inner}\n" for address in addresses)
+            _ip("-n", made.name, "-batch", "-", text=batch)
+            yield made
+        finally:
+            _ip("netns", "del", made.name)
 
 
-def _remove_stale() -> None:
-    """Take away what a killed test run left: its addresses are the ones we need."""
-    listing = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
-    for line in listing.stdout.splitlines():
-        name = line.split()[0]
-        if name.startswith("swarm") and not os.path.exists(f"/proc/{name.removeprefix('swarm')}"):
-            _ip("netns", "del", name)
+@contextmanager
+def _number() -> Iterator[int]:
+    """A number that no other world on this computer has; the kernel frees it with the process."""
+    os.makedirs(LOCKS, exist_ok=True)
+    for number in range(WORLDS):
+        with open(f"{LOCKS}/world{number}", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield number
+            return
+    raise RuntimeError(f"all {WORLDS} test networks are in use ({LOCKS})")
+
+
+def _remove_stale(made: World) -> None:
+    """Remove what a killed test run left under this number."""
+    if os.path.exists(f"/run/netns/{made.name}"):
+        _ip("netns", "del", made.name)
 
 
 def _ip(*words: str, text: str = "") -> None:

@@ -14,12 +14,11 @@ from tests.bench import fail2ban
 from tests.bench.contenders import Contender, Prepared, Unavailable, behind_proxy
 from tests.bench.table import AGENT, Row, Samples
 from tests.support import Key, make_key
-from tests.world import EDGE, World, world
+from tests.world import World, world
 
 FAIL2BAN = "sshd + fail2ban"
 REFUSALS = 5000
 ATTACKERS = 50
-FRIEND = "10.77.2.1"
 
 Address = tuple[str, int]
 
@@ -84,10 +83,14 @@ def ban(agent: Contender, runs: int) -> list[Row]:
     note = ""
     with world() as internet:
         with behind_proxy(agent).running(), internet.edge(agent.port):
-            results = {AGENT: _until_banned(internet, agent, (EDGE, internet.port), runs)}
+            results = {
+                AGENT: _until_banned(internet, agent, (internet.edge_address, internet.port), runs)
+            }
         try:
-            with fail2ban.running(agent.key, EDGE) as port:
-                results[FAIL2BAN] = _until_banned(internet, agent, (EDGE, port), runs)
+            with fail2ban.running(agent.key, internet.edge_address) as port:
+                results[FAIL2BAN] = _until_banned(
+                    internet, agent, (internet.edge_address, port), runs
+                )
         except Unavailable as error:
             note = f"without fail2ban: {error}"
     times = tuple(Samples(name, tuple(t for t, _ in found)) for name, found in results.items())
@@ -127,7 +130,7 @@ def _until_banned(
 ) -> list[tuple[float, float]]:
     results = []
     for number in range(1, runs + 1):
-        source = f"10.77.1.{number}"
+        source = internet.stranger(number)
         command = _ssh(contender, contender.key, address, source, "nosuchuser")
         words = json.dumps([command, address, source])
         python = [sys.executable, "-c", _LAST_FAILURE_TO_BAN, words]
@@ -142,17 +145,17 @@ def _reachable(contender: Contender, internet: World) -> Iterator[Address]:
     """The contender as clients reach it: the agent behind the edge, a sshd as it is."""
     if contender.name == AGENT:
         with behind_proxy(contender).running(), internet.edge(contender.port):
-            yield EDGE, internet.port
+            yield internet.edge_address, internet.port
     else:
         with contender.running():
-            yield EDGE, contender.port
+            yield internet.edge_address, contender.port
 
 
 def _honest(
     contender: Contender, internet: World, address: Address, seconds: float
 ) -> tuple[tuple[float, ...], int]:
     """How long each login that got in took, in ms, and how many were refused."""
-    command = internet.client(_ssh(contender, contender.key, address, FRIEND, "dev"))
+    command = internet.client(_ssh(contender, contender.key, address, internet.friend(1), "dev"))
     times, refusals, end = [], 0, time.monotonic() + seconds
     while time.monotonic() < end:
         began = time.monotonic()
@@ -180,7 +183,7 @@ def _attack(contender: Contender, internet: World, address: Address) -> Iterator
             subprocess.run(internet.client(client), capture_output=True, check=False)
 
     threads = [
-        threading.Thread(target=hammer, args=(f"10.77.1.{number}",))
+        threading.Thread(target=hammer, args=(internet.stranger(number),))
         for number in range(1, ATTACKERS + 1)
     ]
     for thread in threads:

@@ -25,7 +25,7 @@ from deploy.standin import State
 from tests.cloud import Cloud
 from tests.conftest import CloudMaker
 from tests.support import Screen, until
-from tests.world import EDGE, world
+from tests.world import world
 
 pytestmark = pytest.mark.root
 
@@ -127,14 +127,14 @@ BUSY = {
     "CPU": "timeout 9 sh -c 'while :; do :; done'",
     "WRITES": "for i in $(seq 30); do head -c 200000 /dev/zero >>data; sync data; sleep .3; done",
     "CHECK": "touch busy; sleep 9; rm busy",
-    "NETWORK": f"timeout 9 bash -c 'exec cat </dev/tcp/{EDGE}/PORT >/dev/null'",
+    "NETWORK": "timeout 9 bash -c 'exec cat </dev/tcp/SERVER >/dev/null'",
 }
 
 
 @contextmanager
-def trickle() -> Iterator[int]:
-    """A server at EDGE that sends 20 KB each tenth of a second; its port."""
-    with world(1, 1), socket.create_server((EDGE, 0)) as server:
+def trickle() -> Iterator[str]:
+    """A server that sends 20 KB each tenth of a second; its address and port for bash."""
+    with world(1, 1) as internet, socket.create_server((internet.edge_address, 0)) as server:
 
         def serve() -> None:
             try:
@@ -146,7 +146,7 @@ def trickle() -> Iterator[int]:
                 return  # the other side has ended, or nobody came
 
         threading.Thread(target=serve, daemon=True).start()
-        yield server.getsockname()[1]
+        yield f"{internet.edge_address}/{server.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("name", BUSY)
@@ -155,8 +155,8 @@ def test_stays_awake_while_a_detached_process_works_and_no_longer(
 ) -> None:
     cloud = make_cloud().up(only(name))
     in_home(cloud, ".config/swarm/checks.d/busy", '#!/bin/sh\ntest -e "$HOME/busy"\n')
-    with trickle() as port:
-        work = f"{BUSY[name].replace('PORT', str(port))}; date +%s.%N >ended"
+    with trickle() as server:
+        work = f"{BUSY[name].replace('SERVER', server)}; date +%s.%N >ended"
         assert cloud.ssh(f"nohup bash -c {work!r} >/dev/null 2>&1 &").returncode == 0
         cloud.becomes(State.STOPPED)
     home = cloud.machine.folder / "home" / cloud.user

@@ -18,7 +18,7 @@ from deploy.header import header
 from deploy.machine import AGENT
 from tests.conftest import BoxMaker
 from tests.support import Box, Key, make_key, until
-from tests.world import EDGE, World, world
+from tests.world import World, world
 
 PROXIED = {"SWARM_PROXY_PROTOCOL": "required", "SWARM_PROXY_NETWORKS": "127.0.0.0/8"}
 ATTACKER = "203.0.113.9"
@@ -534,17 +534,22 @@ def internet() -> Iterator[World]:
 def test_a_process_in_the_machine_is_not_the_proxy(make_box: BoxMaker, internet: World) -> None:
     """Its own address lies in the proxy's networks, and still it can frame nobody."""
     box = make_box()
-    box.start(PROXIED | {"SWARM_PROXY_NETWORKS": "10.77.0.0/16", "SWARM_LISTEN": f"*:{box.port}"})
+    box.start(PROXIED | {"SWARM_PROXY_NETWORKS": internet.network, "SWARM_LISTEN": f"*:{box.port}"})
     box.event("boot.listening")
-    with socket.create_connection((EDGE, box.port)) as inside:
+    with socket.create_connection((internet.edge_address, box.port)) as inside:
         inside.settimeout(20)
         inside.sendall(header(2, (ATTACKER, 5), ("10.0.0.1", 22)))
         assert answer(inside) == b""
-    box.event("ssh.connections.refused", reason="not from the proxy's networks", client=EDGE)
+    box.event(
+        "ssh.connections.refused",
+        reason="not from the proxy's networks",
+        client=internet.edge_address,
+    )
+    target, source = (internet.edge_address, box.port), (internet.stranger(1), 0)
     python = f"""
 import socket
 from deploy.header import header
-s = socket.create_connection(("{EDGE}", {box.port}), source_address=("10.77.1.1", 0))
+s = socket.create_connection({target!r}, source_address={source!r})
 s.sendall(header(2, ("{ATTACKER}", 5), ("10.0.0.1", 22)))
 print(s.recv(4))
 """
@@ -577,9 +582,9 @@ def test_fifty_attackers_are_banned_and_no_honest_login_is_refused(
         options = [*box.ssh_options(key), f"-oPort={internet.port}", f"-oBindAddress={source}"]
         # The first value wins in ssh: the edge's port before the machine's own.
         ordered = ["-F", "none", f"-oPort={internet.port}", *options[2:]]
-        return internet.client(["ssh", *ordered, f"{box.user}@{EDGE}", "echo in"])
+        return internet.client(["ssh", *ordered, f"{box.user}@{internet.edge_address}", "echo in"])
 
-    attackers = [f"10.77.1.{number}" for number in range(1, 51)]
+    attackers = [internet.stranger(number) for number in range(1, 51)]
     with internet.edge(box.port):
         threads = [
             threading.Thread(target=hammer, args=(as_client(source, stranger), stop, counted))
@@ -591,7 +596,10 @@ def test_fifty_attackers_are_banned_and_no_honest_login_is_refused(
             logins = 0
             while len(box.events("ban.started")) < 50 or logins < 10:
                 result = subprocess.run(
-                    as_client("10.77.2.1", box.key), capture_output=True, text=True, check=False
+                    as_client(internet.friend(1), box.key),
+                    capture_output=True,
+                    text=True,
+                    check=False,
                 )
                 assert (result.returncode, result.stdout) == (0, "in\n"), result.stderr
                 logins += 1
