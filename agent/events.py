@@ -35,7 +35,10 @@ class _Record:
 
 
 class Event(_Record):
-    """The base of all events; `at` is the wall clock at which it happened, in seconds."""
+    """The base of all events; `at` is the wall clock at which it happened, in seconds.
+
+    One that lacks a field, or has one too many, cannot be made: `TypeError`.
+    """
 
     name: ClassVar[str]
     level: ClassVar[str] = "info"
@@ -45,6 +48,9 @@ class Event(_Record):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**{"at": time.time()} | values)
+        if len(self.__dict__) != len(self.fields) + 1 or not self.__dict__.keys() >= {*self.fields}:
+            given = ", ".join(sorted(values))
+            raise TypeError(f"{type(self).__name__} has {', '.join(self.fields)}; given: {given}")
 
 
 class BootPhase(Event):
@@ -100,6 +106,7 @@ class ErrorUnhandled(Event):
 
     name: ClassVar[str] = "agent.error"
     level: ClassVar[str] = "error"
+    summed: ClassVar[bool] = True
     problem: str
     where: str
 
@@ -435,6 +442,7 @@ class LeaseTaken(Event):
     """Somebody holds the machine awake for at most `seconds`; again for the same name: longer."""
 
     name: ClassVar[str] = "lease.taken"
+    summed: ClassVar[bool] = True
     lease: str
     seconds: float
     pid: int | None
@@ -444,6 +452,7 @@ class LeaseEnded(Event):
     """A lease was released, or its time or its process ended."""
 
     name: ClassVar[str] = "lease.ended"
+    summed: ClassVar[bool] = True
     lease: str
     reason: str
 
@@ -612,7 +621,7 @@ class LinesSummed(Event):
 
 
 class LinesDropped(Event):
-    """Nobody read the log in time: so many lines are lost."""
+    """Lines are lost: nobody read the log in time, or stdout refused them."""
 
     name: ClassVar[str] = "log.dropped"
     level: ClassVar[str] = "warning"

@@ -1,23 +1,33 @@
-"""The log: one line an event on stdout, JSON or for people.
+"""The log: one line an event on stdout, JSON or for people, always UTF-8.
 
 Writing happens in a thread of its own, because a reader that stopped reading stdout must not
 stop SSH. That thread also imports structlog, after the client who woke the machine has been
 served: until `start`, events wait in memory with the time at which they happened.
+
+The writer never ends before the agent: what cannot be written is counted, and the next event is
+tried again.
 """
 
+import os
 import queue
+import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 
+from agent import safe
 from agent.events import Event, LinesDropped, LinesSummed
 from agent.floods import WINDOW, Floods
 from agent.init.children import leave_signals
 
-CAPACITY = 20_000
-"""Events that may wait for a slow reader; later ones are dropped and counted."""
+CAPACITY, CAPACITY_BYTES = 20_000, 32 << 20
+"""Events, and characters in them, that may wait for a slow reader; later events are lost."""
 
+BEHIND = 5.0
+"""Seconds after which an event that was not written yet means that the log is behind."""
+
+_STDOUT = 1
 _SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Render = Callable[[MutableMapping[str, object]], str]
@@ -31,22 +41,37 @@ class Log:
         self._threshold = _SEVERITY[level]
         self._limit = line_limit
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._dropped = 0
-        self.lost = 0
-        """Lines that nobody read in time."""
         self.lost_at = 0.0
-        """When the latest of them was lost (Unix time)."""
+        """When the latest line was lost (Unix time)."""
+        # Each is changed by one thread only: the first of each pair by the publisher's.
+        self._put, self._taken = 0, 0
+        self._dropped, self._refused = 0, 0
+        self._told_lost = 0
+        self._writing: float | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def lost(self) -> int:
+        """Lines that nobody will read: too many waited, or stdout is closed or its disk full."""
+        return self._dropped + self._refused
+
+    @property
+    def behind(self) -> float:
+        """Seconds for which a line has waited for its reader; 0 where that is no time at all."""
+        writing = self._writing
+        waited = 0.0 if writing is None else time.monotonic() - writing
+        return waited if waited > BEHIND else 0.0
 
     def write(self, event: Event) -> None:
         """Queue one event; never blocks."""
         if _SEVERITY[event.level] < self._threshold:
             return
-        if self._events.qsize() >= CAPACITY:
+        size = _size(event)
+        if self._events.qsize() >= CAPACITY or self._put - self._taken + size > CAPACITY_BYTES:
             self._dropped += 1
-            self.lost += 1
             self.lost_at = event.at
             return
+        self._put += size
         self._events.put(event)
 
     def start(self) -> None:
@@ -71,16 +96,26 @@ class Log:
             for event in self._next(floods):
                 if event is None:
                     ended = True
-                    continue
-                try:
-                    sys.stdout.write(render(as_record(event, self._limit)))
-                except (OSError, ValueError):
-                    # Nobody will ever read stdout again; SSH goes on without a log.
-                    return
+                else:
+                    self._write_line(_line(event, self._limit, render))
+
+    def _write_line(self, line: bytes) -> None:
+        """Write it whole, however long the reader takes; what stdout refuses is counted."""
+        self._writing = time.monotonic()
+        left = memoryview(line)
+        while left:
             try:
-                sys.stdout.flush()
-            except (OSError, ValueError):
-                return
+                left = left[os.write(_STDOUT, left) :]
+            except BlockingIOError:
+                # The pipe is shared: a program that has it too may have made it non-blocking.
+                waiting = select.poll()
+                waiting.register(_STDOUT, select.POLLOUT)
+                waiting.poll()
+            except OSError:
+                self._refused += 1
+                self.lost_at = time.time()
+                break
+        self._writing = None
 
     def _next(self, floods: Floods) -> Iterator[Event | None]:
         """The next event to write, and what there is to say about floods and lost lines."""
@@ -91,15 +126,33 @@ class Log:
             pass
         else:
             ending = event is None
+            if event is not None:
+                self._taken += _size(event)
             if event is None or not event.summed or floods.admit(event.name, time.monotonic()):
                 yield event
         # At the end there is no later window to tell it in.
         late = WINDOW if ending else 0.0
         for summed in floods.over(time.monotonic() + late):
             yield LinesSummed(of=summed.of, lines=summed.lines, seconds=summed.seconds)
-        if self._dropped:
-            lost, self._dropped = self._dropped, 0
+        lost = self.lost - self._told_lost
+        if lost:
+            self._told_lost += lost
             yield LinesDropped(lines=lost)
+
+
+def _size(event: Event) -> int:
+    """About the memory that an event takes while it waits."""
+    values = vars(event).values()
+    return 200 + sum(len(value) for value in values if isinstance(value, str))
+
+
+def _line(event: Event, limit: int, render: Render) -> bytes:
+    """The line of an event; of one that cannot be shown, a line that says so."""
+    try:
+        return render(as_record(event, limit)).encode("utf-8", "backslashreplace")
+    except Exception as error:
+        broken = safe.line(f"{event.name}: {type(error).__name__}: {error}")
+        return f"swarm-agent: an event cannot be shown: {broken}\n".encode()
 
 
 def as_record(event: Event, limit: int) -> dict[str, object]:
@@ -110,7 +163,7 @@ def as_record(event: Event, limit: int) -> dict[str, object]:
         "event": event.name,
     }
     for name in event.fields:
-        record[name] = _shorten(getattr(event, name), limit)
+        record[name] = _shown(getattr(event, name), limit)
     return record
 
 
@@ -120,9 +173,9 @@ def timestamp(at: float) -> str:
     return f"{whole}.{int(at % 1 * 1000):03d}Z"
 
 
-def _shorten(value: object, limit: int) -> object:
-    if isinstance(value, str) and len(value) > limit:
-        return value[:limit] + "…(cut)"
+def _shown(value: object, limit: int) -> object:
+    if isinstance(value, str):
+        return safe.lines(value if len(value) <= limit else value[:limit] + safe.CUT)
     if isinstance(value, float):
         return round(value, 6)
     return value
@@ -148,15 +201,9 @@ def _human_renderer() -> Render:
     )
 
     def render(record: MutableMapping[str, object]) -> str:
-        return console(None, "", _without_control_characters(record)) + "\n"
+        one_line = {
+            key: safe.line(each) if isinstance(each, str) else each for key, each in record.items()
+        }
+        return console(None, "", one_line) + "\n"
 
     return render
-
-
-def _without_control_characters(record: Mapping[str, object]) -> dict[str, object]:
-    return {
-        key: value.encode("unicode_escape").decode("ascii")
-        if isinstance(value, str) and not value.isprintable()
-        else value
-        for key, value in record.items()
-    }

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from agent import safe
+
 
 def duration(seconds: float) -> str:
     """`8 s`, `1 min 30 s`, `17 min`, `2 h 05 min`, `3 d 4 h`."""
@@ -33,8 +35,8 @@ def rate(count: float, seconds: float) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, two spaces apart."""
-    lines = [head, *rows]
+    """Columns as wide as their widest cell, two spaces apart; every cell is one line."""
+    lines = [head, *([safe.line(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

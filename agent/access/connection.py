@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent import safe
 from agent.access import sshd
 from agent.access.authlog import AuthEvent, Step, Verdict, judge, parse
 from agent.access.client import Client
@@ -325,7 +326,4 @@ def _held_login(session: Session) -> "HeldLogin":
 
 def as_line(message: bytes) -> str:
     """A message of sshd as one line: what a client has put in is made visible."""
-    text = message.decode("utf-8", "backslashreplace").removesuffix("\n").removesuffix("\r")
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return safe.decoded(message.removesuffix(b"\n").removesuffix(b"\r"))

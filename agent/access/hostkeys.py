@@ -6,17 +6,22 @@ happens to the volume later reaches SSH.
 """
 
 import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent import safe
 from agent.access.sshkey import PublicKey, public_half
 from agent.events import Bus, HostKey, HostKeyReplaced, Notice
-from agent.init.children import Children, clean_environment
+from agent.init.children import Children, NotDone, clean_environment
 from agent.platform import volume
 
 NAME = "ssh_host_ed25519_key"
 KEYGEN = "/usr/bin/ssh-keygen"
+
+PATIENCE = 30.0
+"""Seconds that ssh-keygen may take on a cold disk."""
+
+SAID = 300
 
 
 class HostKeyError(Exception):
@@ -82,14 +87,18 @@ async def _create(target: str, children: Children, origin: str) -> _Kept:
     _remove(target)
     argv = [KEYGEN, "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", target]
     try:
-        child = children.spawn(argv, env=clean_environment(), stdout=subprocess.DEVNULL)
+        done = await children.run(argv, env=clean_environment(), patience=PATIENCE)
+    except NotDone as error:
+        raise HostKeyError(f"no host key can be made: {error}") from error
     except OSError as error:
         raise HostKeyError(
             f"cannot run {KEYGEN} ({error.strerror}): install openssh-client"
         ) from error
-    status = await child.exited
-    if status.code != 0:
-        raise HostKeyError(f"ssh-keygen could not make a host key at {target} ({status})")
+    if done.status.code != 0:
+        said = safe.last_line(done.output, SAID)
+        raise HostKeyError(
+            f"ssh-keygen could not make a host key at {target} ({done.status}): {said}"
+        )
     with open(target, "rb") as file:
         private = file.read()
     return _Kept(private, public_half(private), origin)

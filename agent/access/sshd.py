@@ -8,8 +8,9 @@ an older one does not stumble over names it has never heard.
 import os
 from collections.abc import Mapping
 
+from agent import safe, unnamed
 from agent.access.hostkeys import NAME as HOST_KEY
-from agent.init.children import Child, Children, clean_environment
+from agent.init.children import Child, Children, NotDone, clean_environment
 from agent.platform.account import Account
 from agent.settings import Settings
 
@@ -17,7 +18,8 @@ CONFIG = "sshd_config"
 AUTHORIZED_KEYS = "authorized_keys"
 PRIVILEGE_SEPARATION_DIR = "/run/sshd"
 
-_OUTPUT_LIMIT = 4096
+PATIENCE = 15.0
+"""Seconds that `sshd -t` may take on a cold disk."""
 
 
 class SshdError(Exception):
@@ -89,42 +91,30 @@ async def write_and_check(settings: Settings, account: Account, children: Childr
 
 
 async def _check(program: str, path: str, children: Children) -> None:
-    reading, writing = os.pipe()
+    argv = [program, "-t", "-f", path]
     try:
-        child = children.spawn(
-            [program, "-t", "-f", path], env=clean_environment(), stdout=writing, stderr=writing
-        )
+        done = await children.run(argv, env=clean_environment(), patience=PATIENCE)
     except OSError as error:
-        os.close(reading)
         raise SshdError(
             f"cannot run {program} ({error.strerror}): install openssh-server, "
             "or name the program in SWARM_SSHD"
         ) from error
-    finally:
-        os.close(writing)
-    status = await child.exited
-    with open(reading, "rb") as output:
-        said = output.read(_OUTPUT_LIMIT).decode("utf-8", "replace").strip()
-    if status.code != 0:
-        raise SshdError(f"sshd refuses {path} ({status}): {said}")
+    except NotDone as error:
+        raise SshdError(f"{error}: {program} -t hangs") from error
+    if done.status.code != 0:
+        said = safe.lines(done.output.decode("utf-8", "backslashreplace").strip())
+        raise SshdError(f"sshd refuses {path} ({done.status}): {said}")
 
 
 def connection_config(settings: Settings, environ: Mapping[str, str]) -> int:
-    """A file in memory with the configuration of one connection; its descriptor, ours to close.
+    """A file without a name with the configuration of one connection; its descriptor, to close.
 
-    `environ` is what the login's environment gets beside sshd's own. It has secrets: it is on no
-    disk and on no command line. Raises `OSError`.
+    `environ` is what the login's environment gets beside sshd's own. It has secrets: it is under
+    no name and on no command line. Raises `OSError`.
     """
     words = " ".join(_quoted(f"{name}={value}") for name, value in environ.items())
     text = f"SetEnv {words}\nInclude {settings.run_dir}/{CONFIG}\n"
-    content = os.fsencode(text)
-    descriptor = os.memfd_create("sshd_config")
-    try:
-        os.write(descriptor, content)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return unnamed.write(os.fsencode(text), settings.run_dir)
 
 
 def _quoted(word: str) -> str:

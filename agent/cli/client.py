@@ -10,6 +10,7 @@ from typing import TypeVar
 import click
 import msgspec
 
+from agent import safe
 from agent.settings import SettingsError, load
 
 T = TypeVar("T")
@@ -44,7 +45,8 @@ def get(path: str, shape: type[T]) -> T:
 def ask(method: str, path: str, shape: type[T], order: object = None) -> T:
     """Have the agent do something, and what it answers. Raises `click.ClickException`."""
     body = None if order is None else msgspec.json.encode(order)
-    return msgspec.json.decode(_request(method, path, body), type=shape)
+    answer = safe.record(msgspec.json.decode(_request(method, path, body)))
+    return msgspec.convert(answer, shape)
 
 
 def _request(method: str, path: str, content: bytes | None) -> bytes:
@@ -67,7 +69,7 @@ def _request(method: str, path: str, content: bytes | None) -> bytes:
     finally:
         connection.close()
     if answer.status >= http.client.BAD_REQUEST and not path.endswith("/health"):
-        reason = msgspec.json.decode(body, type=_Refused).error
+        reason = safe.line(msgspec.json.decode(body, type=_Refused).error)
         raise click.ClickException(f"the agent refused: {reason}")
     return body
 

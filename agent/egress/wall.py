@@ -7,15 +7,15 @@ import asyncio
 import json
 import os
 import socket
-import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from agent import safe, unnamed
 from agent.egress import rules
 from agent.egress.rules import Allowed
 from agent.events import Bus, EgressRefused, EgressUnresolved
-from agent.init.children import Children, clean_environment
+from agent.init.children import Children, NotDone, clean_environment
 from agent.network import Network
 from agent.settings import Settings
 from agent.settings.units import names_and_networks
@@ -30,9 +30,12 @@ LOOK = 30.0
 """Seconds between two looks at what was refused."""
 
 PATIENCE = 10.0
-"""Seconds that one name may take."""
+"""Seconds that one name, or nft, may take."""
 
 SHOWN = 20
+SAID = 400
+"""Characters of nft's own words in an error."""
+
 OUTPUT_LIMIT = 4 << 20
 RESOLVERS = "/etc/resolv.conf"
 NAMES = Path(__file__).parent.parent / "data" / "egress.txt"
@@ -59,6 +62,7 @@ class Wall:
         self.refused: dict[str, int] = {}
         """Destinations (`ADDRESS tcp/PORT`) of the last minutes, and how many packets."""
         self._children = children
+        self._run_dir = settings.run_dir
         self._bus = bus
         self.names, fixed = _allowed(settings.egress_allow)
         self.always = Allowed((*settings.private_networks, *fixed), _resolvers())
@@ -118,28 +122,28 @@ class Wall:
             )
 
     async def _nft(self, script: str, *words: str) -> str:
-        asked, said = os.memfd_create("nft"), os.memfd_create("nft-said")
         try:
-            os.write(asked, script.encode())
-            os.lseek(asked, 0, os.SEEK_SET)
-            child = self._children.spawn(
-                ["nft", *(words or ("-f", "-"))],
-                env=clean_environment(),
-                stdin=asked,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-            )
-            status = await child.exited
-            text = os.pread(said, OUTPUT_LIMIT, 0).decode("utf-8", "replace")
+            asked = unnamed.write(script.encode(), self._run_dir)
+            try:
+                done = await self._children.run(
+                    ["nft", *(words or ("-f", "-"))],
+                    env=clean_environment(),
+                    patience=PATIENCE,
+                    keep=OUTPUT_LIMIT,
+                    stdin=asked,
+                )
+            finally:
+                os.close(asked)
+        except NotDone as error:
+            raise EgressError(str(error)) from error
         except OSError as error:
             raise EgressError(f"cannot run nft ({error.strerror}): install nftables") from error
-        finally:
-            os.close(asked)
-            os.close(said)
-        if status.code != 0:
+        text = done.output.decode("utf-8", "replace")
+        if done.status.code != 0:
             raise EgressError(
-                f"nft refuses the rules of SWARM_EGRESS={self.mode} ({status}), which need the "
-                f"capability NET_ADMIN and nf_tables in the kernel: {text.strip()[:400]}"
+                f"nft refuses the rules of SWARM_EGRESS={self.mode} ({done.status}), which need "
+                f"the capability NET_ADMIN and nf_tables in the kernel: "
+                f"{safe.line(text.strip(), SAID)}"
             )
         return text
 

@@ -5,14 +5,13 @@ home of the login account runs as that account. Whoever could change a program m
 as, or root.
 """
 
-import asyncio
 import os
-import signal
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent.init.children import Child, Children, ExitStatus, clean_environment
+from agent import safe
+from agent.init.children import Children, ExitStatus, NotDone, clean_environment
 from agent.platform.account import Account, credentials_of, environment_of
 
 IMAGE_FOLDER = "/etc/swarm"
@@ -20,9 +19,14 @@ HOME_FOLDER = ".config/swarm"
 OUTPUT_LIMIT = 1024
 """Bytes that are kept of what a program says."""
 
+SAID = 200
+
 
 class ProgramError(Exception):
     """A program cannot be used, or did not end in time; the message says which and why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(safe.line(message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +38,8 @@ class Program:
 
     @property
     def name(self) -> str:
-        """Its file name."""
-        return os.path.basename(self.path)
+        """Its file name, as it can be shown."""
+        return safe.line(os.path.basename(self.path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +76,22 @@ async def run(
 
     Raises `ProgramError` when it cannot be started or is not done in time.
     """
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
+    account = program.account
+    base = clean_environment() if account is None else environment_of(account.name)
     try:
-        child = _start(program, children, writing, environ)
-        try:
-            said = await _last_line(child, reading, patience)
-        finally:
-            if child.running:
-                child.send_group(signal.SIGKILL)
-    except TimeoutError:
-        raise ProgramError(f"{program.path} was not done within {patience:g} s") from None
+        done = await children.run(
+            [program.path],
+            env=base | dict(environ),
+            patience=patience,
+            keep=OUTPUT_LIMIT,
+            cwd="/",
+            run_as=None if account is None else credentials_of(account.name),
+        )
+    except NotDone as error:
+        raise ProgramError(str(error)) from None
     except OSError as error:
         raise ProgramError(f"{program.path} cannot be run: {error.strerror}") from error
-    finally:
-        os.close(reading)
-    return Finished(child.exited.result(), said)
+    return Finished(done.status, safe.last_line(done.output, SAID))
 
 
 def _names(place: str, owner: Account | None) -> list[str]:
@@ -122,47 +126,3 @@ def _require_owner(path: str, status: os.stat_result, owner: Account | None) -> 
             f"{path} is not used: it belongs to uid {status.st_uid} with mode "
             f"{stat.S_IMODE(status.st_mode):04o}, so that others could have written it"
         )
-
-
-def _start(program: Program, children: Children, writing: int, environ: Mapping[str, str]) -> Child:
-    account = program.account
-    base = clean_environment() if account is None else environment_of(account.name)
-    try:
-        return children.spawn(
-            [program.path],
-            env=base | dict(environ),
-            stdout=writing,
-            stderr=writing,
-            own_group=True,
-            cwd="/",
-            run_as=None if account is None else credentials_of(account.name),
-        )
-    finally:
-        os.close(writing)
-
-
-async def _last_line(child: Child, reading: int, patience: float) -> str:
-    """What was said last, once the program itself has ended: others may hold its output open."""
-    loop = asyncio.get_running_loop()
-    kept = bytearray()
-
-    def read() -> None:
-        try:
-            data = os.read(reading, 65536)
-        except BlockingIOError:
-            return
-        if not data:
-            loop.remove_reader(reading)
-        kept.extend(data)
-        del kept[:-OUTPUT_LIMIT]
-
-    loop.add_reader(reading, read)
-    try:
-        async with asyncio.timeout(patience):
-            await asyncio.shield(child.exited)
-        read()
-    finally:
-        loop.remove_reader(reading)
-    lines = kept.decode("utf-8", "replace").split("\n")
-    last = next((line for line in reversed(lines) if line.strip()), "").strip()
-    return "".join(letter if letter.isprintable() else "?" for letter in last)[:200]

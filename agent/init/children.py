@@ -26,6 +26,11 @@ OOM_SCORE_ADJ = 100
 """Where memory is short the kernel ends the process that uses most; children count for a tenth of
 all memory more than they use. Else, of very many small processes, the agent would be the first."""
 
+MOST_OUTPUT = 8 << 20
+"""Bytes that `run` reads: a program that goes on writing meets a closed pipe."""
+
+_CHUNK = 64 << 10
+
 Stream = int | IO[bytes] | None
 
 
@@ -57,6 +62,18 @@ class ExitStatus:
         return f"signal {self.signal}" if self.signal is not None else f"status {self.code}"
 
 
+class NotDone(Exception):
+    """A program was not done in time and was killed; the message names it and says how long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a program ended, and the last that it said on stdout and stderr together."""
+
+    status: ExitStatus
+    output: bytes
+
+
 class Child:
     """A process we started. `exited` is done as soon as it was reaped, whatever holds its pipes."""
 
@@ -86,6 +103,43 @@ class Child:
             self.exited.set_result(ExitStatus.from_wait(status))
 
 
+class _Tail:
+    """Reads a pipe, which is then ours, and keeps the last bytes of it."""
+
+    def __init__(self, reading: int, keep: int) -> None:
+        self.kept = bytearray()
+        self._reading = reading
+        self._keep = keep
+        self._count = 0
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(reading, self._read)
+
+    def close(self) -> None:
+        """Take what is there, and read no more; nothing happens the second time."""
+        while self._reading >= 0 and self._read():
+            pass
+        self._end()
+
+    def _read(self) -> bool:
+        """Take one piece; false when there is no more for now."""
+        try:
+            data = os.read(self._reading, _CHUNK)
+        except BlockingIOError:
+            return False
+        self._count += len(data)
+        self.kept += data
+        del self.kept[: -self._keep]
+        if not data or self._count > MOST_OUTPUT:
+            self._end()
+        return bool(data)
+
+    def _end(self) -> None:
+        if self._reading >= 0:
+            self._loop.remove_reader(self._reading)
+            os.close(self._reading)
+            self._reading = -1
+
+
 class Children:
     """Starts and reaps. One per process, used from the event loop's thread only."""
 
@@ -108,18 +162,24 @@ class Children:
         stdin: Stream = subprocess.DEVNULL,
         stdout: Stream = None,
         stderr: Stream = None,
-        own_group: bool = False,
+        foreground: bool = False,
         cwd: str | None = None,
         run_as: Credentials | None = None,
     ) -> Child:
-        """Start a process with exactly this environment. Raises `OSError` when it can't be."""
+        """Start a process with exactly this environment. Raises `OSError` when it can't be.
+
+        It leads a session of its own, which has no controlling terminal: else a program of another
+        account could type commands into ours (TIOCSTI) or take it over. Only the command in the
+        `foreground` stays in our session, in a process group of its own.
+        """
         process = subprocess.Popen(
             argv,
             env=dict(env),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            process_group=0 if own_group else None,
+            start_new_session=not foreground,
+            process_group=0 if foreground else None,
             cwd=cwd,
             user=None if run_as is None else run_as.uid,
             group=None if run_as is None else run_as.gid,
@@ -130,6 +190,44 @@ class Children:
         child = Child(process.pid, process)
         self._children[child.pid] = child
         return child
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        patience: float,
+        keep: int = 4096,
+        stdin: Stream = subprocess.DEVNULL,
+        cwd: str | None = None,
+        run_as: Credentials | None = None,
+    ) -> Finished:
+        """Run a program to its end, within `patience` seconds; the last `keep` bytes that it said.
+
+        Its process group is killed when it is not done in time, or when this is cancelled. What
+        else holds its output open is not waited for. Raises `OSError` and `NotDone`.
+        """
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        try:
+            child = self.spawn(
+                argv, env=env, stdin=stdin, stdout=writing, stderr=writing, cwd=cwd, run_as=run_as
+            )
+        except OSError:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        output = _Tail(reading, keep)
+        try:
+            async with asyncio.timeout(patience):
+                await asyncio.shield(child.exited)
+        except TimeoutError:
+            raise NotDone(f"{argv[0]} was not done within {patience:g} s") from None
+        finally:
+            child.send_group(signal.SIGKILL)
+            output.close()
+        return Finished(child.exited.result(), bytes(output.kept))
 
     def adopt(self, pids: Iterable[int]) -> None:
         """Know children again that this process started before it re-executed in place.

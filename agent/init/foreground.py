@@ -33,7 +33,7 @@ def start(children: Children, argv: Sequence[str], environ: Mapping[str, str]) -
 
     Raises `OSError`; `exit_status_of` tells what a shell would exit with.
     """
-    child = children.spawn(argv, env=environ, stdin=None, own_group=True)
+    child = children.spawn(argv, env=environ, stdin=None, foreground=True)
     _hand_over_terminal(child)
     return child
 

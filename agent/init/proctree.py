@@ -7,6 +7,8 @@ on Fly.io would reach the platform's own processes: walking our descendants is w
 import os
 from dataclasses import dataclass
 
+from agent import safe
+
 _PF_KTHREAD = 0x00200000  # linux/sched.h
 
 
@@ -38,14 +40,11 @@ def read_process(pid: int) -> Process | None:
     # The command stands in parentheses and may itself contain any byte (proc_pid_stat(5)).
     head, _, tail = text.rpartition(b")")
     rest = tail.split()
-    name = head.partition(b"(")[2].decode("utf-8", "replace")
-    # Chosen by whoever runs it, and shown on terminals.
-    command = "".join(letter if letter.isprintable() else "?" for letter in name)
     return Process(
         pid,
         parent=int(rest[1]),
         state=rest[0].decode("ascii"),
-        command=command,
+        command=safe.decoded(head.partition(b"(")[2]),
         group=int(rest[2]),
         kernel=bool(int(rest[6]) & _PF_KTHREAD),
         started=int(rest[19]),

@@ -13,14 +13,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from agent.access.listener import listen
 from agent.events import Bus
 from agent.network import Network, any_covers, is_own
-from agent.observe.answers import answer
+from agent.observe.answers import answer, encode
 from agent.observe.machine import Machine
 from agent.observe.metrics import Metrics
 from agent.observe.reports import HealthReport
@@ -105,9 +104,7 @@ class Http:
         async def make() -> bytes:
             report = status_report(self._machine)
             rows = await chart(self._machine)
-            return msgspec.json.encode(
-                {"status": report if private else public(report), "chart": rows}
-            )
+            return encode({"status": report if private else public(report), "chart": rows})
 
         body = await self._cached.get(("status", private), make)
         return web.Response(body=body, content_type="application/json")

@@ -1,9 +1,11 @@
 """Everything that can be asked about the machine, in one place for those who show it."""
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from agent import words
 from agent.access.gate import Gate
 from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
@@ -55,7 +57,10 @@ class Machine:
         """What is, or was, not as it could be: of each part the latest, with its Unix time."""
         found = dict(self.health.notices)
         if self.log.lost:
-            found["log"] = self.log.lost_at, f"{self.log.lost} lines that nobody read are lost"
+            found["log"] = self.log.lost_at, f"{self.log.lost} lines are lost: nobody read them"
+        if waited := self.log.behind:
+            said = f"nobody has read stdout for {words.duration(waited)}: lines wait"
+            found["log"] = time.time(), said
         return found
 
 

@@ -4,13 +4,11 @@ Before the machine stops, and before it is suspended: a suspended machine that i
 is started cold.
 """
 
-import asyncio
 import os
-import signal
 import sys
 
 from agent.events import Bus, Notice
-from agent.init.children import Children
+from agent.init.children import Children, NotDone
 from agent.platform.account import Account, credentials_of, environment_of
 from agent.settings import Settings
 
@@ -25,16 +23,14 @@ async def bring_back(settings: Settings, account: Account, children: Children, b
     paths = [str(path) for path in settings.home_links]
     module = ["-m", "agent.platform.home", account.home, settings.volume, *paths]
     try:
-        child = children.spawn(
+        await children.run(
             [sys.executable, *module],
             env=environment_of(account.name),
-            own_group=True,
+            patience=PATIENCE,
             cwd="/",
             run_as=credentials_of(account.name),
         )
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, NotDone) as error:
         notice = f"what has replaced links of the home is not on the volume: {error}"
         bus.publish(Notice(part="home", notice=notice))
         return
-    await asyncio.wait([child.exited], timeout=PATIENCE)
-    child.send_group(signal.SIGKILL)

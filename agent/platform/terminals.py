@@ -4,6 +4,8 @@ import asyncio
 import os
 import stat
 
+from agent import safe
+
 _PTS = "/dev/pts"
 _DEVPTS_MAJOR = range(136, 144)  # Documentation/admin-guide/devices.txt
 
@@ -38,7 +40,7 @@ def write(terminal: str, text: str, attempts: int = ATTEMPTS) -> None:
     try:
         status = os.fstat(descriptor)
         if stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) in _DEVPTS_MAJOR:
-            shown = text.replace("\n", "\r\n")
+            shown = safe.lines(text).replace("\n", "\r\n")
             os.write(descriptor, f"\r\n{shown}\r\n".encode())
     except BlockingIOError:
         if attempts > 1:

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent import safe
+
 LINE_LIMIT = 64 << 10
 KEPT_LINES = 1000
 RATE, BURST = 256 << 10, 2 << 20
@@ -155,7 +157,7 @@ class Output:
         self._buffer = b"" if self._cutting else rest
 
     def _line(self, line: bytes, *, cut: bool) -> None:
-        text = line[:LINE_LIMIT].decode("utf-8", "backslashreplace").rstrip("\r")
+        text = safe.output(line[:LINE_LIMIT])
         self._on_line(text + _CUT if cut else text)
 
     def _end(self) -> None:

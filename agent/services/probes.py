@@ -3,20 +3,27 @@
 import asyncio
 import os
 import shlex
-import signal
 import socket
-import subprocess
 from contextlib import suppress
 
-from agent.init.children import Children
+from agent import safe
+from agent.init.children import Children, NotDone
 from agent.platform.account import credentials_of, environment_of
 from agent.services.definition import Check, Probe, Service
 
 HTTP_OK = range(200, 400)
+SAID = 300
+"""Characters that a problem is told in."""
 
 
 async def look(check: Check, service: Service, children: Children, patience: float) -> str | None:
     """What is wrong, or None when the service answers within `patience` seconds."""
+    problem = await _look(check, service, children, patience)
+    # The words of whoever answered may be in it.
+    return None if problem is None else safe.line(problem, SAID)
+
+
+async def _look(check: Check, service: Service, children: Children, patience: float) -> str | None:
     try:
         async with asyncio.timeout(patience):
             match check.probe:
@@ -25,7 +32,7 @@ async def look(check: Check, service: Service, children: Children, patience: flo
                 case Probe.HTTP:
                     return await _http(check.target)
                 case Probe.COMMAND:
-                    return await _command(check.target, service, children)
+                    return await _command(check.target, service, children, patience)
                 case Probe.FILE:
                     return None if os.path.lexists(check.target) else f"{check.target} is missing"
                 case Probe.NOTIFY:
@@ -53,25 +60,20 @@ async def _http(url: str) -> str | None:
         return f"{url}: {error}"
 
 
-async def _command(line: str, service: Service, children: Children) -> str | None:
+async def _command(line: str, service: Service, children: Children, patience: float) -> str | None:
     try:
-        child = children.spawn(
+        done = await children.run(
             shlex.split(line),
             env=environment_of(service.user) | dict(service.env),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            own_group=True,
+            patience=patience,
             cwd=service.cwd,
             run_as=credentials_of(service.user),
         )
+    except NotDone as error:
+        return str(error)
     except OSError as error:
         return f"{line}: {error.strerror}"
-    try:
-        status = await asyncio.shield(child.exited)
-    finally:
-        if child.running:
-            child.send_group(signal.SIGKILL)
-    return None if status.code == 0 else f"{line}: {status}"
+    return None if done.status.code == 0 else f"{line}: {done.status}"
 
 
 class Notify:

@@ -77,7 +77,6 @@ def _spawn(
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            own_group=True,
             cwd=service.cwd,
             run_as=credentials_of(service.user),
         )

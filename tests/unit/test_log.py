@@ -1,12 +1,18 @@
+import array
+import fcntl
 import json
+import os
+import select
 import subprocess
 import sys
+import termios
 
 import pytest
 
 from agent import words
-from agent.events import SshdSaid, Trouble
-from agent.log import as_record, timestamp
+from agent.events import Notice, SshdSaid, Trouble
+from agent.log import CAPACITY_BYTES, Log, as_record, timestamp
+from tests.support import until
 
 WRITE = """
 import sys
@@ -28,7 +34,7 @@ def test_odd_and_long_lines_stay_one_line(style: str) -> None:
     assert b"(cut)" in result.stdout or style == "human"
     assert len(result.stdout) < 80_000
     if style == "json":
-        assert json.loads(result.stdout)["line"].startswith("a\nb \x1b[31m")
+        assert json.loads(result.stdout)["line"].startswith("a\nb \\x1b[31m")
 
 
 def test_stdout_that_nobody_reads_does_not_block_the_end() -> None:
@@ -49,6 +55,140 @@ os._exit(0)
     assert process.stderr is not None
     assert process.stderr.read() == b"ended"
     process.communicate()
+
+
+def written(script: str, **environ: str) -> bytes:
+    """What a log wrote to a pipe; the script ends the process."""
+    head = (
+        "from agent.events import *\nfrom agent.log import Log\nlog = Log('json', 'debug', 65536)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", head + script],
+        env=dict(os.environ) | environ,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    ).stdout
+
+
+def test_a_shared_pipe_that_became_non_blocking_loses_no_line() -> None:
+    """Node sets O_NONBLOCK on the stdout that it shares with us; then the reader pauses."""
+    script = """
+import os, sys
+from agent.events import SshdSaid
+from agent.log import Log
+os.set_blocking(1, False)
+log = Log("json", "debug", 65536)
+for number in range(500):
+    log.write(SshdSaid(session=str(number), line="y" * 1000))
+log.start()
+sys.stderr.write("full")
+sys.stderr.flush()
+log.close(timeout=60)
+os._exit(0)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.read(4) == b"full"
+        assert select.select([process.stdout], [], [], 30)[0]
+        pipe_is_full(process.stdout.fileno())
+        lines = process.stdout.read().splitlines()
+    assert [json.loads(line)["session"] for line in lines] == [str(n) for n in range(500)]
+
+
+def pipe_is_full(descriptor: int) -> None:
+    """Wait until the other side can write no more."""
+
+    def waiting() -> int:
+        count = array.array("i", [0])
+        fcntl.ioctl(descriptor, termios.FIONREAD, count)
+        return count[0]
+
+    seen = [0]
+
+    def full() -> bool:
+        seen.append(waiting())
+        return seen[-1] > 0 and len(set(seen[-25:])) == 1
+
+    until(full, "a full pipe")
+
+
+def test_a_locale_without_utf_8_costs_no_line() -> None:
+    script = "log.write(Notice(part='key', notice='Zo\\xeb')); log.close()"
+    lines = written(script, LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0").splitlines()
+    assert [json.loads(line)["notice"] for line in lines] == ["Zoë"]
+
+
+def test_an_event_that_cannot_be_shown_is_a_line_that_says_so_and_the_next_one_is_written() -> None:
+    script = """
+broken = Notice(part="a", notice="b")
+del broken.__dict__["notice"]
+log.write(broken)
+log.write(Notice(part="c", notice="d"))
+log.close()
+"""
+    first, second = written(script).splitlines()
+    assert b"agent.notice" in first
+    assert json.loads(second)["part"] == "c"
+
+
+def test_lines_that_stdout_refuses_are_counted_and_writing_goes_on_later() -> None:
+    script = """
+import os, sys
+away = os.dup(1)
+os.close(1)
+log.write(Notice(part="lost", notice="x"))
+log.start()
+while not log.lost:
+    pass
+os.dup2(away, 1)
+log.write(Notice(part="kept", notice="y"))
+log.close()
+"""
+    records = [json.loads(line) for line in written(script).splitlines()]
+    assert {record.get("part") for record in records} == {"kept", None}
+    assert sum(record["lines"] for record in records if record["event"] == "log.dropped") == 1
+
+
+def test_waiting_lines_are_bounded_in_bytes() -> None:
+    log = Log("json", "debug", 65536)
+    for _ in range(2000):
+        log.write(SshdSaid(session="x", line="y" * (64 << 10)))
+    assert log.lost > 0
+    assert (2000 - log.lost) * (64 << 10) <= CAPACITY_BYTES
+
+
+def test_a_log_that_is_not_read_is_behind() -> None:
+    script = """
+import agent.log, os, sys
+agent.log.BEHIND = 0.0
+for _ in range(200):
+    log.write(Notice(part="x", notice="y" * 1000))
+log.start()
+while not log.behind:
+    pass
+sys.stderr.write("behind")
+os._exit(0)
+"""
+    head = (
+        "from agent.events import *\nfrom agent.log import Log\nlog = Log('json', 'debug', 65536)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", head + script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    assert process.stderr.read() == b"behind"
+    process.communicate()
+
+
+def test_an_event_that_lacks_a_field_or_has_one_too_many_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="notice"):
+        Notice(part="x")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="more"):
+        Notice(part="x", notice="y", more="z")  # type: ignore[call-arg]
 
 
 def test_levels_below_the_threshold_are_not_written() -> None:

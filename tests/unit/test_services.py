@@ -246,7 +246,12 @@ def test_lines_are_told_apart_also_the_last_without_its_end() -> None:
 
 
 def test_odd_bytes_are_made_visible() -> None:
-    assert through(b"a\xffb\x00c\n") == (["a\\xffb\x00c"], 0)
+    assert through(b"a\xffb\x00c\n") == (["a\\xffb\\x00c"], 0)
+
+
+def test_output_cannot_act_on_a_terminal_and_its_colours_are_left_out() -> None:
+    said = b"\x1b[1;31mred\x1b[0m \x1b]0;title\x07 \x9b2J\tok \xc3\xa9\r\n"
+    assert through(said) == (["red \\x1b]0;title\\x07 \\x9b2J\tok é"], 0)
 
 
 def test_a_long_line_is_cut_and_marked_and_the_next_is_whole() -> None:
