@@ -38,6 +38,12 @@ def running(*command: str) -> Iterator["subprocess.Popen[bytes]"]:
     process.wait()
 
 
+@pytest.fixture(autouse=True)
+def all_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside other work on this computer ours may not be among the busiest."""
+    monkeypatch.setattr(processes, "SHOWN", 10_000)
+
+
 def wait_for_cpu(pid: int, ticks: int) -> None:
     end = time.monotonic() + 30
     while (process := proctree.read_process(pid)) is None or process.cpu < ticks:
