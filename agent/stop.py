@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agent.access.gate import Gate
 from agent.access.sessions import Sessions
 from agent.events import Bus, CommandEnded, CommandStarted, StopBegan, StopForced, Stopped, Trouble
+from agent.exits import exit_status_of
 from agent.init import foreground, shutdown
 from agent.init.children import Child, Children
 
@@ -152,7 +153,7 @@ class Life:
             try:
                 self._start(argv, environ)
             except OSError as error:
-                status = foreground.exit_status_of(error)
+                status = exit_status_of(error)
                 reason = f"cannot run {argv[0]}: {error.strerror}"
                 self._bus.publish(Trouble(part="command", problem=reason))
                 self._stop.because(Ending.stopping(reason))

@@ -29,6 +29,11 @@ def size(count: float) -> str:
     return f"{count:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
+def plural(count: int, thing: str, many: str | None = None) -> str:
+    """`1 session`, `2 sessions`, `1 process`, `2 processes`."""
+    return f"{count} {thing if count == 1 else many or thing + 's'}"
+
+
 def rate(count: float, seconds: float) -> str:
     """Bytes over a time, as `3.4 KiB/s`."""
     return f"{size(count / seconds)}/s"

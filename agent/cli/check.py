@@ -8,12 +8,34 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
+import click
+
 from agent import words
 from agent.access import keys
 from agent.access.keyring import NO_KEY
+from agent.cli.tables import table
 from agent.platform.account import AccountError, find
 from agent.platform.volume import is_mounted
-from agent.settings import Loaded, Settings
+from agent.settings import Loaded, Settings, SettingsError, load
+
+EXIT_CONFIG = 78
+"""As of `swarm-agent run` with settings that cannot be used."""
+
+
+@click.command()
+def check() -> None:
+    """Show every setting with its source, and look at the machine, without starting anything."""
+    try:
+        loaded = load(os.environ, privileged=os.geteuid() == 0)
+    except SettingsError as error:
+        for problem in error.problems:
+            click.echo(f"swarm-agent: {problem}", err=True)
+        raise SystemExit(EXIT_CONFIG) from error
+    click.echo(settings_table(loaded) + "\n")
+    findings = list(machine(loaded.settings))
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.says}")
+    raise SystemExit(0 if all(finding.ok for finding in findings) else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +53,7 @@ def settings_table(loaded: Loaded) -> str:
         (item.name, _shown(item.name, loaded.settings), loaded.sources[item.name])
         for item in fields(Settings)
     ]
-    return words.table(("setting", "value", "source"), rows)
+    return table(("setting", "value", "source"), rows)
 
 
 def machine(settings: Settings) -> Iterator[Finding]:

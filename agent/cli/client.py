@@ -1,40 +1,34 @@
-"""Asking the running agent, over its control socket."""
+"""Asking the running agent, over its control socket.
 
-import http.client
+Commands run at every tool call of a coding agent: this module reads neither http.client nor the
+settings, which cost more time than the question.
+"""
+
 import os
 import signal
 import socket
 import time
+from itertools import pairwise
 from typing import TypeVar
 
 import click
 import msgspec
 
-from agent import safe
-from agent.settings import SettingsError, load
+from agent import places, safe
 
 T = TypeVar("T")
 
 TIMEOUT = 10.0
 STARTS = 8.0
-"""Seconds that an agent whose run folder is in place may take until it answers."""
+"""Seconds that an agent that runs may take until it answers."""
 
 CONFIG = "sshd_config"
+
+_CHUNK = 65536
 
 
 class _Refused(msgspec.Struct, frozen=True):
     error: str
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(TIMEOUT)
-        self.sock.connect(self._path)
 
 
 def get(path: str, shape: type[T]) -> T:
@@ -44,47 +38,103 @@ def get(path: str, shape: type[T]) -> T:
 
 def ask(method: str, path: str, shape: type[T], order: object = None) -> T:
     """Have the agent do something, and what it answers. Raises `click.ClickException`."""
-    body = None if order is None else msgspec.json.encode(order)
+    body = b"" if order is None else msgspec.json.encode(order)
     answer = safe.record(msgspec.json.decode(_request(method, path, body)))
     return msgspec.convert(answer, shape)
 
 
-def _request(method: str, path: str, content: bytes | None) -> bytes:
-    where = f"{run_dir()}/agent.sock"
-    connection = _UnixConnection(where)
+def quoted(text: str) -> str:
+    """Text as it stands in a path or a query."""
+    from urllib.parse import quote  # costs more than the rest of this module
+
+    return quote(text, safe="")
+
+
+def answers() -> bool:
+    """An agent answers on the socket now."""
     try:
-        _connect(connection, where)
-        connection.request(method, path, body=content)
-        answer = connection.getresponse()
-        body = answer.read()
+        _connect(f"{run_dir()}/agent.sock", patience=0.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _request(method: str, path: str, content: bytes) -> bytes:
+    where = f"{run_dir()}/agent.sock"
+    # Of version 1.0, so that the answer ends with the connection and is never sent in chunks.
+    head = f"{method} {path} HTTP/1.0\r\nHost: agent\r\nContent-Length: {len(content)}\r\n\r\n"
+    try:
+        with _connect(where, STARTS) as connection:
+            connection.sendall(head.encode() + content)
+            status, body = _read(connection)
     except PermissionError:
         raise click.ClickException(
             f"{where}: only root and the login account may ask the agent"
         ) from None
     except OSError as error:
         raise click.ClickException(
-            f"the agent does not answer at {where} ({error.strerror or error}): "
+            f"no agent answers at {where} ({error.strerror or error}):\n"
             "is swarm-agent running here? (SWARM_RUN_DIR names another folder)"
         ) from error
-    finally:
-        connection.close()
-    if answer.status >= http.client.BAD_REQUEST and not path.endswith("/health"):
-        reason = safe.line(msgspec.json.decode(body, type=_Refused).error)
-        raise click.ClickException(f"the agent refused: {reason}")
+    if status >= 400 and not path.endswith("/health"):
+        raise click.ClickException(
+            f"the agent refused: {safe.line(msgspec.json.decode(body, type=_Refused).error)}"
+        )
     return body
 
 
-def _connect(connection: _UnixConnection, where: str) -> None:
-    """Connect, and wait for a machine that has just started: SSH is open before the socket is."""
-    starting = os.path.exists(f"{os.path.dirname(where)}/{CONFIG}")
-    end = time.monotonic() + (STARTS if starting else 0.0)
+def _read(connection: socket.socket) -> tuple[int, bytes]:
+    """Status and body of the answer. Raises `OSError` where it is not whole."""
+    answer = bytearray()
+    while chunk := connection.recv(_CHUNK):
+        answer += chunk
+    head, _, body = bytes(answer).partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    fields = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
+    if len(body) != int(fields.get("content-length", -1)):
+        raise OSError("its answer was cut off")
+    return int(lines[0].split()[1]), body
+
+
+def _connect(where: str, patience: float) -> socket.socket:
+    """Connect, and wait for an agent that has just started: SSH is open before the socket is."""
+    end = time.monotonic() + patience
     while True:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(TIMEOUT)
         try:
-            return connection.connect()
-        except (FileNotFoundError, ConnectionRefusedError):
-            if time.monotonic() > end:
+            connection.connect(where)
+        except OSError as error:
+            connection.close()
+            coming = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+            if not coming or time.monotonic() > end or not _starts(os.path.dirname(where)):
                 raise
             time.sleep(0.05)
+        else:
+            return connection
+
+
+def _starts(folder: str) -> bool:
+    """An agent with this run folder is on its way, as far as can be seen from here.
+
+    It has opened SSH, and some process is a running agent; the folder may be left from another.
+    """
+    if not os.path.exists(f"{folder}/{CONFIG}"):
+        return False
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                argv = file.read(4096).split(b"\0")
+        except OSError:
+            continue  # it has ended, or hides
+        if any(
+            word.rpartition(b"/")[2] == b"swarm-agent" and following == b"run"
+            for word, following in pairwise(argv)
+        ):
+            return True
+    return False
 
 
 def run_dir() -> str:
@@ -92,6 +142,18 @@ def run_dir() -> str:
 
     Inside an SSH session the agent's own settings are not in the environment.
     """
+    if "SWARM_RUN_DIR" in os.environ:
+        return os.environ["SWARM_RUN_DIR"]
+    if "SWARM_CONFIG" in os.environ or os.path.exists(places.CONFIG):
+        return _run_dir_of_settings()
+    if os.path.exists(places.RUN_DIR) or os.geteuid() == 0:
+        return places.RUN_DIR
+    return os.path.expanduser(places.RUN_DIR_UNPRIVILEGED)
+
+
+def _run_dir_of_settings() -> str:
+    from agent.settings import SettingsError, load
+
     try:
         settings = load(os.environ, privileged=True).settings
         unprivileged = load(os.environ, privileged=False).settings
@@ -103,7 +165,7 @@ def run_dir() -> str:
 
 
 def end_at_once_on_interrupt() -> None:
-    """Let Ctrl-C end a command that goes on for ever.
+    """Let Ctrl-C end a command that runs until then.
 
     As an exception it may come up where nobody can catch it, such as in a destructor, and be lost.
     """

@@ -1,35 +1,79 @@
-"""`swarm-agent awake`: taking, listing and releasing leases."""
+"""`swarm-agent awake` and `sleep`: leases, and their opposite."""
 
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
-from urllib.parse import quote
 
 import click
+from click.shell_completion import CompletionItem
 
 from agent import words
 from agent.cli import client
-from agent.init.foreground import exit_status_of
-from agent.observe.reports import LeaseOrder, LeaseReport
-from agent.settings.units import positive_duration
+from agent.cli.options import TIME
+from agent.cli.tables import table
+from agent.exits import exit_status_of
+from agent.observe.reports import LeaseOrder, LeaseReport, SleepOrder
 
 _PATH = "/v1/leases"
 
 
-def hold(time: str, name: str) -> str:
-    """Hold the machine awake for a time; what to tell the user."""
+def _held(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
     try:
-        seconds = positive_duration(time)
-    except ValueError as error:
-        raise click.BadParameter(f"{time!r}: expected {error}", param_hint="--for") from error
+        found = client.get(_PATH, list[LeaseReport])
+    except click.ClickException:
+        return []  # a completion has nowhere to say so
+    return [CompletionItem(each.name) for each in found if each.name.startswith(typed)]
+
+
+@click.command()
+@click.option("--for", "seconds", type=TIME, help="How long, such as 2h.")
+@click.option("--name", help="What to call it; taking it again under this name replaces it.")
+@click.option("--list", "show", is_flag=True, help="List what holds the machine awake.")
+@click.option("--release", metavar="NAME", shell_complete=_held, help="Release the lease NAME.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing when it worked.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def awake(
+    seconds: float | None,
+    name: str | None,
+    show: bool,
+    release: str | None,
+    quiet: bool,
+    command: tuple[str, ...],
+) -> None:
+    """Hold the machine awake: for a time, or while COMMAND runs (write -- before it)."""
+    if sum((seconds is not None, bool(command), show, release is not None)) != 1:
+        raise click.UsageError("give one of --for TIME, -- COMMAND, --list, --release NAME")
+    if seconds is not None:
+        said = _hold(seconds, name or "by-hand")
+    elif command:
+        _run(command, name)
+    elif release is not None:
+        client.ask("DELETE", f"{_PATH}?name={client.quoted(release)}", list[LeaseReport])
+        said = f"{release}: released"
+    else:
+        said, quiet = _listing(), False
+    if not quiet:
+        click.echo(said)
+
+
+@click.command()
+@click.option("--now", is_flag=True, help="At once, without a warning to anybody.")
+def sleep(now: bool) -> None:
+    """Put the machine to sleep, whatever is active; a login or a lease cancels it."""
+    client.ask("POST", "/v1/sleep", SleepOrder, SleepOrder(now=now))
+    click.echo("going to sleep" + ("" if now else " after a warning: swarm-agent why says when"))
+
+
+def _hold(seconds: float, name: str) -> str:
+    """Hold the machine awake for a time; what to tell the user."""
     lease = client.ask("POST", _PATH, LeaseReport, LeaseOrder(name, seconds))
     capped = " (the longest that SWARM_LEASE_MAX allows)" if lease.seconds < seconds - 1 else ""
     # What is left is a moment less than what was asked for.
     return f"{lease.name}: awake for {words.duration(round(lease.seconds))}{capped}"
 
 
-def run(command: Sequence[str], name: str | None) -> NoReturn:
+def _run(command: Sequence[str], name: str | None) -> NoReturn:
     """Become the command, which holds the machine awake by running: its status is its own."""
     program = os.path.basename(command[0])
     # Any name that a program can have must make one for a lease.
@@ -43,13 +87,7 @@ def run(command: Sequence[str], name: str | None) -> NoReturn:
         sys.exit(exit_status_of(error))
 
 
-def release(name: str) -> str:
-    """End a lease; what to tell the user."""
-    client.ask("DELETE", f"{_PATH}?name={quote(name)}", list[LeaseReport])
-    return f"{name}: released"
-
-
-def listing() -> str:
+def _listing() -> str:
     """The leases that hold, as a table."""
     leases = client.get(_PATH, list[LeaseReport])
     if not leases:
@@ -62,4 +100,4 @@ def listing() -> str:
         )
         for lease in leases
     ]
-    return words.table(("lease", "for at most", "while"), rows)
+    return table(("lease", "for at most", "while"), rows)

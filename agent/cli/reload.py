@@ -4,6 +4,7 @@ import time
 
 import click
 
+from agent import words
 from agent.cli import client
 from agent.observe.reports import ReloadReport, StatusReport
 
@@ -11,7 +12,13 @@ PATIENCE = 30.0
 """Seconds that the new agent may take until it answers."""
 
 
-def reload() -> str:
+@click.command()
+def reload() -> None:
+    """Re-read all settings; sessions and services keep running."""
+    click.echo(_order())
+
+
+def _order() -> str:
     """What there is to say once the new agent answers. Raises `click.ClickException`."""
     wanted = client.ask("POST", "/v1/reload", ReloadReport).reloads
     end = time.monotonic() + PATIENCE
@@ -22,8 +29,9 @@ def reload() -> str:
             report = None  # the socket is gone while one agent becomes the other
         if report is not None and report.reloads >= wanted:
             _tell_what_is_refused(report)
-            sessions, services = len(report.sessions), len(report.services)
-            return f"reloaded: {sessions} sessions and {services} services went on"
+            sessions = words.plural(len(report.sessions), "session")
+            services = words.plural(len(report.services), "service")
+            return f"reloaded: {sessions} and {services} kept running"
         time.sleep(0.1)
     raise click.ClickException(
         f"the agent does not answer {PATIENCE:g} s after the reload: its log says why"
@@ -33,6 +41,4 @@ def reload() -> str:
 def _tell_what_is_refused(report: StatusReport) -> None:
     for notice in report.notices:
         if notice.part == "settings":
-            raise click.ClickException(
-                f"the agent goes on with the settings from before; {notice.says}"
-            )
+            raise click.ClickException(f"the agent keeps the settings it had; {notice.says}")

@@ -1,68 +1,61 @@
-"""`swarm-agent status`, `history` and `usage` as text."""
+"""`swarm-agent status` and `health`: everything at a glance."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+
+import click
 
 from agent import words
-from agent.observe.reports import (
-    HistoryReport,
-    IdleReport,
-    SessionReport,
-    SpaceReport,
-    StatusReport,
-    UsageReport,
+from agent.cli import client
+from agent.cli.options import json_option
+from agent.cli.sessions import sessions_table
+from agent.observe.reports import HealthReport, IdleReport, SpaceReport, StatusReport
+
+
+@click.command()
+@json_option
+@click.option(
+    "--watch",
+    "seconds",
+    is_flag=False,
+    flag_value=2.0,
+    type=float,
+    metavar="SECONDS",
+    help="Refresh every SECONDS seconds (default 2).",
 )
+def status(as_json: bool, seconds: float | None) -> None:
+    """Show everything at a glance."""
+    if seconds is not None:
+        client.end_at_once_on_interrupt()
+    while True:
+        report = client.get("/v1/status", StatusReport)
+        text = client.to_json(report) if as_json else _show(report)
+        if seconds is None:
+            click.echo(text)
+            return
+        # Home, the text with each line cleared to its end, and all below it cleared.
+        click.echo("\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J", nl=False)
+        time.sleep(seconds)
 
 
-def show(report: StatusReport) -> str:
+@click.command()
+@json_option
+def health(as_json: bool) -> None:
+    """Report whether SSH is usable; the exit status is 1 when it is not."""
+    report = client.get("/v1/health", HealthReport)
+    if as_json:
+        click.echo(client.to_json(report))
+    else:
+        for part, problem in report.problems.items():
+            click.echo(f"{part}: {problem}")
+        if report.healthy:
+            click.echo("healthy")
+    raise SystemExit(0 if report.healthy else 1)
+
+
+def _show(report: StatusReport) -> str:
     """One screen."""
     return "\n".join(_lines(report))
-
-
-def sessions_table(sessions: Sequence[SessionReport], now: float) -> str:
-    """The open sessions."""
-    rows = [
-        (
-            entry.id,
-            entry.user,
-            entry.key,
-            entry.client,
-            words.duration(now - entry.since),
-            words.duration(entry.idle),
-            words.size(entry.bytes_in),
-            words.size(entry.bytes_out),
-        )
-        for entry in sessions
-    ]
-    head = ("session", "user", "key", "from", "open for", "idle", "in", "out")
-    return words.table(head, rows)
-
-
-def history_table(entries: Sequence[HistoryReport]) -> str:
-    """The sessions that were, the latest first."""
-    rows = [
-        (
-            time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.opened)),
-            "" if entry.closed is None else words.duration(entry.closed - entry.opened),
-            entry.user,
-            entry.key,
-            entry.client,
-            words.size(entry.bytes_in),
-            words.size(entry.bytes_out),
-            entry.reason or "open, or the machine ended with it",
-        )
-        for entry in entries
-    ]
-    head = ("login (UTC)", "open for", "user", "key", "from", "in", "out", "ended")
-    return words.table(head, rows)
-
-
-def usage_table(report: UsageReport) -> str:
-    """Time awake by day and by month, with costs where they are known."""
-    days = words.table(("day", *_head(report)), [*_usage_rows(report.days, report)])
-    months = words.table(("month", *_head(report)), [*_usage_rows(report.months, report)])
-    budget = "" if report.budget_hours is None else f"budget: {report.budget_hours:g} h a month\n"
-    return f"{days}\n\n{months}\n\n{budget}{report.price_note}"
 
 
 def _lines(report: StatusReport) -> Iterator[str]:
@@ -114,14 +107,3 @@ def _used(space: SpaceReport) -> str:
     used = space.size - space.free
     name = "" if space.name == "memory" else f"{space.name}, "
     return f"{name}{used / space.size:.0%} of {words.size(space.size)} used"
-
-
-def _head(report: UsageReport) -> tuple[str, ...]:
-    return ("awake",) if report.hour_price is None else ("awake", f"about {report.currency}")
-
-
-def _usage_rows(awake: dict[str, float], report: UsageReport) -> Iterator[tuple[str, ...]]:
-    for unit, seconds in awake.items():
-        row = (unit, words.duration(seconds))
-        price = report.hour_price
-        yield row if price is None else (*row, f"{seconds / 3600 * price:.2f}")

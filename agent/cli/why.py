@@ -2,15 +2,27 @@
 
 from collections.abc import Iterator
 
+import click
+
 from agent import words
+from agent.cli import client
+from agent.cli.options import json_option
+from agent.cli.tables import table
 from agent.observe.reports import IdleReport, SignalReport
 
 
-def show(report: IdleReport) -> str:
-    """The table and the sentence below it."""
+@click.command()
+@json_option
+def why(as_json: bool) -> None:
+    """Say what keeps the machine awake, what does not count, and when it sleeps."""
+    report = client.get("/v1/idle", IdleReport)
+    click.echo(client.to_json(report) if as_json else _show(report))
+
+
+def _show(report: IdleReport) -> str:
     rows = [row for signal in report.signals for row in _rows(signal)]
     head = ("signal", "last active", "because of", "counts")
-    return f"{words.table(head, rows)}\n\n{_sentence(report)}"
+    return f"{table(head, rows)}\n\n{_sentence(report)}"
 
 
 def _rows(signal: SignalReport) -> Iterator[tuple[str, str, str, str]]:

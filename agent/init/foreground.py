@@ -25,23 +25,15 @@ SIGTERM and SIGINT stop the agent and are passed on by that. Left out: SIGKILL a
 SIGTRAP, SIGABRT, SIGSYS (about this process).
 """
 
-NOT_FOUND, NOT_EXECUTABLE = 127, 126
-
 
 def start(children: Children, argv: Sequence[str], environ: Mapping[str, str]) -> Child:
     """Start the command with our stdin, stdout, stderr and `environ`.
 
-    Raises `OSError`; `exit_status_of` tells what a shell would exit with.
+    Raises `OSError`; `agent.exits` knows what a shell would exit with.
     """
     child = children.spawn(argv, env=environ, stdin=None, foreground=True)
     _hand_over_terminal(child)
     return child
-
-
-def exit_status_of(error: OSError) -> int:
-    """The status of a command that could not be started, as shells have it."""
-    missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-    return NOT_FOUND if missing else NOT_EXECUTABLE
 
 
 def forward_signals(loop: asyncio.AbstractEventLoop, child: Child) -> None:

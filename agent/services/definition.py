@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 
+from agent.durations import positive_duration
 from agent.init.children import PATH
 from agent.settings import units
 
@@ -121,17 +122,17 @@ def parse(name: str, table: object, default_user: str) -> Service:
         oneshot=keys.take("oneshot", _flag, False),
         autostart=keys.take("autostart", _flag, True),
         restart=keys.take("restart", _choice(Restart), Restart.ON_FAILURE),
-        backoff=keys.take("backoff", _said(units.positive_duration), 1.0),
-        backoff_max=keys.take("backoff_max", _said(units.positive_duration), 60.0),
-        stable=keys.take("stable", _said(units.positive_duration), 10.0),
+        backoff=keys.take("backoff", _said(positive_duration), 1.0),
+        backoff_max=keys.take("backoff_max", _said(positive_duration), 60.0),
+        stable=keys.take("stable", _said(positive_duration), 10.0),
         max_restarts=keys.take("max_restarts", _whole(0, 1_000_000), 10),
         after=keys.take("after", _names(NAME, "services"), ()),
         requires=keys.take("requires", _names(NAME, "services"), ()),
         ready=keys.take("ready", _check, None) if "ready" in table else None,
-        ready_timeout=keys.take("ready_timeout", _said(units.positive_duration), 30.0),
+        ready_timeout=keys.take("ready_timeout", _said(positive_duration), 30.0),
         health=keys.take("health", _health, None) if "health" in table else None,
         stop_signal=keys.take("stop_signal", _signal, signal.SIGTERM),
-        stop_timeout=keys.take("stop_timeout", _said(units.positive_duration), 10.0),
+        stop_timeout=keys.take("stop_timeout", _said(positive_duration), 10.0),
         shutdown_on_failure=keys.take("on_failure", _on_failure, False),
         nofile=keys.take("nofile", _whole(16, 1 << 20), None) if "nofile" in table else None,
         nice=keys.take("nice", _whole(-20, 19), None) if "nice" in table else None,
@@ -302,8 +303,8 @@ def _health(value: object) -> Health:
         raise ValueError("a check that can be repeated: notify is only for ready")
     found = Health(
         check,
-        interval=keys.take("interval", _said(units.positive_duration), 10.0),
-        timeout=keys.take("timeout", _said(units.positive_duration), 3.0),
+        interval=keys.take("interval", _said(positive_duration), 10.0),
+        timeout=keys.take("timeout", _said(positive_duration), 3.0),
         failures=keys.take("failures", _whole(1, 1000), 3),
     )
     keys.refuse_others()

@@ -7,11 +7,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from agent import places
 from agent.settings.model import Settings, Spec
 
 PREFIX = "SWARM_"
 CONFIG_VARIABLE = "SWARM_CONFIG"
-DEFAULT_CONFIG = "/etc/swarm/agent.toml"
 FLY_VARIABLE = "FLY_APP_NAME"
 """Set by the platform in every machine of Fly.io."""
 
@@ -110,7 +110,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> di
 
 def config_path(environ: Mapping[str, str]) -> str:
     """Where the settings file is, or would be."""
-    return environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG)
+    return environ.get(CONFIG_VARIABLE, places.CONFIG)
 
 
 def _from_file(environ: Mapping[str, str], problems: list[Problem]) -> dict[str, _Given]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from agent import places
+from agent.durations import positive_duration
 from agent.network import Network
 from agent.settings import units
 
@@ -78,9 +80,9 @@ class Settings:
     )
     run_dir: str = _setting(
         units.absolute_path,
-        "/run/swarm",
+        places.RUN_DIR,
         "The folder for files of this life only: sshd's configuration, the control socket.",
-        unprivileged="~/.local/state/swarm/run",
+        unprivileged=places.RUN_DIR_UNPRIVILEGED,
     )
     keys_dir: str = _setting(
         units.absolute_path,
@@ -94,7 +96,7 @@ class Settings:
         "OpenSSH's server program (8.7 or later).",
     )
     login_grace_time: float = _setting(
-        units.positive_duration,
+        positive_duration,
         "30s",
         "How long a connection may take to log in before it is closed.",
     )
@@ -133,17 +135,17 @@ class Settings:
         "name two, garbage half a one; a login clears them.",
     )
     findtime: float = _setting(
-        units.positive_duration,
+        positive_duration,
         "10m",
         "How long a strike counts.",
     )
     bantime: float = _setting(
-        units.positive_duration,
+        positive_duration,
         "10m",
         "How long the first ban lasts; each further one twice as long.",
     )
     bantime_max: float = _setting(
-        units.positive_duration,
+        positive_duration,
         "7d",
         "The longest ban. A day after a ban ended, one earlier ban is forgotten.",
     )
@@ -186,13 +188,13 @@ class Settings:
         live=True,
     )
     idle_warning: float = _setting(
-        units.positive_duration,
+        positive_duration,
         "2m",
         "How long every open terminal is warned before the machine sleeps.",
         live=True,
     )
     boot_grace: float = _setting(
-        units.positive_duration,
+        positive_duration,
         "1m",
         "How long after a start or a wake-up the machine stays awake in any case.",
         live=True,
@@ -220,13 +222,13 @@ class Settings:
         live=True,
     )
     sleep_hook_timeout: float = _setting(
-        units.positive_duration,
+        positive_duration,
         "30s",
         "How long each program in /etc/swarm/sleep.d and ~/.config/swarm/sleep.d may take.",
         live=True,
     )
     lease_max: float = _setting(
-        units.positive_duration,
+        positive_duration,
         "24h",
         "The longest time that one `swarm-agent awake` can hold.",
         live=True,
@@ -334,7 +336,7 @@ class Settings:
         live=True,
     )
     budget_idle_timeout: float = _setting(
-        units.positive_duration,
+        positive_duration,
         "5m",
         "The idle timeout of a machine whose budget is used up; no session is cut by it.",
         live=True,
@@ -347,7 +349,7 @@ class Settings:
         live=True,
     )
     stop_timeout: float = _setting(
-        units.positive_duration,
+        positive_duration,
         "20s",
         "The whole time a stop may take. Keep the platform's kill timeout above it.",
     )

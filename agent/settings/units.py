@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.durations import positive_duration
 from agent.network import Network
 
-_DURATION = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
 
@@ -26,22 +26,6 @@ class Endpoint:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host or "*"
         return f"{host}:{self.port}"
-
-
-def duration(text: str) -> float:
-    """Seconds, from `90s`, `30m`, `2h`, `1h30m`, `500ms`."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text, re.ASCII)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError("a duration with its unit, such as 90s, 30m, 2h or 1h30m")
-    return sum(float(number) * _DURATION[unit] for number, unit in parts)
-
-
-def positive_duration(text: str) -> float:
-    """Seconds, more than none."""
-    seconds = duration(text)
-    if seconds <= 0:
-        raise ValueError("a duration longer than 0s")
-    return seconds
 
 
 def size(text: str) -> int:

@@ -311,11 +311,11 @@ def test_ipv6_attackers_are_banned_by_their_network(gate: Box) -> None:
 def test_bans_by_hand(gate: Box) -> None:
     until(lambda: gate.agent("health").returncode == 0, "the control socket")
     assert gate.agent("ban", "198.51.100.0/24", "--for", "1h").stdout == (
-        "198.51.100.0/24 stays out for 1 h 00 min\n"
+        "198.51.100.0/24 is banned for 1 h 00 min\n"
     )
     with connect(gate, "198.51.100.77") as connection:
         assert answer(connection) == b""
-    assert gate.agent("unban", "198.51.100.0/24").stdout == "1 lifted\n"
+    assert gate.agent("unban", "198.51.100.0/24").stdout == "1 ban lifted\n"
     with connect(gate, "198.51.100.77") as connection:
         assert answer(connection) == b"SSH-"
     assert "is not banned" in gate.agent("unban", "198.51.100.1").stderr
@@ -324,7 +324,7 @@ def test_bans_by_hand(gate: Box) -> None:
     for number in range(3):
         gate.agent("ban", f"192.0.2.{number}")
     assert len(json.loads(gate.agent("bans", "--json").stdout)) == 3
-    assert gate.agent("unban", "--all").stdout == "3 lifted\n"
+    assert gate.agent("unban", "--all").stdout == "3 bans lifted\n"
 
 
 @pytest.mark.root

@@ -172,7 +172,7 @@ def test_status_sessions_kick_and_history(seen: Box) -> None:
         assert "bans    0" in text
         report = json.loads(seen.agent("status", "--json").stdout)
         name = report["sessions"][0]["id"]
-        assert seen.agent("kick", name).stdout == f"{name} ends\n"
+        assert seen.agent("kick", name).stdout == f"session {name} ends\n"
         client.wait(30)
     closed = seen.event("ssh.session.closed")
     assert "there is no session" in seen.agent("kick", name).stderr

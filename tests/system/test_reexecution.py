@@ -263,7 +263,7 @@ def test_reload_takes_over_every_setting_and_keeps_the_sessions(
     config.write_text("login_grace_time = '7s'\n")
     done = box.agent("reload")
     assert done.returncode == 0, done
-    assert done.stdout == "reloaded: 1 sessions and 0 services went on\n"
+    assert done.stdout == "reloaded: 1 session and 0 services kept running\n"
     assert box.machine.init == init
     assert clients[0].says("still here") == "still here\n"
     inside = (
@@ -347,7 +347,7 @@ def test_a_reload_into_settings_that_do_not_work_ends_nothing(
         config.write_text("\n".join([*kept, new, ""]))
         refused = box.agent("reload")
     assert refused.returncode == 1, refused
-    assert "goes on with the settings from before" in refused.stderr
+    assert "keeps the settings it had" in refused.stderr
     assert clients[0].says("still here") == "still here\n"
     assert box.ssh("echo in").stdout == "in\n"
 

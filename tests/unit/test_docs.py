@@ -34,4 +34,4 @@ def test_settings_exist(page: Path) -> None:
 
 
 def _unknown(pattern: str, text: str, group: click.Group) -> set[str]:
-    return set(re.findall(pattern, text)) - set(group.commands)
+    return set(re.findall(pattern, text)) - set(group.list_commands(click.Context(group)))

@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
+from agent.durations import duration
 from agent.settings import load
-from agent.settings.units import duration
 
 ROOT = Path(__file__).resolve().parents[2]
 FLY: dict[str, Any] = tomllib.loads((ROOT / "fly.toml").read_text())

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import durations
 from agent.settings import SettingsError, load, reference, units
 from agent.settings.units import Endpoint
 
@@ -13,13 +14,13 @@ from agent.settings.units import Endpoint
     [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("500ms", 0.5), ("1.5h", 5400)],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert units.duration(text) == pytest.approx(seconds)
+    assert durations.duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "90", "h", "1 h", "-1s", "1y", "1s1", "s1", "1e3s", "٣s"])
 def test_durations_without_a_clear_meaning_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a duration"):
-        units.duration(text)
+        durations.duration(text)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_paths_that_sshd_could_misread_are_refused(text: str) -> None:
         units.absolute_path(text)
 
 
-PARSERS = [units.duration, units.size, units.count, units.endpoint, units.absolute_path]
+PARSERS = [durations.duration, units.size, units.count, units.endpoint, units.absolute_path]
 
 
 @given(st.text(), st.sampled_from(PARSERS))

@@ -1,0 +1,5 @@
+"""Where the agent's files are unless a setting says otherwise: known without reading settings."""
+
+RUN_DIR = "/run/swarm"
+RUN_DIR_UNPRIVILEGED = "~/.local/state/swarm/run"
+CONFIG = "/etc/swarm/agent.toml"
