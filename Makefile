@@ -3,11 +3,13 @@
 run: setup
 	@.venv/bin/python -m deploy.run
 
+PYTEST = .venv/bin/pytest --numprocesses auto --dist loadgroup
+
 test: .venv/.ready-to-test
-	@.venv/bin/pytest
+	@$(PYTEST)
 
 image-test: .venv/.ready-to-test
-	@.venv/bin/pytest tests/image
+	@$(PYTEST) tests/image
 
 check: setup
 	.venv/bin/ruff format --check .

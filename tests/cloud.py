@@ -10,7 +10,8 @@ from deploy.api import MachinesApi
 from deploy.edge import Edge
 from deploy.machine import AGENT
 from deploy.standin import StandIn, State
-from tests.support import Box, Key, free_port, until
+from tests.claims import free_port
+from tests.support import Box, Key, until
 
 T = TypeVar("T")
 

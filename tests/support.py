@@ -4,7 +4,9 @@ import contextlib
 import fcntl
 import json
 import os
+import pty
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -12,18 +14,19 @@ import termios
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import Any, TypeVar
 
 from deploy.machine import Machine
+from tests.claims import free_port
 
 T = TypeVar("T")
 
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 ROOT = os.geteuid() == 0
 
 
@@ -36,17 +39,22 @@ def until(look: Callable[[], T], what: str, timeout: float = DEADLINE) -> T:
     return answer
 
 
+def command_lines(pids: Iterable[int] | None = None) -> list[str]:
+    """Of these processes, or of all of this computer."""
+    if pids is None:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+            found.append(words.replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
 def terminals_work() -> bool:
     """Without root sshd can own terminals only where devpts gives them to the group tty."""
     mounts = Path("/proc/mounts").read_text().splitlines()
     return ROOT or any(line.split()[1] == "/dev/pts" and "gid=5" in line for line in mounts)
-
-
-def free_port() -> int:
-    """A TCP port of the loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -297,3 +305,18 @@ class Client:
         assert self.process.stdin is not None
         self.process.stdin.close()
         return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def shell(box: Box) -> Iterator[Screen]:
+    """An interactive login on a terminal of its own."""
+    pid, descriptor = pty.fork()
+    if pid == 0:
+        command = box.ssh_command()
+        os.execvp(command[0], command)
+    try:
+        yield Screen(descriptor)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(descriptor)

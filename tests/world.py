@@ -3,7 +3,6 @@
 Every world has a network of its own, so that test runs can stand beside each other.
 """
 
-import fcntl
 import os
 import socket
 import subprocess
@@ -11,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.support import free_port, until
+from tests.claims import claim, free_port
+from tests.support import until
 
-LOCKS = "/run/lock/swarm-tests"
 WORLDS = 64
 
 
@@ -63,7 +62,8 @@ class World:
 @contextmanager
 def world(strangers: int = 60, friends: int = 5) -> Iterator[World]:
     """Make the namespace with its addresses, and remove it again."""
-    with _number() as number:
+    number, claimed = claim("network", range(WORLDS))
+    with claimed:
         made = World(number)
         _remove_stale(made)
         outer, inner = f"w{number}o", f"w{number}i"
@@ -81,21 +81,6 @@ def world(strangers: int = 60, friends: int = 5) -> Iterator[World]:
             yield made
         finally:
             _ip("netns", "del", made.name)
-
-
-@contextmanager
-def _number() -> Iterator[int]:
-    """A number that no other world on this computer has; the kernel frees it with the process."""
-    os.makedirs(LOCKS, exist_ok=True)
-    for number in range(WORLDS):
-        with open(f"{LOCKS}/world{number}", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield number
-            return
-    raise RuntimeError(f"all {WORLDS} test networks are in use ({LOCKS})")
 
 
 def _remove_stale(made: World) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from deploy.header import header
 from deploy.machine import LOGIN, Machine
 from tests.bench.table import AGENT
-from tests.support import Key, free_port, until
+from tests.claims import free_port
+from tests.support import Key, until
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".bench"

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.contenders import WORK, needed
-from tests.support import Key, free_port, until
+from tests.claims import free_port
+from tests.support import Key, until
 
-TABLE = "swarm-bench"
+TABLE = f"swarm-bench{os.getpid()}"
 
 _JAIL = """
 [DEFAULT]

@@ -4,7 +4,6 @@ Times are shortened (tests.cloud.SOON); what is compared is the order of events 
 """
 
 import os
-import pty
 import re
 import shlex
 import signal
@@ -24,7 +23,7 @@ from deploy.api import MachinesApi
 from deploy.standin import State
 from tests.cloud import Cloud
 from tests.conftest import CloudMaker
-from tests.support import Screen, until
+from tests.support import shell, until
 from tests.world import world
 
 pytestmark = pytest.mark.root
@@ -55,21 +54,6 @@ def in_home(cloud: Cloud, path: str, content: str, mode: int = 0o755) -> Path:
     for place in (target, *missing):
         os.chown(place, 1000, 1000)
     return target
-
-
-@contextmanager
-def shell(cloud: Cloud) -> Iterator[Screen]:
-    """An interactive login on a terminal of its own."""
-    pid, descriptor = pty.fork()
-    if pid == 0:
-        command = cloud.ssh_command()
-        os.execvp(command[0], command)
-    try:
-        yield Screen(descriptor)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(descriptor)
 
 
 def test_sleeps_when_idle_wakes_on_connect_and_says_so(make_cloud: CloudMaker) -> None:

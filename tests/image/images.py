@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.claims import alone
+
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -42,6 +44,11 @@ class Image:
 
 def build(suite: str, target: str) -> Image:
     """Build a target of the Dockerfile on a Debian of this suite."""
+    with alone(CACHE / f"{suite}.lock"):
+        return _build(suite, target)
+
+
+def _build(suite: str, target: str) -> Image:
     base = _base(suite)
     name = f"localhost/swarm-{target}:{suite}"
     words = ["--isolation", "chroot", "--format", "docker", "--layers", "--target", target]

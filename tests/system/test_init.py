@@ -14,7 +14,7 @@ import pytest
 
 from agent.init import foreground
 from tests.conftest import BoxMaker
-from tests.support import ROOT, Box, Screen, terminals_work, until
+from tests.support import ROOT, Box, Screen, command_lines, terminals_work, until
 
 ORPHANS = """
 import os
@@ -104,21 +104,18 @@ def test_no_zombie_is_left(make_box: BoxMaker, mode: bool) -> None:
 
 def test_without_a_subreaper_orphans_go_elsewhere() -> None:
     """The negative control: the test above fails where nobody adopts the orphans."""
-    script = "import os,time\nif os.fork() == 0:\n time.sleep(1000)\nprint(os.getpid())"
-    parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import subprocess;subprocess.run({[sys.executable, '-c', script]!r})\ninput()",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        until(lambda: not children_of(parent.pid), "the orphan is somebody else's")
-    finally:
-        parent.kill()
-        parent.wait()
+    orphan = "import os,time\npid = os.fork()\nprint(pid or '', end='')\npid or time.sleep(1000)"
+    script = f"import subprocess;subprocess.run({[sys.executable, '-c', orphan]!r})\ninput()"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(os.read(parent.stdout.fileno(), 100))
+        try:
+            until(lambda: not children_of(parent.pid), "the orphan is somebody else's")
+            assert state_of(pid) == "S"
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            parent.kill()
 
 
 def run_to_the_end(box: Box, environ: dict[str, str], command: Sequence[str]) -> int:
@@ -179,21 +176,19 @@ def test_stop_signals_reach_the_command_and_its_status_counts(
 
 
 def test_signals_reach_the_whole_group_of_the_command(make_box: BoxMaker, mode: bool) -> None:
+    """Not a stop signal: at a stop every process is ended, whoever heard the signal."""
     box = make_box(namespaces=mode)
-    box.boot(environ_for(mode), "sh", "-c", "trap '' USR1; env sleep 1000; exit 5")
-    child = until(lambda: _sleeping_below(box.machine.init), "the sleep")
-    # The shell ignores USR1 and the sleep inherits that: TERM is what both hear.
-    box.machine.signal(signal.SIGTERM)
-    assert box.machine.wait(30) == 128 + signal.SIGTERM
-    assert state_of(child) == "gone"
+    hears = "import os, signal\nname = 'child' if os.fork() == 0 else 'parent'\n"
+    hears += "signal.signal(signal.SIGUSR1, lambda *_: print(name, 'heard', flush=True))\n"
+    hears += "print(name, 'ready', flush=True)\nwhile True: signal.pause()"
+    box.boot(environ_for(mode), sys.executable, "-c", hears)
 
+    def both(word: str) -> bool:
+        return all(f"{name} {word}\n" in box.log_path.read_text() for name in ("parent", "child"))
 
-def _sleeping_below(pid: int) -> int:
-    for child in children_of(pid):
-        for grandchild in children_of(child):
-            if b"sleep" in Path(f"/proc/{grandchild}/cmdline").read_bytes():
-                return grandchild
-    return 0
+    until(lambda: both("ready"), "parent and child")
+    box.machine.signal(signal.SIGUSR1)
+    until(lambda: both("heard"), "the signal at both")
 
 
 @pytest.mark.skipif(
@@ -211,26 +206,18 @@ def test_stop_ends_twenty_sessions_with_a_line_and_leaves_nothing(
     for client in clients:
         assert client.stdout is not None
         assert b"in" in client.stdout.readline()
-    detached = "setsid nohup sh -c 'trap \"\" HUP; sleep 1001' >/dev/null 2>&1 & echo started"
+    mark = f"sleep 1001.{box.port}"  # of this machine alone
+    detached = f"setsid nohup sh -c 'trap \"\" HUP; {mark}' >/dev/null 2>&1 & echo started"
     assert box.ssh(detached).stdout == "started\n"
+    until(lambda: any(mark in line for line in command_lines()), "the detached process")
     began = time.monotonic()
     assert box.stop() == 0
     assert time.monotonic() - began < 20
     for client in clients:
         assert b"this machine is stopping (SIGTERM)" in client.communicate()[0]
-    assert b"sleep\x001001" not in _all_command_lines()
+    assert not [line for line in command_lines() if mark in line]
     assert len(box.events("ssh.session.closed")) == 21
     assert not box.events("agent.stop.forced")
-
-
-def _all_command_lines() -> bytes:
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(path.read_bytes())
-        except OSError:
-            continue
-    return b"\n".join(lines)
 
 
 def test_who_does_not_end_is_killed_within_the_budget(make_box: BoxMaker, mode: bool) -> None:

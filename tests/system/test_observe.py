@@ -22,8 +22,9 @@ import pytest
 
 from agent.observe import reference
 from deploy.grafana import make as grafana
+from tests.claims import free_port
 from tests.conftest import BoxMaker
-from tests.support import Box, Screen, free_port, until
+from tests.support import Box, Screen, until
 from tests.system.test_gate import boot as boot_proxied
 from tests.system.test_gate import garbage
 

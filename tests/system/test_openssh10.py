@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.claims import alone
 from tests.conftest import BoxMaker
 from tests.support import Box, make_key
 from tests.system.test_gate import ATTACKER, answer, boot, connect, garbage, ssh_as
@@ -21,14 +22,15 @@ ROOT_FS = Path(__file__).resolve().parents[2] / ".cache" / "trixie"
 
 @pytest.fixture(scope="module")
 def trixie() -> Path:
-    if not (ROOT_FS / "usr/sbin/sshd").exists():
-        shutil.rmtree(ROOT_FS, ignore_errors=True)
-        unfinished = ROOT_FS.with_name("trixie.new")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        command = ["debootstrap", "--variant=minbase", "--include=openssh-server", "trixie"]
-        subprocess.run([*command, str(unfinished)], check=True, stdout=subprocess.DEVNULL)
-        os.rename(unfinished, ROOT_FS)
+    with alone(ROOT_FS.with_name("trixie.lock")):
+        if not (ROOT_FS / "usr/sbin/sshd").exists():
+            shutil.rmtree(ROOT_FS, ignore_errors=True)
+            unfinished = ROOT_FS.with_name("trixie.new")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            command = ["debootstrap", "--variant=minbase", "--include=openssh-server", "trixie"]
+            subprocess.run([*command, str(unfinished)], check=True, stdout=subprocess.DEVNULL)
+            os.rename(unfinished, ROOT_FS)
     return ROOT_FS
 
 

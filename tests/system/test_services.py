@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.claims import free_port
 from tests.services import Services
-from tests.support import Box, free_port, until
+from tests.support import Box, until
 
 pytestmark = pytest.mark.root
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.init.proctree import descendants
 from tests.services import Services
-from tests.support import until
+from tests.support import command_lines, until
 
 pytestmark = pytest.mark.root
 
@@ -38,17 +39,10 @@ def number_of(name: str) -> int:
     return int(getattr(signal, f"SIG{name}"))
 
 
-def running(mark: str) -> list[str]:
-    """The command lines of this computer that have `mark`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if mark in line:
-            found.append(line)
-    return found
+def running(services: Services, mark: str) -> list[str]:
+    """The command lines of the machine that have `mark`."""
+    pids = [process.pid for process in descendants(services.box.machine.init)]
+    return [line for line in command_lines(pids) if mark in line]
 
 
 def said(services: Services, name: str) -> list[str]:
@@ -84,12 +78,14 @@ def test_every_signal_that_kills_is_a_failure_and_starts_it_again(services: Serv
             for name in DEFAULT_FATAL
         )
     )
+    started = {}
     for name in DEFAULT_FATAL:
         service = f"s-{name.lower()}"
         told = services.box.event("service.backoff", service=service)
         assert told["because"] == f"ended with signal {number_of(name)}"
-        again = services.box.event("service.started", service=service, restarts=1)
-        assert again["pid"] == services.becomes(service, "running")["pid"]
+        started[service] = services.box.event("service.started", service=service, restarts=1)["pid"]
+    running = {name: entry["pid"] for name, entry in services.all().items()}
+    assert running == started
 
 
 def test_each_stop_signal_reaches_the_service(services: Services, tmp_path: Path) -> None:
@@ -109,7 +105,9 @@ def test_each_stop_signal_reaches_the_service(services: Services, tmp_path: Path
         service = f"s-{name.lower()}"
         services.box.event("service.said", service=service, line="ready")
         assert services.box.agent("stop", service).returncode == 0
-        assert said(services, service) == ["ready", str(number_of(name))]
+        services.box.event("service.said", service=service, line=str(number_of(name)))
+    told = [(event["service"], event["line"]) for event in services.box.events("service.said")]
+    assert len(told) == 2 * len(names)
 
 
 def test_a_pipeline_is_stopped_as_a_whole(services: Services) -> None:
@@ -121,9 +119,12 @@ def test_a_pipeline_is_stopped_as_a_whole(services: Services) -> None:
         """
     )
     services.becomes("pipe", "running")
-    until(lambda: len(running("yes pipe-")) >= 2, "the pipeline")
+    until(lambda: len(running(services, "yes pipe-")) >= 2, "the pipeline")
     assert services.box.agent("stop", "pipe").returncode == 0
-    until(lambda: not running("yes pipe-") and not running("tail -n1234"), "its end")
+    until(
+        lambda: not running(services, "yes pipe-") and not running(services, "tail -n1234"),
+        "its end",
+    )
 
 
 def test_what_a_service_leaves_in_its_group_ends_with_it(services: Services) -> None:
@@ -132,7 +133,7 @@ def test_what_a_service_leaves_in_its_group_ends_with_it(services: Services) -> 
         '[service.leaves]\ncommand = ["sh", "-c", "sleep 98765 & exit 0"]\noneshot = true\n'
     )
     services.becomes("leaves", "done")
-    until(lambda: not running("sleep 98765"), "the background child's end")
+    until(lambda: not running(services, "sleep 98765"), "the background child's end")
 
 
 def test_an_orphan_that_left_the_group_is_reaped(services: Services) -> None:
@@ -193,9 +194,9 @@ def test_stop_while_it_is_starting_really_stops_it(services: Services) -> None:
         """
     )
     services.becomes("slow", "starting")
-    until(lambda: running("sleep 54321"), "its child")
+    until(lambda: running(services, "sleep 54321"), "its child")
     assert services.box.agent("stop", "slow").stdout == "slow is inactive\n"
-    assert not running("sleep 54321")
+    assert not running(services, "sleep 54321")
 
 
 def test_stop_during_backoff_is_final(services: Services) -> None:
@@ -249,4 +250,4 @@ def test_many_restarts_at_once_leave_one_process(services: Services) -> None:
     processes = [subprocess.Popen(command, env=environ) for command, environ in commands]
     assert [process.wait(30) for process in processes] == [0] * 8
     services.becomes("one", "running")
-    assert len(running("sleep 11223")) == 1
+    assert len(running(services, "sleep 11223")) == 1

@@ -8,8 +8,8 @@ import pytest
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
+from tests.claims import free_port
 from tests.services import Services
-from tests.support import free_port
 
 pytestmark = pytest.mark.root
 

@@ -5,8 +5,11 @@ import os
 import pty
 import termios
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from agent.platform import terminals
 from tests.support import until
@@ -47,15 +50,25 @@ def test_a_terminal_that_another_process_writes_on_is_tried_again() -> None:
     os.close(theirs)
 
 
-def test_a_stopped_terminal_is_given_up() -> None:
+def test_a_stopped_terminal_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = pty.openpty()
     termios.tcflow(theirs, termios.TCOOFF)
     name = os.ttyname(theirs).removeprefix("/dev/")
+    tries = []
 
     async def write() -> None:
+        def call_later(_: float, again: Callable[..., None], *words: object) -> None:
+            tries.append(words)
+            again(*words)
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
         terminals.write(name, "no one reads this", attempts=3)
-        await asyncio.sleep(5 * terminals.AGAIN)
 
     asyncio.run(write())
+    assert [words[-1] for words in tries] == [2, 1]
+    termios.tcflow(theirs, termios.TCOON)
+    os.set_blocking(ours, False)
+    with pytest.raises(BlockingIOError):
+        os.read(ours, 4096)
     os.close(ours)
     os.close(theirs)
