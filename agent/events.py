@@ -610,6 +610,82 @@ class ServiceOutputLost(Event):
     bytes: int
 
 
+class CheckpointMade(Event):
+    """A checkpoint of the volume was made. `unread` files could not be read and are not in it."""
+
+    name: ClassVar[str] = "checkpoint.made"
+    checkpoint: str
+    cause: str
+    seconds: float
+    files: int
+    bytes: int
+    added: int
+    unread: int
+
+
+class CheckpointFailed(Event):
+    """A checkpoint could not be made; older ones were not touched."""
+
+    name: ClassVar[str] = "checkpoint.failed"
+    level: ClassVar[str] = "error"
+    cause: str
+    problem: str
+
+
+class CheckpointsRemoved(Event):
+    """Checkpoints were removed: by hand, or because they used more than their share."""
+
+    name: ClassVar[str] = "checkpoint.removed"
+    checkpoints: tuple[str, ...]
+    reason: str
+
+
+class CheckpointRestored(Event):
+    """Files of a checkpoint were restored: `placed` changed, `removed` deleted."""
+
+    name: ClassVar[str] = "checkpoint.restored"
+    checkpoint: str
+    target: str
+    placed: int
+    removed: int
+    failures: int
+    seconds: float
+
+
+class CheckpointsReplaced(Event):
+    """The repository of checkpoints could not be used and was set aside; a new one was begun."""
+
+    name: ClassVar[str] = "checkpoint.replaced"
+    level: ClassVar[str] = "error"
+    reason: str
+    kept_as: str
+
+
+class CheckpointsUploaded(Event):
+    """Every checkpoint is away from the machine too."""
+
+    name: ClassVar[str] = "checkpoint.uploaded"
+    seconds: float
+
+
+class CheckpointUploadFailed(Event):
+    """Checkpoints could not be copied away from the machine; it is tried again."""
+
+    name: ClassVar[str] = "checkpoint.upload.failed"
+    level: ClassVar[str] = "warning"
+    problem: str
+    retry_in: float
+
+
+class CheckpointsChecked(Event):
+    """A repository of checkpoints and part of its data were checked; `problem`: what is wrong."""
+
+    name: ClassVar[str] = "checkpoint.checked"
+    repository: str
+    problem: str
+    seconds: float
+
+
 class LinesSummed(Event):
     """Of an event that came in a flood, so many lines were not written in so many seconds."""
 

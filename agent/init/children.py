@@ -156,7 +156,7 @@ class Children:
 
     def spawn(
         self,
-        argv: Sequence[str],
+        argv: Sequence[str | bytes],
         *,
         env: Mapping[str, str],
         stdin: Stream = subprocess.DEVNULL,

@@ -8,6 +8,12 @@ from agent.init.children import Credentials, clean_environment
 
 DEFAULT_UID = 1000
 
+CHECKPOINTS_GROUP = 65017
+"""The group of the processes that read and write checkpoints, and of nothing else.
+
+Of the numbers that Debian reserves. No account may be in it.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:

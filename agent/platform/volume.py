@@ -26,6 +26,11 @@ class Folder:
         self._descriptor = descriptor
         self.path = path
 
+    @property
+    def descriptor(self) -> int:
+        """For opening what lies in it."""
+        return self._descriptor
+
     def read(self, name: str, limit: int = 1 << 20) -> bytes | None:
         """The content of a file of ours, or None where there is none.
 

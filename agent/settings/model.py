@@ -348,6 +348,39 @@ class Settings:
         "that one.",
         live=True,
     )
+    checkpoints: bool = _setting(
+        units.switch,
+        "on",
+        "Keep checkpoints of the volume, with restic: hourly while something works, before each "
+        "sleep, before an agent's turn, and by hand.",
+        unprivileged="off",
+        live=True,
+    )
+    checkpoint_every: float | None = _setting(
+        units.duration_or_off,
+        "1h",
+        "How often a checkpoint is made while something works. `off`: not by the clock.",
+        live=True,
+    )
+    checkpoint_keep: units.Keep = _setting(
+        units.keep,
+        "hourly 24, daily 7, weekly 4",
+        "Which checkpoints are kept: the latest of each of the last so many hours, days and weeks.",
+        live=True,
+    )
+    checkpoint_share: float = _setting(
+        units.share,
+        "25%",
+        "The share of the volume that checkpoints may use; the oldest go first.",
+        live=True,
+    )
+    checkpoint_repo: str = _setting(
+        units.repository,
+        "",
+        "A second repository, away from the machine (S3-compatible, SFTP, rest-server), to which "
+        "every checkpoint is copied. Its key is the secret CHECKPOINT_PASSWORD; credentials "
+        "are secrets too. Empty: none.",
+    )
     stop_timeout: float = _setting(
         positive_duration,
         "20s",

@@ -206,6 +206,46 @@ def destinations(text: str) -> tuple[str, ...]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How many checkpoints are kept: the latest of each of the last so many hours, days, weeks."""
+
+    hourly: int
+    daily: int
+    weekly: int
+
+    def __str__(self) -> str:
+        return f"hourly {self.hourly}, daily {self.daily}, weekly {self.weekly}"
+
+
+def keep(text: str) -> Keep:
+    """What is kept, from `hourly 24, daily 7, weekly 4`."""
+    match = re.fullmatch(r"hourly (\d{1,3}), daily (\d{1,3}), weekly (\d{1,3})", text, re.ASCII)
+    if match is None:
+        raise ValueError("three numbers, such as hourly 24, daily 7, weekly 4")
+    return Keep(*map(int, match.groups()))
+
+
+def share(text: str) -> float:
+    """A share of a whole as a fraction, from `25%`."""
+    match = re.fullmatch(r"(\d{1,2})%", text, re.ASCII)
+    if match is None or int(match[1]) == 0:
+        raise ValueError("a share between 1% and 99%")
+    return int(match[1]) / 100
+
+
+_REPOSITORY = re.compile(r"(s3:|rest:https?://|sftp:|b2:|azure:|gs:|/)[^\s\0]+")
+
+
+def repository(text: str) -> str:
+    """Where restic keeps checkpoints away from the machine, or nothing."""
+    if text and not _REPOSITORY.fullmatch(text):
+        raise ValueError("a repository of restic, such as s3:https://HOST/BUCKET or sftp:HOST:PATH")
+    if re.search(r"//[^/@]*:[^/@]*@", text):
+        raise ValueError("a repository without a password in it: that is a secret of its own")
+    return text
+
+
 def optional_endpoint(text: str) -> Endpoint | None:
     """Where to listen, or nothing."""
     return endpoint(text) if text else None

@@ -1,0 +1,1 @@
+"""Checkpoints of the work: restic's, on the volume and away from it."""

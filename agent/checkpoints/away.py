@@ -1,0 +1,240 @@
+"""Copies checkpoints to a repository away from the machine, whenever that can be reached.
+
+A copy that was cut short is resumed: what is there already is not sent again.
+"""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from msgspec.structs import replace as with_changes
+
+from agent.access.gate import clock
+from agent.checkpoints import policy
+from agent.checkpoints.keeper import Keeper, Refused
+from agent.checkpoints.policy import CHECK_EVERY
+from agent.checkpoints.restic import CREDENTIALS, Fault, Remote, ResticError
+from agent.checkpoints.store import Checkpoint, known
+from agent.events import (
+    CheckpointsChecked,
+    CheckpointsUploaded,
+    CheckpointUploadFailed,
+    Notice,
+)
+from agent.platform.account import CHECKPOINTS_GROUP
+
+PASSWORD, SSH_KEY, KNOWN_HOSTS = (
+    "CHECKPOINT_PASSWORD",
+    "CHECKPOINT_SSH_KEY",
+    "CHECKPOINT_KNOWN_HOSTS",
+)
+PATIENCE = 6 * 3600.0
+LISTING = 120.0
+"""Seconds that the list of what is there may take."""
+
+FIRST_RETRY, LONGEST_RETRY = 30.0, 3600.0
+OVERDUE = 86400.0
+"""Seconds without an upload that are worth a notice."""
+
+_SFTP = re.compile(
+    r"sftp:(?://)?(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.-]+|\[[0-9a-fA-F:]+\])(?::(?P<port>\d+))?"
+)
+
+
+def remote_of(url: str, environ: Mapping[str, str], run_dir: str) -> Remote | None:
+    """The repository that the settings name; None where there is none.
+
+    What SFTP needs is written to the run folder. Raises `Refused` where a secret is missing, and
+    `OSError`.
+    """
+    if not url:
+        return None
+    password = environ.get(PASSWORD, "")
+    if not password:
+        raise Refused(
+            f"no copy at {url}: set the secret {PASSWORD}, and keep it somewhere else too; with a "
+            "key that only this machine has, a copy is of no use without the machine"
+        )
+    secrets = {name: value for name, value in environ.items() if CREDENTIALS.fullmatch(name)}
+    secrets["RESTIC_PASSWORD"] = password
+    if not url.startswith("sftp:"):
+        return Remote(url, secrets)
+    key, known = environ.get(SSH_KEY, ""), environ.get(KNOWN_HOSTS, "")
+    if not key or not known:
+        raise Refused(f"no copy at {url}: SFTP needs the secrets {SSH_KEY} and {KNOWN_HOSTS}")
+    files = {"checkpoint_key": key, "checkpoint_hosts": known}
+    for name, content in files.items():
+        _write_for_restic(f"{run_dir}/{name}", content.rstrip("\n") + "\n")
+    return Remote(url, secrets, tuple(_ssh(url, *(f"{run_dir}/{name}" for name in files))))
+
+
+class Away:
+    """The part that uploads. It shares the keeper's repository and record."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    async def run(self) -> None:
+        """Upload after each checkpoint until cancelled."""
+        keeper = self._keeper
+        if not keeper.settings.checkpoint_repo:
+            return
+        failures = 0
+        while True:
+            pending = is_pending(keeper)
+            try:
+                if pending:
+                    await self._upload()
+                    await self._check_sometimes()
+                failures = 0
+                delay = None
+            except (ResticError, Refused, OSError) as error:
+                failures += 1
+                delay = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(failures - 1, 10))
+                self._failed(str(error), delay)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await keeper.changed.wait()
+            keeper.changed.clear()
+
+    async def _upload(self) -> None:
+        keeper, began = self._keeper, clock()
+        remote = self.remote()
+        if remote is None:
+            return
+        newest = keeper.ledger.checkpoints[-1]
+        async with keeper.whole:
+            keeper.set_upload(uploading=True)
+            try:
+                await keeper.restic(PATIENCE).copy(remote)
+            finally:
+                keeper.set_upload(uploading=False)
+        keeper.keep(with_changes(keeper.ledger, uploaded=newest.at, upload_of=newest.id))
+        keeper.set_upload(failures=0)
+        keeper.bus.publish(CheckpointsUploaded(seconds=clock() - began))
+
+    def remote(self) -> Remote | None:
+        """The repository away from the machine. Raises `Refused`, `OSError`."""
+        settings = self._keeper.settings
+        return remote_of(settings.checkpoint_repo, self._keeper.environ, settings.run_dir)
+
+    async def listing(self) -> list[Checkpoint]:
+        """What is there, the oldest first. Raises `ResticError`, `Refused`, `OSError`."""
+        remote = self.remote()
+        if remote is None:
+            raise Refused("there is no repository away from the machine (SWARM_CHECKPOINT_REPO)")
+        async with self._keeper.turn("listing the checkpoints away from the machine"):
+            there = await self._keeper.restic(LISTING, gentle=False).snapshots(remote)
+        return [known(each) for each in there]
+
+    async def fetch(self, name: str) -> str:
+        """Copy a checkpoint from there to the volume; its id here. Call it in a `turn`."""
+        keeper, remote = self._keeper, self.remote()
+        if remote is None:
+            raise Refused("there is no repository away from the machine (SWARM_CHECKPOINT_REPO)")
+        restic = keeper.restic(PATIENCE, gentle=False)
+        found = [
+            each for each in await restic.snapshots(remote) if _is(each.id, each.original, name)
+        ]
+        if name == "latest":
+            found = (await restic.snapshots(remote))[-1:]
+        if len(found) != 1:
+            raise Refused(f"{name!r} is no checkpoint away from the machine")
+        before = {each.id for each in keeper.ledger.checkpoints}
+        await restic.fetch(found[0].id, remote)
+        await keeper.refresh(restic)
+        new = [each.id for each in keeper.ledger.checkpoints if each.id not in before]
+        if new:
+            return new[-1]
+        # It is here already: under its own id, or under that of which it is the copy.
+        here = {each.id: each.original for each in await restic.snapshots()}
+        wanted = {found[0].id, found[0].original} - {""}
+        same = [name for name, original in here.items() if wanted & {name, original}]
+        if not same:
+            raise ResticError(Fault.OTHER, "the checkpoint was not copied")
+        return same[0]
+
+    async def _check_sometimes(self) -> None:
+        """Weekly: check what is there with a part of its data, and remove what no rule keeps."""
+        keeper, remote = self._keeper, self.remote()
+        if remote is None or time.time() - keeper.ledger.uploads_checked < CHECK_EVERY:
+            return
+        began, problem = clock(), ""
+        async with keeper.whole:
+            restic = keeper.restic(PATIENCE)
+            try:
+                there = [known(each) for each in await restic.snapshots(remote)]
+                ids = policy.surplus(there, keeper.settings.checkpoint_keep)
+                if ids:
+                    await restic.forget(ids, remote)
+                    await restic.prune("10%", remote)
+                await restic.check("2%", remote)
+            except ResticError as error:
+                if error.fault is not Fault.DAMAGED:
+                    raise
+                problem = str(error)
+        keeper.keep(with_changes(keeper.ledger, uploads_checked=time.time()))
+        seconds = clock() - began
+        keeper.bus.publish(CheckpointsChecked(repository="away", problem=problem, seconds=seconds))
+
+    def _failed(self, problem: str, delay: float) -> None:
+        keeper = self._keeper
+        keeper.set_upload(failures=keeper.record.upload_failures + 1, problem=problem)
+        keeper.bus.publish(CheckpointUploadFailed(problem=problem, retry_in=delay))
+        oldest = next(
+            (c.at for c in keeper.ledger.checkpoints if c.at > keeper.ledger.uploaded), None
+        )
+        if oldest is not None and time.time() - oldest > OVERDUE:
+            days = (time.time() - oldest) / 86400
+            notice = f"nothing was copied away from the machine for {days:.0f} d: {problem}"
+            keeper.bus.publish(Notice(part="checkpoint upload", notice=notice))
+
+
+def is_pending(keeper: Keeper) -> bool:
+    """A checkpoint is not away from the machine yet."""
+    known = keeper.ledger.checkpoints
+    return bool(keeper.settings.checkpoint_repo and known) and (
+        keeper.ledger.upload_of != known[-1].id
+    )
+
+
+def _is(name: str, original: str, wanted: str) -> bool:
+    return bool(wanted) and (name.startswith(wanted) or original.startswith(wanted))
+
+
+def _ssh(url: str, key: str, hosts: str) -> list[str]:
+    match = _SFTP.match(url)
+    if match is None:
+        raise Refused(f"{url} names no host: write sftp://USER@HOST:PORT/PATH")
+    options = {
+        "BatchMode": "yes",
+        "IdentitiesOnly": "yes",
+        "StrictHostKeyChecking": "yes",
+        "UserKnownHostsFile": hosts,
+        "ServerAliveInterval": "30",
+        "ConnectTimeout": "30",
+    }
+    words = ["ssh", "-F", "none", "-i", key]
+    words += [f"-o{name}={value}" for name, value in options.items()]
+    # sftp:host:path has no port; what follows the colon there is the path.
+    port = match["port"] if url.startswith("sftp://") else None
+    words += ["-p", port] if port else []
+    words += ["-l", match["user"]] if match["user"] else []
+    return [*words, match["host"].strip("[]"), "-s", "sftp"]
+
+
+def _write_for_restic(path: str, content: str) -> None:
+    """A secret that only restic's processes may read."""
+    temporary = f"{path}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        if os.geteuid() == 0:
+            os.fchown(descriptor, 0, CHECKPOINTS_GROUP)
+            os.fchmod(descriptor, 0o640)
+        file.write(content)
+    os.rename(temporary, path)

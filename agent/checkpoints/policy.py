@@ -1,0 +1,135 @@
+"""When a checkpoint is due, and which ones are kept. Pure: the clock is an argument.
+
+What is due is decided on the monotonic clock. Checkpoints have dates, which may step: the order in
+which they were made is known apart from them, and the newest is never removed.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from agent.settings.units import Keep
+
+AFTER_START = 300.0
+"""Seconds after the start in which no checkpoint is made by itself: the first login comes first."""
+
+BEFORE_TURN = 600.0
+"""An agent's turn begins with a checkpoint that is at most so many seconds old."""
+
+RETRY = 300.0
+"""Seconds after a failure until the next try by itself."""
+
+NEVER_EVICTED = 86400.0
+"""For so many seconds the oldest checkpoint is safe from newer ones that need its space: whoever
+fills the repository with noise stops new checkpoints but cannot push out the old ones."""
+
+CHECK_EVERY = 7 * 86400.0
+STALE = 86400.0
+"""Seconds without a checkpoint, while something works, that are worth a warning."""
+
+
+class Cause(Enum):
+    """Why a checkpoint was made."""
+
+    HAND = "by hand"
+    HOURLY = "hourly"
+    SLEEP = "before sleep"
+    TURN = "before an agent's turn"
+    RESTORE = "before a restore"
+    COMPARE = "to compare"
+
+
+class Dated(Protocol):
+    """A checkpoint, as the policy sees it."""
+
+    @property
+    def id(self) -> str:
+        """What restic calls it."""
+        ...
+
+    @property
+    def at(self) -> float:
+        """When it was made, in Unix time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was done so far, in monotonic time; None: not in this run, nor known from before."""
+
+    started: float
+    made: float | None = None
+    failed: float | None = None
+
+
+def is_due(past: Past, active: float, every: float | None, now: float) -> bool:
+    """An hourly checkpoint is due: something was active since the last one, which is old enough."""
+    if every is None or now - past.started < AFTER_START or _failed_lately(past, now):
+        return False
+    return past.made is None or (now - past.made >= every and active > past.made)
+
+
+def is_due_before_turn(past: Past, now: float) -> bool:
+    """An agent's turn begins, and the last checkpoint is too old to undo it with."""
+    if _failed_lately(past, now):
+        return False
+    return past.made is None or now - past.made > BEFORE_TURN
+
+
+def is_stale(past: Past, active: float, now: float) -> bool:
+    """Something works, and for a day no checkpoint could be made."""
+    since = past.started if past.made is None else past.made
+    return now - since > STALE and active > since
+
+
+def _failed_lately(past: Past, now: float) -> bool:
+    return past.failed is not None and now - past.failed < RETRY
+
+
+def made_before(at: float | None, wall: float, now: float) -> float | None:
+    """Monotonic time of a checkpoint of an earlier run; None where its date is in the future."""
+    if at is None or at > wall:
+        return None
+    return now - (wall - at)
+
+
+def surplus(checkpoints: Sequence[Dated], keep: Keep) -> list[str]:
+    """The checkpoints that no rule keeps; `checkpoints` in the order in which they were made.
+
+    The latest of each of the last so many hours, days and weeks stays (UTC), and the newest.
+    """
+    kept = {each.id for each in checkpoints[-1:]}
+    for count, period in (
+        (keep.hourly, "%Y-%m-%d %H"),
+        (keep.daily, "%Y-%m-%d"),
+        (keep.weekly, "%G-%V"),
+    ):
+        kept |= _latest_of_each(checkpoints, count, _namer(period))
+    return [each.id for each in checkpoints if each.id not in kept]
+
+
+def evictable(checkpoints: Sequence[Dated], wall: float) -> list[str]:
+    """What may go when the repository is too large, in this order; the newest never does.
+
+    First what is older than a day, the oldest first; then, of the last day, all but the oldest.
+    """
+    rest = checkpoints[:-1]
+    old = [each for each in rest if wall - each.at > NEVER_EVICTED]
+    recent = [each for each in rest if wall - each.at <= NEVER_EVICTED]
+    return [each.id for each in (*old, *recent[1:])]
+
+
+def _namer(period: str) -> Callable[[float], str]:
+    return lambda at: time.strftime(period, time.gmtime(at))
+
+
+def _latest_of_each(
+    checkpoints: Iterable[Dated], count: int, name: Callable[[float], str]
+) -> set[str]:
+    latest: dict[str, Dated] = {}
+    for each in checkpoints:
+        latest[name(each.at)] = each
+    newest = sorted(latest.values(), key=lambda each: each.at)
+    return {each.id for each in newest[len(newest) - count :]} if count else set()

@@ -1,0 +1,41 @@
+"""Why a checkpoint was made and what its maker says of it, as tags of a restic snapshot.
+
+They travel with it to every repository. restic separates tags by commas.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from urllib.parse import quote, unquote
+
+from agent.checkpoints.policy import Cause
+
+LONGEST_NOTE = 200
+
+
+def write(cause: Cause, note: str) -> list[str]:
+    """The tags of a new one."""
+    noted = [f"note={quote(clean(note), safe=' ')}"] if note else []
+    return [f"cause={cause.name.lower()}", *noted]
+
+
+def read(tags: Sequence[str]) -> tuple[str, str]:
+    """Cause and note; whoever wrote them, they are short and without control characters."""
+    given = dict(tag.partition("=")[::2] for tag in tags if "=" in tag)
+    causes = {cause.name.lower(): cause.value for cause in Cause}
+    return causes.get(given.get("cause", ""), ""), clean(unquote(given.get("note", "")))
+
+
+def clean(note: str) -> str:
+    """A note as it is kept."""
+    return "".join(letter if letter.isprintable() else " " for letter in note)[:LONGEST_NOTE]
+
+
+def unix_time(text: str) -> float:
+    """From restic's time, which has nanoseconds. 0 where it is none."""
+    date, _, zone = text.partition(".")
+    offset = zone.lstrip("0123456789") if zone else ""
+    fraction = zone[: len(zone) - len(offset)][:6]
+    try:
+        return datetime.fromisoformat(f"{date}.{fraction or 0}{offset or ''}").timestamp()
+    except ValueError:
+        return 0.0

@@ -1,0 +1,243 @@
+"""What changed since a checkpoint, and bringing it back.
+
+A restore goes to a stage that nobody but root can enter. From there a process of the account, with
+the account's rights, puts the files in their places. In place it makes a checkpoint of the present
+first, and touches only what differs between the two: so it can be undone, and what no checkpoint
+has is never lost.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+
+from agent.access.gate import clock
+from agent.checkpoints.away import Away
+from agent.checkpoints.keeper import PATIENCE, Keeper, Refused
+from agent.checkpoints.lines import pipe
+from agent.checkpoints.policy import Cause
+from agent.checkpoints.restic import Change, Fault, ResticError, end
+from agent.checkpoints.store import Checkpoint
+from agent.events import CheckpointRestored
+from agent.init.children import clean_environment
+from agent.platform import volume
+from agent.platform.account import credentials_of
+
+PLACE = os.path.join(os.path.dirname(__file__), "place.py")
+MOST_CHANGES = 1_000_000
+"""Changes that a restore in place can work with."""
+
+MOST_PATHS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to restore: paths below the volume, all of it where there are none.
+
+    Without `to`, in place. `away`: from the repository away from the machine.
+    """
+
+    checkpoint: str
+    paths: tuple[bytes, ...] = ()
+    to: bytes | None = None
+    away: bool = False
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """What the process that places files says."""
+
+    placed: int
+    removed: int
+    failures: int
+    problems: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What came of a restore. `before` is the checkpoint that takes it back."""
+
+    checkpoint: Checkpoint
+    before: Checkpoint | None
+    placed: Placed
+
+
+class Undo:
+    """Compares and restores."""
+
+    def __init__(self, keeper: Keeper, away: Away) -> None:
+        self._keeper = keeper
+        self._away = away
+
+    async def changes(
+        self, first: str, second: str | None, path: bytes | None, most: int
+    ) -> tuple[Checkpoint, Checkpoint, list[Change], int]:
+        """What is different in the second, or now, at most so many, and how many there are."""
+        keeper = self._keeper
+        found: list[Change] = []
+        count = 0
+        prefix = os.fsdecode(path or os.fsencode(keeper.settings.volume)).rstrip("/")
+
+        def hear(change: Change) -> None:
+            nonlocal count
+            name = change.path.rstrip("/")
+            if change.modifier == "U" and change.path.endswith("/"):
+                return  # a folder's time changes with every entry
+            if name == prefix or name.startswith(f"{prefix}/"):
+                count += 1
+                if len(found) < most:
+                    found.append(change)
+
+        async with keeper.turn("comparing checkpoints"):
+            before = keeper.find(first)
+            if second is None:
+                after = await keeper.make_here(Cause.COMPARE, "")
+            else:
+                after = keeper.find(second)
+            await keeper.restic(gentle=False).diff(before.id, after.id, hear)
+        return before, after, found, count
+
+    async def restore(self, order: Order) -> Restored:
+        """Bring it back. Raises `ResticError` and `Refused`."""
+        keeper, began = self._keeper, clock()
+        paths = self._checked(order)
+        async with keeper.turn(f"restoring {order.checkpoint}"):
+            name = await self._away.fetch(order.checkpoint) if order.away else order.checkpoint
+            wanted = keeper.find(name)
+            before = None
+            if order.to is None:
+                note = f"before restoring {wanted.id[:8]}"
+                before = await keeper.make_here(Cause.RESTORE, note)
+            stage = keeper.store.new_stage()
+            try:
+                placed = await self._restore(order, paths, wanted, before, stage)
+            finally:
+                await asyncio.to_thread(keeper.store.remove_stage, stage)
+        target = "in place" if order.to is None else os.fsdecode(order.to)
+        keeper.bus.publish(
+            CheckpointRestored(
+                checkpoint=wanted.id[:8],
+                target=ascii(target).strip("'"),
+                placed=placed.placed,
+                removed=placed.removed,
+                failures=placed.failures,
+                seconds=clock() - began,
+            )
+        )
+        return Restored(wanted, before, placed)
+
+    async def _restore(
+        self,
+        order: Order,
+        paths: Sequence[bytes],
+        wanted: Checkpoint,
+        before: Checkpoint | None,
+        stage: str,
+    ) -> Placed:
+        keeper, store = self._keeper, self._keeper.store
+        said = await keeper.restic(PATIENCE, gentle=False).restore(wanted.id, paths, stage)
+        if "no space left" in said.lower():
+            raise ResticError(
+                Fault.FULL, "what is to be restored does not fit beside what is there"
+            )
+        run_as = credentials_of(keeper.account.name)
+        if run_as is not None:
+            await asyncio.to_thread(store.hand_over, stage, run_as.gid)
+        descriptor = store.open_stage(stage)
+        try:
+            there = [path for path in paths if _exists(b"." + path, descriptor)]
+            if not there:
+                raise Refused(f"{wanted.id[:8]} does not have {os.fsdecode(paths[0])!a}")
+            if before is None:
+                words = [b"to", order.to or b"", os.fsencode(keeper.settings.volume)]
+                return await self._place(words, descriptor, None)
+            with store.scratch() as file:
+                await self._write_changes(before, wanted, file)
+                os.lseek(file, 0, os.SEEK_SET)
+                return await self._place([b"in", *there], descriptor, file)
+        finally:
+            os.close(descriptor)
+
+    async def _write_changes(self, before: Checkpoint, wanted: Checkpoint, file: int) -> None:
+        found: list[Change] = []
+        count = 0
+
+        def hear(change: Change) -> None:
+            nonlocal count
+            count += 1
+            if count <= MOST_CHANGES:
+                found.append(change)
+
+        restic = self._keeper.restic(gentle=False)
+        await restic.diff(before.id, wanted.id, hear)
+        if count > MOST_CHANGES:
+            raise Refused(f"{count} paths differ: restore into a folder (--to) and copy from there")
+        # What was a folder and becomes something else: restic does not say what was in it.
+        other = [c.path for c in found if c.modifier[:1] == "T" and not c.path.endswith("/")]
+        if other:
+            found += await restic.below(before.id, other[:MOST_PATHS])
+        lines = [f"{c.modifier[:1]} {c.path}\0".encode("utf-8", "surrogatepass") for c in found]
+        await asyncio.to_thread(_write, file, b"".join(lines))
+
+    async def _place(self, words: Sequence[bytes], stage: int, changes: int | None) -> Placed:
+        keeper, lines, said = self._keeper, list[bytes](), list[bytes]()
+        argv = [os.fsencode(sys.executable), b"-I", b"-S", os.fsencode(PLACE), *words]
+        with pipe(lines.append) as output, pipe(said.append) as errors:
+            try:
+                child = keeper.children.spawn(
+                    argv,
+                    env=clean_environment(),
+                    stdin=subprocess.DEVNULL if changes is None else changes,
+                    stdout=output.writing,
+                    stderr=errors.writing,
+                    own_group=True,
+                    cwd=f"/proc/self/fd/{stage}",
+                    run_as=credentials_of(keeper.account.name),
+                )
+            except OSError as error:
+                raise ResticError(Fault.OTHER, f"cannot place files: {error}") from error
+            output.started()
+            errors.started()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await asyncio.shield(child.exited)
+            except TimeoutError:
+                raise ResticError(Fault.GIVEN_UP, "placing files took too long") from None
+            finally:
+                await end(child)
+        if child.exited.result().code != 0 or not lines:
+            last = ascii(said[-1].decode("utf-8", "replace"))[1:-1] if said else "it said nothing"
+            raise Refused(f"the files cannot be placed: {last}")
+        return msgspec.json.decode(lines[-1], type=Placed)
+
+    def _checked(self, order: Order) -> list[bytes]:
+        """The paths, each below the volume and none of ours. Raises `Refused`."""
+        root = os.fsencode(self._keeper.settings.volume)
+        if len(order.paths) > MOST_PATHS:
+            raise Refused(f"{MOST_PATHS} paths at most")
+        for path in (*order.paths, *(() if order.to is None else (order.to,))):
+            if not path.startswith(b"/") or os.path.normpath(path) != path or b"\0" in path:
+                raise Refused(f"{os.fsdecode(path)!a} is no absolute path without . and ..")
+        own = os.path.join(root, os.fsencode(volume.FOLDER))
+        for path in order.paths:
+            if path != root and not path.startswith(root + b"/"):
+                raise Refused(f"{os.fsdecode(path)!a} is not on the volume: no checkpoint has it")
+            if path == own or path.startswith(own + b"/"):
+                raise Refused(f"{volume.FOLDER} is the agent's own: no checkpoint has it")
+        return list(order.paths) or [root]
+
+
+def _exists(path: bytes, folder: int) -> bool:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        os.stat(path, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
+
+
+def _write(file: int, content: bytes) -> None:
+    with open(file, "wb", closefd=False) as stream:
+        stream.write(content)

@@ -1,0 +1,127 @@
+"""A keeper of checkpoints without an agent around it, and trees to keep."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from agent.checkpoints.away import Away
+from agent.checkpoints.keeper import Keeper
+from agent.checkpoints.undo import Undo
+from agent.events import Bus, Event
+from agent.init.children import Children
+from agent.platform.account import Account
+from agent.settings import load
+from agent.settings.current import Current
+from tests.support import ROOT
+
+T = TypeVar("T")
+
+LOGIN = "nobody" if ROOT else os.environ.get("USER", "")
+
+
+@dataclass
+class Volume:
+    """A volume with work of the account's in it."""
+
+    path: Path
+    account: Account
+    environ: dict[str, str] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def work(self) -> Path:
+        return self.path / "work"
+
+    @property
+    def own(self) -> Path:
+        return self.path / ".swarm" / "checkpoints"
+
+    def give(self) -> None:
+        """Make everything of the work the account's."""
+        for path in (self.work, *self.work.rglob("*")):
+            os.chown(path, self.account.uid, self.account.gid, follow_symlinks=False)
+
+    def run(self, use: "Callable[[Hands], Awaitable[T]]") -> T:
+        """What `use` makes of a keeper that lives only for it."""
+
+        async def main() -> T:
+            loop = asyncio.get_running_loop()
+            children, bus = Children(), Bus()
+            children.watch(loop)
+            bus.subscribe(self.events.append)
+            settings = {"SWARM_CHECKPOINTS": "on", "SWARM_VOLUME": str(self.path)}
+            settings["SWARM_RUN_DIR"] = str(self.path.parent / "run")
+            given = settings | {k: v for k, v in self.environ.items() if k.startswith("SWARM_")}
+            current = Current(load(given, privileged=ROOT).settings)
+            keeper = Keeper.start(
+                current, self.account, children, self.environ, lambda: loop.time(), bus
+            )
+            away = Away(keeper)
+            try:
+                return await use(Hands(keeper, away, Undo(keeper, away), children))
+            finally:
+                keeper.close()
+                loop.remove_signal_handler(17)
+
+        return asyncio.run(main())
+
+
+@dataclass
+class Hands:
+    """The parts."""
+
+    keeper: Keeper
+    away: Away
+    undo: Undo
+    children: Children
+
+
+@contextmanager
+def volume(environ: Mapping[str, str] | None = None) -> Iterator[Volume]:
+    """A volume that the account can get to, which a folder of pytest's is not."""
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    folder.chmod(0o755)
+    try:
+        path = folder / "volume"
+        (path / "work").mkdir(parents=True)
+        (folder / "run").mkdir()
+        uid, gid = (65534, 65534) if ROOT else (os.getuid(), os.getgid())
+        account = Account(LOGIN, uid, gid, str(path), "/bin/sh", False)
+        made = Volume(path, account, dict(environ or {}))
+        made.give()
+        yield made
+    finally:
+        shutil.rmtree(folder)
+
+
+Seen = tuple[int, int, str]
+
+
+def seen(root: Path) -> dict[bytes, Seen]:
+    """Everything in a tree: mode, time, and content, target or device."""
+    found = {}
+    for folder, folders, files in os.walk(os.fsencode(root)):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                content = os.fsdecode(os.readlink(path))
+            elif stat.S_ISREG(status.st_mode):
+                with open(path, "rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+            else:
+                content = ""
+            found[os.path.relpath(path, os.fsencode(root))] = (
+                status.st_mode,
+                status.st_mtime_ns,
+                content,
+            )
+    return found
