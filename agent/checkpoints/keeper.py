@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace as with_changes
 
+from agent import safe
 from agent.access.gate import clock
 from agent.checkpoints import policy, tags
 from agent.checkpoints.policy import Cause, Past
@@ -326,7 +327,7 @@ class Keeper:
             )
         )
         if unread:
-            first = ", ".join(ascii(path) for path in unread[:3])
+            first = safe.line(", ".join(unread[:3]), 300)
             self._notice(f"{count} files cannot be read and are in no checkpoint: {first}")
         else:
             self._told = ""

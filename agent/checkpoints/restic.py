@@ -19,8 +19,9 @@ from typing import TypeVar
 
 import msgspec
 
+from agent import safe
 from agent.checkpoints.lines import pipe
-from agent.init.children import Child, Children, Credentials, clean_environment
+from agent.init.children import Child, Children, Credentials, NotDone, clean_environment
 from agent.platform.account import CHECKPOINTS_GROUP
 
 T = TypeVar("T")
@@ -309,7 +310,6 @@ class Restic:
                     env=clean_environment() | _ALWAYS | dict(env),
                     stdout=output.writing,
                     stderr=errors.writing,
-                    own_group=True,
                     cwd=f"/proc/self/fd/{self._around.folder}",
                     run_as=self._around.identity,
                 )
@@ -323,7 +323,7 @@ class Restic:
             except TimeoutError:
                 raise ResticError(Fault.GIVEN_UP, f"not done in {self._patience:g} s") from None
             finally:
-                await end(child)
+                await _end(child)
         status = child.exited.result()
         if status.code not in fine:
             raise ResticError(_fault(status.code, said.text), said.last or str(status))
@@ -351,23 +351,11 @@ def find() -> str | None:
 
 async def version_of(children: Children, program: str) -> tuple[int, ...]:
     """The version of restic. Raises `ResticError`."""
-    lines: list[bytes] = []
-    with pipe(lines.append) as output:
-        try:
-            child = children.spawn(
-                [program, "version"], env=clean_environment(), stdout=output.writing, own_group=True
-            )
-        except OSError as error:
-            raise ResticError(Fault.ABSENT, str(error)) from error
-        output.started()
-        try:
-            async with asyncio.timeout(30):
-                await asyncio.shield(child.exited)
-        except TimeoutError:
-            raise ResticError(Fault.OTHER, "restic version does not end") from None
-        finally:
-            await end(child)
-    match = re.match(rb"restic (\d+)\.(\d+)\.(\d+)", b"\n".join(lines))
+    try:
+        done = await children.run([program, "version"], env=clean_environment(), patience=30.0)
+    except (OSError, NotDone) as error:
+        raise ResticError(Fault.ABSENT, str(error)) from error
+    match = re.search(rb"^restic (\d+)\.(\d+)\.(\d+)", done.output, re.MULTILINE)
     if match is None:
         raise ResticError(Fault.OTHER, "restic does not say its version")
     return tuple(map(int, match.groups()))
@@ -421,7 +409,7 @@ def _decode(line: bytes, kind: type[T]) -> T | None:
         return None  # a line for people, or of another kind
 
 
-async def end(child: Child) -> None:
+async def _end(child: Child) -> None:
     """Have it end cleanly; what does not is killed, with its children."""
     if not child.running:
         return
@@ -432,15 +420,14 @@ async def end(child: Child) -> None:
 
 
 class _Tail:
-    """The end of what was said, with every line's control characters taken out."""
+    """The end of what was said, made safe."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
 
     def add(self, line: bytes) -> None:
-        text = line[:512].decode("utf-8", "replace").strip()
-        text = "".join(letter if letter.isprintable() else "?" for letter in text)
-        if text:
+        text = safe.output(line, 512)
+        if text.strip():
             self._lines.append(text)
             del self._lines[:-20]
 

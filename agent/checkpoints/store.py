@@ -16,8 +16,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -220,17 +219,6 @@ class Store:
         descriptor = self._open("stage", _DIRECTORY)
         try:
             remove(name.removeprefix("stage/"), descriptor)
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def scratch(self) -> Iterator[int]:
-        """An open file without a name, for a process of the account to read."""
-        descriptor = os.open(
-            ".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self.folder.descriptor
-        )
-        try:
-            yield descriptor
         finally:
             os.close(descriptor)
 

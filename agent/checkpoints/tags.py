@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from urllib.parse import quote, unquote
 
+from agent import safe
 from agent.checkpoints.policy import Cause
 
 LONGEST_NOTE = 200
@@ -27,7 +28,7 @@ def read(tags: Sequence[str]) -> tuple[str, str]:
 
 def clean(note: str) -> str:
     """A note as it is kept."""
-    return "".join(letter if letter.isprintable() else " " for letter in note)[:LONGEST_NOTE]
+    return safe.line(note[:LONGEST_NOTE])
 
 
 def unix_time(text: str) -> float:

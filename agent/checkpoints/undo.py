@@ -16,15 +16,15 @@ from dataclasses import dataclass
 
 import msgspec
 
+from agent import safe, unnamed
 from agent.access.gate import clock
 from agent.checkpoints.away import Away
 from agent.checkpoints.keeper import PATIENCE, Keeper, Refused
-from agent.checkpoints.lines import pipe
 from agent.checkpoints.policy import Cause
-from agent.checkpoints.restic import Change, Fault, ResticError, end
+from agent.checkpoints.restic import Change, Fault, ResticError
 from agent.checkpoints.store import Checkpoint
 from agent.events import CheckpointRestored
-from agent.init.children import clean_environment
+from agent.init.children import NotDone, clean_environment
 from agent.platform import volume
 from agent.platform.account import credentials_of
 
@@ -33,6 +33,9 @@ MOST_CHANGES = 1_000_000
 """Changes that a restore in place can work with."""
 
 MOST_PATHS = 100
+
+SAID = 1 << 16
+"""Bytes that are kept of what the process that places files says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ class Undo:
         keeper.bus.publish(
             CheckpointRestored(
                 checkpoint=wanted.id[:8],
-                target=ascii(target).strip("'"),
+                target=safe.line(target, 300),
                 placed=placed.placed,
                 removed=placed.removed,
                 failures=placed.failures,
@@ -155,14 +158,16 @@ class Undo:
             if before is None:
                 words = [b"to", order.to or b"", os.fsencode(keeper.settings.volume)]
                 return await self._place(words, descriptor, None)
-            with store.scratch() as file:
-                await self._write_changes(before, wanted, file)
-                os.lseek(file, 0, os.SEEK_SET)
-                return await self._place([b"in", *there], descriptor, file)
+            changes = unnamed.write(await self._changes(before, wanted), store.path)
+            try:
+                return await self._place([b"in", *there], descriptor, changes)
+            finally:
+                os.close(changes)
         finally:
             os.close(descriptor)
 
-    async def _write_changes(self, before: Checkpoint, wanted: Checkpoint, file: int) -> None:
+    async def _changes(self, before: Checkpoint, wanted: Checkpoint) -> bytes:
+        """How they differ, as the process that places files reads it."""
         found: list[Change] = []
         count = 0
 
@@ -181,38 +186,27 @@ class Undo:
         if other:
             found += await restic.below(before.id, other[:MOST_PATHS])
         lines = [f"{c.modifier[:1]} {c.path}\0".encode("utf-8", "surrogatepass") for c in found]
-        await asyncio.to_thread(_write, file, b"".join(lines))
+        return b"".join(lines)
 
     async def _place(self, words: Sequence[bytes], stage: int, changes: int | None) -> Placed:
-        keeper, lines, said = self._keeper, list[bytes](), list[bytes]()
+        keeper = self._keeper
         argv = [os.fsencode(sys.executable), b"-I", b"-S", os.fsencode(PLACE), *words]
-        with pipe(lines.append) as output, pipe(said.append) as errors:
-            try:
-                child = keeper.children.spawn(
-                    argv,
-                    env=clean_environment(),
-                    stdin=subprocess.DEVNULL if changes is None else changes,
-                    stdout=output.writing,
-                    stderr=errors.writing,
-                    own_group=True,
-                    cwd=f"/proc/self/fd/{stage}",
-                    run_as=credentials_of(keeper.account.name),
-                )
-            except OSError as error:
-                raise ResticError(Fault.OTHER, f"cannot place files: {error}") from error
-            output.started()
-            errors.started()
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    await asyncio.shield(child.exited)
-            except TimeoutError:
-                raise ResticError(Fault.GIVEN_UP, "placing files took too long") from None
-            finally:
-                await end(child)
-        if child.exited.result().code != 0 or not lines:
-            last = ascii(said[-1].decode("utf-8", "replace"))[1:-1] if said else "it said nothing"
-            raise Refused(f"the files cannot be placed: {last}")
-        return msgspec.json.decode(lines[-1], type=Placed)
+        try:
+            done = await keeper.children.run(
+                argv,
+                env=clean_environment(),
+                stdin=subprocess.DEVNULL if changes is None else changes,
+                patience=PATIENCE,
+                keep=SAID,
+                cwd=f"/proc/self/fd/{stage}",
+                run_as=credentials_of(keeper.account.name),
+            )
+        except (OSError, NotDone) as error:
+            raise ResticError(Fault.OTHER, f"cannot place files: {error}") from error
+        last = done.output.strip().rpartition(b"\n")[2]
+        if done.status.code != 0:
+            raise Refused(f"the files cannot be placed: {safe.output(last, 300)}")
+        return msgspec.json.decode(last, type=Placed)
 
     def _checked(self, order: Order) -> list[bytes]:
         """The paths, each below the volume and none of ours. Raises `Refused`."""
@@ -238,6 +232,5 @@ def _exists(path: bytes, folder: int) -> bool:
     return False
 
 
-def _write(file: int, content: bytes) -> None:
-    with open(file, "wb", closefd=False) as stream:
-        stream.write(content)
+def _shown(path: bytes) -> str:
+    return safe.line(os.fsdecode(path), 300)

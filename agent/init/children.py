@@ -193,7 +193,7 @@ class Children:
 
     async def run(
         self,
-        argv: Sequence[str],
+        argv: Sequence[str | bytes],
         *,
         env: Mapping[str, str],
         patience: float,
@@ -223,7 +223,7 @@ class Children:
             async with asyncio.timeout(patience):
                 await asyncio.shield(child.exited)
         except TimeoutError:
-            raise NotDone(f"{argv[0]} was not done within {patience:g} s") from None
+            raise NotDone(f"{os.fsdecode(argv[0])} was not done within {patience:g} s") from None
         finally:
             child.send_group(signal.SIGKILL)
             output.close()
