@@ -29,6 +29,12 @@ cli = Program(
             "unban": "agent.cli.access:unban",
             "egress": "agent.cli.access:egress",
         },
+        "Undo": {
+            "checkpoint": "agent.cli.checkpoints:checkpoint",
+            "checkpoints": "agent.cli.checkpoints:checkpoints",
+            "diff": "agent.cli.checkpoints:diff",
+            "restore": "agent.cli.checkpoints:restore",
+        },
         "Services": {
             "services": "agent.cli.services:services",
             "start": "agent.cli.services:start",

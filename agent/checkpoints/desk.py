@@ -1,0 +1,67 @@
+"""Orders that take longer than a request may: begun one after the other, asked for until done."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from agent.checkpoints.keeper import Refused
+from agent.checkpoints.restic import ResticError
+
+MOST_ORDERS = 8
+"""Orders that may wait."""
+
+REMEMBERED = 64
+"""Orders whose results can be asked for."""
+
+
+@dataclass(slots=True)
+class Job:
+    """An order. When it is done, it has a `result` or a `problem`."""
+
+    number: int
+    work: Callable[[], Awaitable[object]]
+    done: asyncio.Event
+    result: object = None
+    problem: str = ""
+
+
+class Desk:
+    """Takes orders; `run` carries them out."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[int, Job] = {}
+        self._queue: asyncio.Queue[Job] = asyncio.Queue(MOST_ORDERS)
+        self._count = 0
+
+    async def run(self) -> None:
+        """Carry out orders until cancelled."""
+        while True:
+            job = await self._queue.get()
+            try:
+                job.result = await job.work()
+            except (ResticError, Refused) as error:
+                job.problem = str(error)
+            except BaseException as error:
+                job.problem = f"the agent failed: {type(error).__name__}: {error}"
+                raise
+            finally:
+                job.done.set()
+
+    def order(self, work: Callable[[], Awaitable[object]]) -> int:
+        """Have something done; its number. Raises `Refused`."""
+        job = Job(self._count + 1, work, asyncio.Event())
+        try:
+            self._queue.put_nowait(job)
+        except asyncio.QueueFull:
+            raise Refused(f"{MOST_ORDERS} orders wait already: try again later") from None
+        self._count = job.number
+        self._jobs[job.number] = job
+        while len(self._jobs) > REMEMBERED:
+            del self._jobs[next(iter(self._jobs))]
+        return job.number
+
+    async def wait(self, number: int, patience: float) -> Job:
+        """The order, done or not after so many seconds. Raises `KeyError`."""
+        job = self._jobs[number]
+        await asyncio.wait([asyncio.ensure_future(job.done.wait())], timeout=patience)
+        return job
