@@ -92,7 +92,7 @@ async def open_ssh(
             _prepare_home(settings, account, bus)
     with phases("keys"):
         path = f"{settings.run_dir}/{sshd.AUTHORIZED_KEYS}"
-        keyring = Keyring(core.environ, settings.keys_dir, path, account, bus)
+        keyring = Keyring(core.environ, settings, path, account, bus)
         keyring.load(in_place=held is not None)
     with phases("hostkey"):
         if held is None or not os.path.exists(f"{settings.run_dir}/{hostkeys.NAME}"):

@@ -180,6 +180,7 @@ def _assemble_idle(spine: Spine, held: "HeldIdle | None" = None) -> "Idle":
         spine.account,
         spine.children,
         spine.sessions,
+        spine.keyring,
         spine.gate,
         spine.environ,
         spine.stop,

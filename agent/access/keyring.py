@@ -4,26 +4,32 @@ sshd reads its file at each login, so a key that is gone lets nobody in from the
 """
 
 from collections.abc import Mapping
+from time import time
 
 from agent.access import keys
 from agent.access.keys import AuthorizedKey, Keys
-from agent.events import Bus, KeyInstalled, KeyRefused, KeyRemoved, Trouble
+from agent.events import Bus, KeyInstalled, KeyRefused, KeyRemoved, Notice, Trouble
+from agent.network import Network
 from agent.platform.account import Account
+from agent.settings import Settings
 
 
 class Keyring:
     """Holds the keys; read `keys` at each use, never keep it."""
 
     def __init__(
-        self, environ: Mapping[str, str], folder: str, path: str, account: Account, bus: Bus
+        self, environ: Mapping[str, str], settings: Settings, path: str, account: Account, bus: Bus
     ) -> None:
         self.keys = Keys((), ())
+        self.in_home: tuple[AuthorizedKey, ...] = ()
+        """Keys of the account's home, which let nobody in."""
         self._environ = environ
-        self._folder = folder
+        self._folder = settings.keys_dir
+        self._seen = seen_by_sshd(settings)
         self._path = path
         self._account = account
         self._bus = bus
-        self._was_empty = False
+        self._problem = ""
         self._installed = False
 
     def load(self, *, in_place: bool = False) -> None:
@@ -41,17 +47,37 @@ class Keyring:
                 if not in_place:
                     raise
                 problem = f"{self._path} cannot be written, the keys in it stay in force: {error}"
-                self._bus.publish(Trouble(part="keys", problem=problem))
+                self._bus.publish(Trouble(part="keys file", problem=problem))
             self._tell(self.keys, found)
             self.keys, self._installed = found, True
-        if not found.usable and not self._was_empty:
-            self._bus.publish(Trouble(part="keys", problem=NO_KEY))
-        self._was_empty = not found.usable
+        problem = self.problem()
+        if problem and problem != self._problem:
+            self._bus.publish(Trouble(part="keys", problem=problem))
+        self._problem = problem
+
+    def lets_nobody_in(self, entry: AuthorizedKey) -> str:
+        """Why no login with this key succeeds now; empty where one may."""
+        return entry.lets_nobody_in(time(), self._seen)
+
+    def admitting(self) -> list[AuthorizedKey]:
+        """The keys with which somebody can log in now: one may have expired since it was found."""
+        return [entry for entry in self.keys.usable if not self.lets_nobody_in(entry)]
+
+    def problem(self) -> str:
+        """Why nobody can log in now; empty where somebody can."""
+        return no_login(self.keys, self._seen)
 
     def _tell(self, before: Keys, found: Keys) -> None:
         for bad in found.bad:
             if bad not in before.bad:
                 self._bus.publish(KeyRefused(source=bad.source, line=bad.line, reason=bad.reason))
+        said = [str(odd) for odd in found.odd if odd not in before.odd]
+        for entry in found.usable:
+            useless = self.lets_nobody_in(entry)
+            if useless and entry not in before.usable:
+                said.append(f"{entry.source} line {entry.line} ({entry.name}): {useless}")
+        if said:
+            self._bus.publish(Notice(part="keys", notice="; ".join(said)))
         had, has = _by_fingerprint(before), _by_fingerprint(found)
         for fingerprint in had.keys() - has.keys():
             entry = had[fingerprint]
@@ -74,6 +100,26 @@ NO_KEY = (
     "no usable key: nobody can log in. Put the line of your .pub file into "
     "the secret SSH_AUTHORIZED_KEYS"
 )
+
+
+def seen_by_sshd(settings: Settings) -> tuple[Network, ...] | None:
+    """Where connections come from in the eyes of sshd, which `from` of a key is compared with.
+
+    None: from anywhere. Behind a proxy that is the proxy.
+    """
+    if settings.proxy_protocol != "required" or settings.private_listen is not None:
+        return None
+    return settings.proxy_networks
+
+
+def no_login(found: Keys, seen: tuple[Network, ...] | None) -> str:
+    """Why nobody can log in with these keys now; empty where somebody can."""
+    if not found.usable:
+        return NO_KEY
+    reasons = [(entry, entry.lets_nobody_in(time(), seen)) for entry in found.usable]
+    if not all(reason for _, reason in reasons):
+        return ""
+    return "nobody can log in: " + "; ".join(f"{entry.name}: {why}" for entry, why in reasons[:3])
 
 
 def _by_fingerprint(found: Keys) -> dict[str, AuthorizedKey]:

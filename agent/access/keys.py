@@ -2,39 +2,50 @@
 
 Keys come from outside only: `SSH_AUTHORIZED_KEYS`, `SSH_AUTHORIZED_KEYS_<NAME>`, and the `.pub`
 files of a folder that only root can write. They are written to a file of root's outside every home,
-so that nothing in the machine adds one by itself. A bad line is told by source, number and reason,
-and never costs the good ones.
+so that nothing in the machine adds one by itself. A line counts when sshd would take it; one that
+does not is reported with source, number and reason, and never costs the good ones.
 """
 
 import binascii
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from agent import safe
 from agent.access.sshkey import TYPES, PublicKey, parse_public
+from agent.network import Network
 from agent.platform.account import Account
+from agent.platform.volume import is_safe_by_name
 
 VARIABLE = "SSH_AUTHORIZED_KEYS"
 SUFFIX = ".pub"
 SIZE_LIMIT = 1 << 20
+LONGEST_NAME = 80
 
-_OPTION = re.compile(r'([A-Za-z0-9-]+)(?:=("(?:[^"\\]|\\.)*"|[^",\s]*))?(,|[ \t]+|$)')
-_FLAGS = frozenset(
-    "agent-forwarding port-forwarding pty user-rc x11-forwarding no-agent-forwarding "
-    "no-port-forwarding no-pty no-user-rc no-x11-forwarding restrict cert-authority "
-    "no-touch-required verify-required".split()
-)
-_LONGEST_OPTION = 30
-_WITH_VALUE = frozenset(
-    "command environment expiry-time from permitlisten permitopen principals tunnel".split()
-)
+_ALIASES = {
+    "rsa-sha2-256": "ssh-rsa",
+    "rsa-sha2-512": "ssh-rsa",
+    "webauthn-sk-ecdsa-sha2-nistp256@openssh.com": "sk-ecdsa-sha2-nistp256@openssh.com",
+}
+"""Names of signatures, which sshd takes for the type of the key."""
+
+_CERTIFICATE = "-cert-v01@openssh.com"
+_DSA = "ssh-dss"
+_BLANKS = " \t"
+_WRITTEN_BREAK = re.compile(r"(?:\\r)?\\n|\r")
+_KEY = re.compile(r"[\w.@-]+[ \t]+AAAA[A-Za-z0-9+/]{4}", re.ASCII)
+_BLANK = re.compile(r"[ \t]+")
+_ARMOUR = ("-----BEGIN ", "---- BEGIN ")
 
 
 @dataclass(frozen=True, slots=True)
 class AuthorizedKey:
-    """A key that may log in. `name` is the person's: the variable's suffix or the comment."""
+    """A key that may log in. `name` is the person's: the variable's suffix or the comment.
+
+    `expires` (Unix time) and `sources` (the value of `from`) are among its options.
+    """
 
     name: str
     key: PublicKey
@@ -42,16 +53,33 @@ class AuthorizedKey:
     comment: str
     source: str
     line: int
+    expires: float | None = None
+    sources: str | None = None
 
     def as_line(self) -> str:
-        """The line of the keys file."""
+        """The line of the keys file; bytes that are no text are surrogates."""
         words = (self.options, self.key.type, self.key.base64, self.comment)
         return " ".join(word for word in words if word)
 
+    def lets_nobody_in(self, now: float, seen: tuple[Network, ...] | None) -> str:
+        """Why no login with it succeeds; empty where one may.
+
+        `now` is Unix time, `seen` where connections come from in sshd's eyes (None: anywhere).
+        """
+        if self.expires is not None and self.expires < now:
+            return f"it has expired ({self.options})"
+        if self.sources is not None:
+            from agent.access.keyoptions import may_match
+
+            if not may_match(self.sources, seen):
+                proxy = "" if seen is None else f", sshd sees {', '.join(map(str, seen))}"
+                return f'from="{self.sources}" never matches{proxy}'
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
-class BadLine:
-    """A line that is no usable key, and why; line 0 is the source as a whole."""
+class LineReport:
+    """Something about a line, in words; line 0 is the source as a whole."""
 
     source: str
     line: int
@@ -64,10 +92,11 @@ class BadLine:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """All keys that were found, each once, and all lines that are none."""
+    """All keys that were found, all lines that are none, and what is odd about the good ones."""
 
     usable: tuple[AuthorizedKey, ...]
-    bad: tuple[BadLine, ...]
+    bad: tuple[LineReport, ...]
+    odd: tuple[LineReport, ...] = ()
 
     def name_of(self, fingerprint: str) -> str:
         """Whose key this is; empty when it is none of ours."""
@@ -78,18 +107,24 @@ class Keys:
 
 
 def find(environ: Mapping[str, str], folder: str) -> Keys:
-    """All keys of the secrets, then those of the folder, each in the order of their names."""
+    """All keys of the secrets, then those of the folder, each in the order of their names.
+
+    A secret that is the path of a file stands for what is in it.
+    """
     texts: list[_Text] = []
-    bad: list[BadLine] = []
+    bad: list[LineReport] = []
     for name in sorted(environ):
         if name == VARIABLE or name.startswith(VARIABLE + "_"):
-            texts.append(_Text(name, name[len(VARIABLE) + 1 :].lower(), environ[name]))
+            owner = name[len(VARIABLE) + 1 :].lower()
+            path = _path_in(environ[name])
+            if not path:
+                texts.append(_Text(name, owner, environ[name]))
+            else:
+                named = f"{name}={safe.line(path)}"
+                _read(path, named, "" if owner == "file" else owner, texts, bad, above=True)
     for path in _files(folder, bad):
-        try:
-            owner = os.path.basename(path).removesuffix(SUFFIX)
-            texts.append(_Text(path, owner, _read_trusted(path)))
-        except (OSError, ValueError) as error:
-            bad.append(BadLine(path, 0, _reason(error)))
+        owner = safe.line(os.path.basename(path).removesuffix(SUFFIX), LONGEST_NAME)
+        _read(path, safe.line(path), owner, texts, bad)
     return _parse(texts, bad)
 
 
@@ -98,16 +133,42 @@ class _Text:
     source: str
     owner: str
     text: str
+    is_file: bool = False
 
 
-def _files(folder: str, bad: list[BadLine]) -> list[str]:
+def _path_in(value: str) -> str:
+    words = value.split()
+    return words[0] if len(words) == 1 and words[0].startswith("/") else ""
+
+
+def _read(
+    path: str,
+    source: str,
+    owner: str,
+    texts: list[_Text],
+    bad: list[LineReport],
+    *,
+    above: bool = False,
+) -> None:
+    """Add the text of a file; with `above`, the folders above it must be trusted as well."""
+    try:
+        if above and not is_safe_by_name(os.path.dirname(os.path.realpath(path))):
+            reason = "others can put another file in its place: keep it in a folder of root's"
+            bad.append(LineReport(source, 0, reason))
+        else:
+            texts.append(_Text(source, owner, _read_trusted(path), is_file=True))
+    except (OSError, ValueError) as error:
+        bad.append(LineReport(source, 0, _reason(error)))
+
+
+def _files(folder: str, bad: list[LineReport]) -> list[str]:
     try:
         _require_trust(os.stat(folder))
         return sorted(f"{folder}/{name}" for name in os.listdir(folder) if name.endswith(SUFFIX))
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        bad.append(BadLine(folder, 0, _reason(error)))
+        bad.append(LineReport(folder, 0, _reason(error)))
         return []
 
 
@@ -122,7 +183,23 @@ def _read_trusted(path: str) -> str:
         content = file.read(SIZE_LIMIT + 1)
     if len(content) > SIZE_LIMIT:
         raise ValueError(f"it is larger than {SIZE_LIMIT >> 20} MiB")
-    return content.decode("utf-8")
+    return decode(content)
+
+
+def decode(content: bytes) -> str:
+    """The text of a keys file: UTF-8, or UTF-16 as Windows' shell writes it.
+
+    Other bytes stay what they are (as surrogates): sshd does not look at them either. Raises
+    `ValueError`.
+    """
+    try:
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return content.decode("utf-16")
+        if content[1:2] == b"\0" or content[:1] == b"\0":
+            return content.decode("utf-16-le" if content[1:2] == b"\0" else "utf-16-be")
+    except UnicodeDecodeError as error:
+        raise ValueError("it is neither UTF-8 nor UTF-16: save it as UTF-8") from error
+    return content.decode("utf-8-sig", "surrogateescape")
 
 
 def _require_trust(status: os.stat_result) -> None:
@@ -137,20 +214,58 @@ def _reason(error: OSError | ValueError) -> str:
     return said or str(error)
 
 
-def _parse(texts: Iterable[_Text], bad: list[BadLine]) -> Keys:
-    usable: dict[bytes, AuthorizedKey] = {}
+def parse(content: bytes, source: str) -> Keys:
+    """The keys of one file's content, whoever wrote it."""
+    try:
+        text = decode(content)
+    except ValueError as error:
+        return Keys((), (LineReport(source, 0, str(error)),))
+    return _parse([_Text(source, "", text)], [])
+
+
+def _parse(texts: Iterable[_Text], bad: list[LineReport]) -> Keys:
+    usable: list[AuthorizedKey] = []
+    odd: list[LineReport] = []
+    first: dict[bytes, AuthorizedKey] = {}
+    seen: set[tuple[bytes, str]] = set()
     for each in texts:
-        for number, line in enumerate(unwrap(each.text).split("\n"), 1):
-            text = line.strip()
-            if not text or text.startswith("#"):
-                continue
+        found_any = False
+        for number, text in _lines(unwrap(each.text)):
+            found_any = True
             try:
                 entry = _parse_line(text, each.owner, each.source, number)
             except ValueError as error:
-                bad.append(BadLine(each.source, number, str(error)))
-            else:
-                usable.setdefault(entry.key.blob, entry)
-    return Keys(tuple(usable.values()), tuple(bad))
+                bad.append(LineReport(each.source, number, str(error)))
+                continue
+            before = first.setdefault(entry.key.blob, entry)
+            if before is not entry:
+                odd.append(LineReport(each.source, number, _about_double(before, entry)))
+            if (entry.key.blob, entry.options) not in seen:
+                seen.add((entry.key.blob, entry.options))
+                usable.append(entry)
+        if each.is_file and not found_any:
+            bad.append(LineReport(each.source, 0, "there is no key in it"))
+    return Keys(tuple(usable), tuple(bad), tuple(odd))
+
+
+def _about_double(before: AuthorizedKey, entry: AuthorizedKey) -> str:
+    where = f"the key of {before.source} line {before.line}"
+    if before.options == entry.options:
+        return f"{where} once more"
+    return f"{where} with other options: the first line whose options allow a login counts"
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that should be keys, numbered from 1; of a key in armour its first line only."""
+    end = ""
+    for number, line in enumerate(text.split("\n"), 1):
+        stripped = line.partition("\0")[0].strip().lstrip("\ufeff")
+        if end:
+            end = "" if stripped.startswith(end) else end
+        elif stripped and not stripped.startswith("#"):
+            if stripped.startswith(_ARMOUR):
+                end = stripped[: stripped.index("B")] + "END "
+            yield number, stripped
 
 
 def unwrap(value: str) -> str:
@@ -162,62 +277,125 @@ def unwrap(value: str) -> str:
     text = value.strip().lstrip("\ufeff")
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1]
-    text = text.replace("\\r", "").replace("\\n", "\n").replace("\r\n", "\n").replace("\r", "\n")
-    return _from_base64(text) or text
+    text = _from_base64(text) or text
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(part for line in lines for part in _split_written_breaks(line))
+
+
+def _split_written_breaks(line: str) -> list[str]:
+    """The lines in one line: `\\n` is a line break only where another line begins after it.
+
+    Else it is part of a name (`corp\\nancy`) or of a command.
+    """
+    parts = []
+    start = 0
+    while match := _next_break(line, start):
+        parts.append(line[start : match.start()])
+        start = match.end()
+    return [*parts, line[start:]]
+
+
+def _next_break(line: str, start: int) -> "re.Match[str] | None":
+    position = start
+    while match := _WRITTEN_BREAK.search(line, position):
+        # Within the options it is their own affair.
+        options = start if _KEY.match(line, _skip_blanks(line, start)) else _end_of(line, start)
+        if match.start() < options < len(line):
+            position = options
+        elif _begins_a_line(line, match.end()):
+            return match
+        else:
+            position = match.end()
+    return None
+
+
+def _begins_a_line(line: str, start: int) -> bool:
+    start = _skip_blanks(line, start)
+    if start == len(line) or line.startswith(("#", *_ARMOUR), start) or _KEY.match(line, start):
+        return True
+    if _WRITTEN_BREAK.match(line, start):
+        return True
+    return _KEY.match(line, _skip_blanks(line, _end_of(line, start))) is not None
+
+
+def _skip_blanks(line: str, start: int) -> int:
+    while start < len(line) and line[start] in _BLANKS:
+        start += 1
+    return start
+
+
+def _end_of(line: str, start: int) -> int:
+    from agent.access.keyoptions import end_of
+
+    return end_of(line, start)
 
 
 def _from_base64(text: str) -> str | None:
     try:
         packed = "".join(text.split()).encode("ascii")
-        decoded = binascii.a2b_base64(packed, strict_mode=True).decode("utf-8")
+        decoded = decode(binascii.a2b_base64(packed, strict_mode=True))
     except (ValueError, UnicodeError):
         return None
-    looks_right = any(kind in decoded for kind in (*TYPES, "ssh-dss", "PRIVATE KEY"))
-    return decoded.replace("\r\n", "\n") if looks_right else None
+    looks_right = any(kind in decoded for kind in (*TYPES, _DSA, "PRIVATE KEY"))
+    return decoded if looks_right else None
 
 
 def _parse_line(text: str, owner: str, source: str, number: int) -> AuthorizedKey:
-    if "PRIVATE KEY" in text:
+    _refuse_other_forms(text)
+    options, rest = _split_options(text)
+    expires, sources = _bounds(options)
+    words = _words(rest)
+    if len(words) < 2:
+        hint = "its type is missing" if text.startswith("AAAA") else "the key is missing"
+        raise ValueError(f"{hint}: a line looks like ssh-ed25519 AAAA… name")
+    if words[0].endswith(_CERTIFICATE):
+        raise ValueError(
+            "this is a certificate, which is shown at login: put here the public key of who "
+            "signed it, with cert-authority in front"
+        )
+    key = parse_public(_ALIASES.get(words[0], words[0]), words[1])
+    comment = words[2].strip() if len(words) > 2 else ""
+    name = owner or safe.line(comment, LONGEST_NAME) or "unnamed"
+    return AuthorizedKey(
+        name, key, options, safe.line(comment), source, number, expires=expires, sources=sources
+    )
+
+
+def _bounds(options: str) -> tuple[float | None, str | None]:
+    """Until when and from where a key with these options lets in. Raises `ValueError`."""
+    if not options:
+        return None, None
+    from agent.access import keyoptions
+
+    read = keyoptions.parse(options)
+    return read.expires, read.sources
+
+
+def _refuse_other_forms(text: str) -> None:
+    if "PRIVATE KEY" in text or text.startswith("PuTTY-User-Key-File"):
         raise ValueError(
             "this is a private key: it is no secret any more, make a new pair "
             "and put the .pub file here"
         )
-    if not text.isprintable():
-        raise ValueError("it has control characters: copy the whole line again")
-    options, rest = _split_options(text)
-    words = rest.split(None, 2)
-    if len(words) < 2:
-        hint = "its type is missing" if text.startswith("AAAA") else "the key is missing"
-        raise ValueError(f"{hint}: a line looks like ssh-ed25519 AAAA… name")
-    key = parse_public(words[0], words[1])
-    comment = words[2].strip() if len(words) > 2 else ""
-    return AuthorizedKey(owner or comment or "unnamed", key, options, comment, source, number)
+    if text.startswith(_ARMOUR):
+        raise ValueError("this is a key in another form: ssh-keygen -i -f FILE converts it")
+    if text.startswith(("https://", "http://")):
+        raise ValueError("this is an address: put in the lines that are found there")
+
+
+def _words(rest: str) -> list[str]:
+    """Type, key and comment, separated as sshd does: by spaces and tabs and nothing else."""
+    return [word for word in _BLANK.split(rest, maxsplit=2) if word]
 
 
 def _split_options(text: str) -> tuple[str, str]:
     """The options in front of a key (sshd(8), AUTHORIZED_KEYS FILE FORMAT), and the rest."""
-    first = text.split(None, 1)[0]
-    if first in TYPES or first == "ssh-dss" or first.startswith("AAAA"):
+    first = _words(text)[0]
+    known = first in TYPES or first in _ALIASES or first == _DSA or first.endswith(_CERTIFICATE)
+    if known or first.startswith("AAAA"):
         return "", text
-    position = 0
-    while match := _OPTION.match(text, position):
-        _check_option(match[1].lower(), match[2])
-        position = match.end()
-        if match[3] != ",":
-            return text[:position].strip(), text[position:]
-    raise ValueError("it does not begin with a key type, such as ssh-ed25519")
-
-
-def _check_option(name: str, value: str | None) -> None:
-    if name in _FLAGS and value is None:
-        return
-    if name in _WITH_VALUE and value is not None and value.startswith('"'):
-        return
-    if name in _WITH_VALUE:
-        raise ValueError(f'the option {name} needs a value in quotes: {name}="…"')
-    # A line of a private key looks like one long option: it must not be shown.
-    shown = repr(name) if len(name) <= _LONGEST_OPTION else "(not shown)"
-    raise ValueError(f"unknown key type or option {shown}")
+    end = _end_of(text, 0)
+    return text[:end], text[_skip_blanks(text, end) :]
 
 
 def install(keys: Keys, path: str, account: Account) -> None:
@@ -229,7 +407,7 @@ def install(keys: Keys, path: str, account: Account) -> None:
     descriptor = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640
     )
-    with open(descriptor, "w", encoding="utf-8") as file:
+    with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
         os.fchmod(descriptor, 0o640)
         os.fchown(descriptor, os.geteuid(), account.gid)
         file.writelines(entry.as_line() + "\n" for entry in keys.usable)

@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass
 
 MINIMUM_RSA_BITS = 2048
+MAXIMUM_RSA_BITS = 16384
 PRIVATE_BEGIN = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 PRIVATE_END = b"-----END OPENSSH PRIVATE KEY-----"
 
@@ -19,6 +20,23 @@ _CURVES = {
     "ecdsa-sha2-nistp384": (b"nistp384", 97),
     "ecdsa-sha2-nistp521": (b"nistp521", 133),
 }
+_EQUATIONS = {
+    65: (
+        2**256 - 2**224 + 2**192 + 2**96 - 1,
+        0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
+    ),
+    97: (
+        2**384 - 2**128 - 2**96 + 2**32 - 1,
+        0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
+    ),
+    133: (
+        2**521 - 1,
+        0x0051953EB9618E1C9A1F929A21A0B68540EEA2DA725B99B315F3B8B489918EF109E156193951EC7E937B1652C0BD3BB1BF073573DF883D2C34F1EF451FD46B503F00,
+    ),
+}
+"""By the length of a point: p and b of y² = x³ - 3x + b modulo p (SEC 2)."""
+
+_SHOWN = 16
 TYPES = (
     "ssh-ed25519",
     "sk-ssh-ed25519@openssh.com",
@@ -86,13 +104,9 @@ def parse_public(declared: str, base64: str) -> PublicKey:
     if declared == "ssh-dss":
         raise ValueError("DSA keys are broken: make a new one with ssh-keygen -t ed25519")
     if declared not in TYPES:
-        raise ValueError(f"unknown key type {declared!r}: expected one of {', '.join(TYPES)}")
-    try:
-        blob = binascii.a2b_base64(base64.encode("ascii"), strict_mode=True)
-    except (ValueError, UnicodeEncodeError):
-        raise ValueError(
-            f"the key is not base64 ({base64[:16]}…): copy the whole line again"
-        ) from None
+        shown = ascii(declared[: 2 * _SHOWN])
+        raise ValueError(f"unknown key type {shown}: expected one of {', '.join(TYPES)}")
+    blob = _from_base64(base64)
     reader = _Reader(blob)
     actual = reader.string().decode("ascii", "replace")
     if actual != declared:
@@ -103,11 +117,28 @@ def parse_public(declared: str, base64: str) -> PublicKey:
     return PublicKey(declared, bits, blob)
 
 
+def _from_base64(text: str) -> bytes:
+    # sshd's reader skips white space of C, and takes no spare bits at the end.
+    packed = "".join(letter for letter in text if letter not in "\v\f\r")
+    try:
+        blob = binascii.a2b_base64(packed.encode("ascii"), strict_mode=True)
+    except ValueError:
+        blob = b""
+    if not blob or binascii.b2a_base64(blob, newline=False).decode("ascii") != packed:
+        shown = ascii(text[:_SHOWN])[1:-1]
+        raise ValueError(f"the key is not base64 ({shown}…): copy the whole line again")
+    return blob
+
+
 def _bits(kind: str, reader: _Reader) -> int:
     security_key = kind.startswith("sk-")
     if kind == "ssh-rsa":
-        reader.string()
-        bits = int.from_bytes(reader.string(), "big").bit_length()
+        exponent, modulus = reader.string(), reader.string()
+        if exponent[:1] > b"\x7f" or modulus[:1] > b"\x7f":
+            raise ValueError("the key has a negative number: copy the whole line again")
+        bits = int.from_bytes(modulus, "big").bit_length()
+        if max(bits, 8 * len(exponent)) > MAXIMUM_RSA_BITS:
+            raise ValueError(f"RSA with more than {MAXIMUM_RSA_BITS} bits is refused by sshd")
         if bits < MINIMUM_RSA_BITS:
             raise ValueError(
                 f"RSA with {bits} bits is too short (at least {MINIMUM_RSA_BITS}): "
@@ -121,12 +152,20 @@ def _bits(kind: str, reader: _Reader) -> int:
     else:
         curve, length = _CURVES[kind.removeprefix("sk-").removesuffix("@openssh.com")]
         point = (reader.string(), reader.string())
-        if point[0] != curve or len(point[1]) != length or point[1][0] != 4:
+        is_point = point[0] == curve and len(point[1]) == length and point[1][0] == 4
+        if not is_point or not _is_on_curve(point[1]):
             raise ValueError(f"the key is no point of {curve.decode()}: copy the whole line again")
         bits = {65: 256, 97: 384, 133: 521}[length]
-    if security_key:
-        reader.string()  # the application, such as "ssh:"
+    if security_key and b"\0" in reader.string():  # the application, such as "ssh:"
+        raise ValueError("the key's application is no text: copy the whole line again")
     return bits
+
+
+def _is_on_curve(point: bytes) -> bool:
+    prime, b = _EQUATIONS[len(point)]
+    half = len(point) // 2
+    x, y = (int.from_bytes(point[at : at + half], "big") for at in (1, 1 + half))
+    return max(x, y) < prime and (y * y - x * x * x + 3 * x - b) % prime == 0
 
 
 def public_half(private: bytes) -> PublicKey:

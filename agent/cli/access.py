@@ -21,8 +21,15 @@ def keys(as_json: bool) -> None:
         return
     rows = [(key.name, key.type, key.fingerprint, key.source) for key in report.keys]
     click.echo(table(("name", "type", "fingerprint", "source"), rows))
+    for key in report.keys:
+        if key.problem:
+            click.echo(f"lets nobody in: {key.name} ({key.source}): {key.problem}", err=True)
     for refused in report.refused:
         click.echo(f"refused: {refused}", err=True)
+    for odd in report.odd:
+        click.echo(f"note: {odd}", err=True)
+    if report.in_home:
+        click.echo(f"note: {report.in_home}", err=True)
 
 
 @click.command()

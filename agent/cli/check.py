@@ -7,12 +7,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from time import time
 
 import click
 
 from agent import words
 from agent.access import keys
-from agent.access.keyring import NO_KEY
+from agent.access.keyring import no_login, seen_by_sshd
 from agent.cli.tables import table
 from agent.platform.account import AccountError, find
 from agent.platform.volume import is_mounted
@@ -61,7 +62,7 @@ def machine(settings: Settings) -> Iterator[Finding]:
     yield _look("sshd", lambda: _sshd(settings.sshd))
     yield _look("login account", lambda: _account(settings.user))
     yield _look("volume", lambda: _volume(settings.volume))
-    yield from _keys(settings.keys_dir)
+    yield from _keys(settings)
 
 
 def _shown(name: str, settings: Settings) -> str:
@@ -112,11 +113,15 @@ def _volume(path: str) -> str:
     return f"{path} is {where}, {free} free"
 
 
-def _keys(folder: str) -> Iterator[Finding]:
-    found = keys.find(os.environ, folder)
+def _keys(settings: Settings) -> Iterator[Finding]:
+    found, seen = keys.find(os.environ, settings.keys_dir), seen_by_sshd(settings)
     for bad in found.bad:
         yield Finding("key", False, str(bad))
     for entry in found.usable:
-        yield Finding("key", True, f"{entry.name}: {entry.key.type} {entry.key.fingerprint}")
-    if not found.usable:
-        yield Finding("key", False, NO_KEY)
+        problem = entry.lets_nobody_in(time(), seen)
+        says = f"{entry.name}: {entry.key.type} {entry.key.fingerprint}"
+        yield Finding("key", not problem, f"{says}: {problem}" if problem else says)
+    for odd in found.odd:
+        yield Finding("key", True, f"note: {odd}")
+    if problem := no_login(found, seen):
+        yield Finding("keys", False, problem)

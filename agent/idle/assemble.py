@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.access.gate import Gate
+from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
 from agent.events import Bus
 from agent.idle.budget import Budget
@@ -50,6 +51,7 @@ def assemble(
     account: Account,
     children: Children,
     sessions: Sessions,
+    keyring: Keyring,
     gate: Gate,
     environ: Mapping[str, str],
     stop: Stop,
@@ -69,7 +71,7 @@ def assemble(
     budget = Budget(current, life.before, None if held is None else held.month_awake)
     life.month_awake = lambda: budget.awake
     watch = Watch(current, gate, lambda: len(sessions) > 0, budget, sleeper, signals, bus, held)
-    Greeting(current, account, sessions, watch, life.before, budget, bus)
+    Greeting(current, account, sessions, watch, life.before, budget, keyring, bus)
     return Idle(watch, leases, life, budget)
 
 

@@ -9,6 +9,8 @@ import time
 
 from agent import words
 from agent.access.gate import clock
+from agent.access.homekeys import about
+from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
 from agent.events import Bus, Event, ShellOpened
 from agent.idle.budget import Budget
@@ -32,6 +34,7 @@ class Greeting:
         watch: Watch,
         before: LastWord | None,
         budget: Budget,
+        keyring: Keyring,
         bus: Bus,
     ) -> None:
         self._current = current
@@ -40,6 +43,7 @@ class Greeting:
         self._watch = watch
         self._before = before
         self._budget = budget
+        self._keyring = keyring
         bus.subscribe(self._hear, early=True)
 
     def text(self) -> str:
@@ -52,6 +56,8 @@ class Greeting:
             lines.append(_about(self._before))
         lines += filter(None, [self._budget.says()])
         lines.append(_about_volume(settings.volume))
+        if self._keyring.in_home:
+            lines.append(about(self._keyring.in_home))
         return "\n".join(lines)
 
     def _hear(self, event: Event) -> None:

@@ -49,6 +49,9 @@ class Machine:
     def problems(self) -> Mapping[str, str]:
         """What is wrong now, per part; SSH can be used while there is nothing."""
         found = dict(self.health.problems)
+        found.pop("keys", None)  # as it was when the keys were read
+        if no_key := self.keyring.problem():
+            found["keys"] = no_key
         if not self.gate.listening:
             found["listener"] = "no new connection is taken now"
         return found

@@ -121,7 +121,7 @@ _READ = (
     _Read(
         "keys",
         "Lines of authorised keys.",
-        lambda m: {"usable": len(m.keyring.keys.usable), "refused": len(m.keyring.keys.bad)},
+        lambda m: {"usable": len(m.keyring.admitting()), "refused": len(m.keyring.keys.bad)},
         "state",
     ),
     _Read(

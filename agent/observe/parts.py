@@ -7,6 +7,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from agent.access.gate import clock
+from agent.access.homekeys import HomeKeys
 from agent.access.keys import SUFFIX
 from agent.events import Notice
 from agent.idle.assemble import Idle
@@ -61,6 +62,7 @@ class ObserveParts:
         self._metrics = Metrics(self._machine)
         spine.bus.subscribe(self._metrics.hear, early=True)
         self._idle = idle
+        self._home_keys = HomeKeys(spine.keyring, spine.account, spine.children, spine.bus)
 
     def hold(self) -> "tuple[Change, ...]":
         """What the memory could not write, for the agent that this process becomes."""
@@ -75,6 +77,7 @@ class ObserveParts:
             "settings": self._follow_settings,
             "service files": self._follow_services,
             "keys": self._follow_keys,
+            "keys in the home": self._home_keys.run,
             "lag": self._machine.lag.run,
         }
         async with asyncio.TaskGroup() as group:

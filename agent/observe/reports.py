@@ -23,20 +23,26 @@ class SessionReport(msgspec.Struct, frozen=True):
 
 
 class KeyReport(msgspec.Struct, frozen=True):
-    """An authorised key."""
+    """An authorised key. `problem`: why no login with it succeeds now."""
 
     name: str
     type: str
     bits: int
     fingerprint: str
     source: str
+    problem: str = ""
 
 
 class KeysReport(msgspec.Struct, frozen=True):
-    """All authorised keys, and the lines that are none (`SOURCE line N: reason`)."""
+    """All authorised keys, and the lines that are none (`SOURCE line N: reason`).
+
+    `odd`: what is remarkable about the keys. `in_home`: why keys in the home do not count.
+    """
 
     keys: list[KeyReport]
     refused: list[str]
+    odd: list[str] = msgspec.field(default_factory=list)
+    in_home: str = ""
 
 
 class EgressReport(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
+from agent.access.homekeys import about
 from agent.network import Network
 from agent.observe.answers import answer, refusal
 from agent.observe.idle import idle_report, lease_report, lease_reports
@@ -78,6 +79,7 @@ class Requests:
         return answer(status_report(self._machine))
 
     async def _get_keys(self, _: web.Request) -> web.Response:
+        keyring = self._machine.keyring
         keys = [
             KeyReport(
                 name=entry.name,
@@ -85,11 +87,17 @@ class Requests:
                 bits=entry.key.bits,
                 fingerprint=entry.key.fingerprint,
                 source=f"{entry.source} line {entry.line}",
+                problem=keyring.lets_nobody_in(entry),
             )
-            for entry in self._machine.keyring.keys.usable
+            for entry in keyring.keys.usable
         ]
-        refused = [str(bad) for bad in self._machine.keyring.keys.bad]
-        return answer(KeysReport(keys=keys, refused=refused))
+        report = KeysReport(
+            keys=keys,
+            refused=[str(bad) for bad in keyring.keys.bad],
+            odd=[str(odd) for odd in keyring.keys.odd],
+            in_home=about(keyring.in_home) if keyring.in_home else "",
+        )
+        return answer(report)
 
     async def _get_egress(self, _: web.Request) -> web.Response:
         wall = self._machine.wall

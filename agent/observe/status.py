@@ -49,7 +49,7 @@ def status_report(machine: Machine) -> StatusReport:
         services=service_reports(machine.supervisor),
         bans=machine.gate.jail.count(now),
         latest_bans=ban_reports(machine, BANS_SHOWN),
-        keys=[key.name for key in machine.keyring.keys.usable],
+        keys=[key.name for key in machine.keyring.admitting()],
         volume=_space(settings.volume, volume_space(settings.volume)),
         memory=_space("memory", memory_space()),
         budget_hours=settings.budget_hours,
