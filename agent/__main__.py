@@ -4,6 +4,7 @@ Somebody waits while `run` starts; click and what it imports would be read from 
 """
 
 import os
+import signal
 import sys
 
 
@@ -11,6 +12,8 @@ def main() -> None:
     """Run the command line; ends the process."""
     words = sys.argv[1:]
     if words == ["run"] or words[:2] == ["run", "--"]:
+        # What is sent while we are still reading ourselves from the disk is heard afterwards.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         _leave_out_tls()
         from agent.run import run
 

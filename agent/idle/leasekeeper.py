@@ -1,5 +1,6 @@
 """Leases that outlive the agent: the book of leases, kept in a small file on the volume."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,9 @@ from agent.state.page import Page
 
 NAME = "leases"
 
+REST = 1.0
+"""Seconds between two writes of the page."""
+
 _NOBODY = Holder(0, 0)
 
 
@@ -26,6 +30,9 @@ class LeaseKeeper:
         self._bus = bus
         self._page = Page(volume_path, NAME, bus)
         self._book = Leases(_runs)
+        self._rests_until = 0.0
+        self._later: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Task[None] | None = None
         nothing: list[Lease] = []
         for lease in self._page.read(_parse, nothing) if held is None else _parse(held):
             if lease.until > clock():
@@ -35,7 +42,8 @@ class LeaseKeeper:
     async def take(self, name: str, seconds: float, holder_pid: int | None) -> Lease:
         """Hold the machine awake for `seconds`, and not longer than the holder runs.
 
-        Raises `LeaseError`. It is kept when this returns.
+        Raises `LeaseError`. It is on the volume when this returns, or within `REST` seconds where
+        leases come faster than that.
         """
         now = clock()
         holder = None if holder_pid is None else _holder(holder_pid)
@@ -84,7 +92,20 @@ class LeaseKeeper:
         return "".join(line + "\n" for line in lines)
 
     async def _keep(self) -> None:
-        await self._page.write(self.hold())
+        """Write the page, at most once in `REST` seconds: each call would cost a disk its time."""
+        now = clock()
+        if self._later is not None:
+            return
+        if now >= self._rests_until:
+            self._rests_until = now + REST
+            await self._page.write(self.hold())
+        else:
+            loop = asyncio.get_running_loop()
+            self._later = loop.call_later(self._rests_until - now, self._write_later)
+
+    def _write_later(self) -> None:
+        self._later = None
+        self._writing = asyncio.create_task(self._keep(), name="leases")
 
 
 def says(lease: Lease, now: float) -> str:

@@ -111,6 +111,7 @@ class Watch:
         if held is not None:
             self._intent = _Intent(held.ordered, held.at_once, held.warned)
         self._woken = asyncio.Event()
+        self._looked = 0.0
         self._next_beat = self._waking.began
         bus.subscribe(self._hear, early=True)
 
@@ -172,7 +173,9 @@ class Watch:
         """Watch until cancelled."""
         while True:
             await self._heartbeat()
-            await self._look()
+            if clock() - self._looked >= SHORTEST_PAUSE:
+                # A flood of leases wakes us, and a look costs something.
+                await self._look()
             self._judge_wake()
             decision = self.decision()
             match decision:
@@ -191,6 +194,7 @@ class Watch:
             await self._sleeper.life.beat()
 
     async def _look(self) -> None:
+        self._looked = clock()
         for signal in self._signals:
             await self._look_at(signal)
 

@@ -22,6 +22,11 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 PR_SET_CHILD_SUBREAPER = 36
 
+FAULTS = frozenset(
+    getattr(signal, f"SIG{name}") for name in "SEGV BUS FPE ILL TRAP ABRT SYS".split()
+)
+"""Signals about this process, which must end it."""
+
 OOM_SCORE_ADJ = 100
 """Where memory is short the kernel ends the process that uses most; children count for a tenth of
 all memory more than they use. Else, of very many small processes, the agent would be the first."""
@@ -292,20 +297,33 @@ def become_subreaper() -> None:
 
 
 def reset_signals() -> None:
-    """Undo what a parent left ignored, so that children start with a clean slate.
+    """Undo what a parent left ignored, and survive every signal that is not about this process.
 
     A service that inherits an ignored SIGHUP (nohup) cannot be stopped by the usual means. SIGPIPE
-    stays as Python set it; `Popen` restores it in children.
+    stays as Python set it; `Popen` restores it in children. The kernel spares only PID 1 from the
+    default actions: elsewhere USR1 would end the agent and TSTP freeze it. A handler that does
+    nothing, unlike an ignored signal, is not inherited by children.
     """
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+    for number in signal.valid_signals() - FAULTS - _OTHERWISE:
+        signal.signal(number, _do_nothing)
+
+
+_OTHERWISE = {
+    *(signal.SIGKILL, signal.SIGSTOP),  # nobody can
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE),  # each has its own way
+}
+
+
+def _do_nothing(_number: int, _frame: object) -> None:
+    """Survive a signal."""
 
 
 def leave_signals() -> None:
     """Leave every signal to the main thread: one that another thread takes is lost by execve(2)."""
-    faults = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - faults)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - FAULTS)
 
 
 def unblock_signals() -> None:

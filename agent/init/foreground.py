@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 
 from agent.init.children import Child, Children
 
-FORWARDED = tuple(
-    getattr(signal, f"SIG{name}")
-    for name in (
-        "HUP QUIT USR1 USR2 ALRM STKFLT CONT TSTP URG XCPU XFSZ VTALRM PROF WINCH IO PWR"
-    ).split()
+FORWARDED = (
+    *(
+        getattr(signal, f"SIG{name}")
+        for name in (
+            "HUP QUIT USR1 USR2 ALRM STKFLT CONT TSTP URG XCPU XFSZ VTALRM PROF WINCH IO PWR"
+        ).split()
+    ),
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
 )
 """Signals that the command gets and the agent does not act on.
 

@@ -1,9 +1,14 @@
 """Answers of the agent's HTTP: records as JSON."""
 
+from collections.abc import Iterable
+
 import msgspec
 from aiohttp import web
 
 from agent import safe
+
+PIECE = 32 << 10
+"""Bytes of a long answer that are made at once."""
 
 
 def encode(value: object) -> bytes:
@@ -12,6 +17,21 @@ def encode(value: object) -> bytes:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
         return msgspec.json.encode(safe.record(msgspec.to_builtins(value)))
+
+
+async def stream(request: web.Request, records: Iterable[object]) -> web.StreamResponse:
+    """A list of records, made and sent a piece at a time, as fast as its reader reads."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    piece = bytearray(b"[")
+    for number, record in enumerate(records):
+        piece += b"," * (number > 0) + encode(record)
+        if len(piece) >= PIECE:
+            await response.write(bytes(piece))
+            piece.clear()
+    await response.write(bytes(piece) + b"]")
+    await response.write_eof()
+    return response
 
 
 def answer(value: object, status: int = 200) -> web.Response:

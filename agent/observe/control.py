@@ -22,6 +22,9 @@ SOCKET = "agent.sock"
 KEEPALIVE = 15.0
 """Seconds that an idle connection may stay."""
 
+LONGEST_ORDER = 16 << 10
+"""Bytes of a request's body."""
+
 _CREDENTIALS = struct.Struct("=3i")  # struct ucred: pid, uid, gid (unix(7))
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -36,7 +39,7 @@ class Control:
 
     async def serve(self) -> None:
         """Serve until cancelled. Raises `OSError` when the socket cannot be made."""
-        app = web.Application(middlewares=[self._only_the_owner])
+        app = web.Application(middlewares=[self._only_the_owner], client_max_size=LONGEST_ORDER)
         Requests(self._machine, peer_pid).add_to(app.router)
         await Serving(app, KEEPALIVE, _peer_uid, self._bus).serve(self._bind())
 

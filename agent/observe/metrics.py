@@ -5,6 +5,7 @@ key is one, and their number is bounded by construction. docs/metrics.md is gene
 here.
 """
 
+import asyncio
 import os
 import platform
 import time
@@ -193,6 +194,11 @@ _READ = (
         "event_loop_lag_seconds",
         "The longest delay of the event loop in the last minute.",
         lambda m: m.lag.worst,
+    ),
+    _Read(
+        "tasks",
+        "Tasks of the event loop: it grows with what is in progress, and with nothing else.",
+        lambda _: len(asyncio.all_tasks()),
     ),
     _Read(
         "log_dropped_lines",

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from agent.access.homekeys import about
 from agent.network import Network
-from agent.observe.answers import answer, refusal
+from agent.observe.answers import answer, refusal, stream
 from agent.observe.idle import idle_report, lease_report, lease_reports
 from agent.observe.machine import Machine
 from agent.observe.reports import (
@@ -118,19 +118,19 @@ class Requests:
         session.kick()
         return answer(Kicked(name))
 
-    async def _get_history(self, request: web.Request) -> web.Response:
+    async def _get_history(self, request: web.Request) -> web.StreamResponse:
         try:
             since = float(request.query.get("since", "0"))
         except ValueError:
             return refusal("since: expected a Unix time")
         entries = await self._machine.memory.audit.since(since, HISTORY_SHOWN)
-        return answer(entries)  # of the shape of HistoryReport
+        return await stream(request, entries)  # of the shape of HistoryReport
 
     async def _get_usage(self, _: web.Request) -> web.Response:
         return answer(await usage_report(self._machine))
 
-    async def _get_bans(self, _: web.Request) -> web.Response:
-        return answer(ban_reports(self._machine, BANS_LISTED))
+    async def _get_bans(self, request: web.Request) -> web.StreamResponse:
+        return await stream(request, ban_reports(self._machine, BANS_LISTED))
 
     async def _post_ban(self, request: web.Request) -> web.Response:
         try:

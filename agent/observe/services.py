@@ -1,11 +1,12 @@
 """The reports of services, and what can be ordered of them on the control socket."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 
 from aiohttp import web
 
-from agent.observe.answers import answer, refusal
+from agent.observe.answers import answer, refusal, stream
 from agent.observe.reports import LineReport, ServiceReport, ServicesReport
 from agent.services.runner import Runner
 from agent.services.supervisor import Supervisor, UnknownService
@@ -20,7 +21,8 @@ class ServiceRequests:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._orders: Mapping[str, Callable[[str], Awaitable[None]]] = {
+        self._running: set[asyncio.Task[None]] = set()
+        self._orders: Mapping[str, Callable[[str], Coroutine[None, None, None]]] = {
             "start": supervisor.start,
             "stop": supervisor.stop,
             "restart": supervisor.restart,
@@ -41,13 +43,17 @@ class ServiceRequests:
         order = self._orders.get(request.match_info["order"])
         if order is None:
             return refusal(f"expected one of {', '.join(self._orders)}", status=404)
+        task = asyncio.create_task(order(name), name=f"{request.match_info['order']} {name}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
         try:
-            await order(name)
+            # Who has asked may go; an order that has begun is carried out.
+            await asyncio.shield(task)
         except UnknownService:
             return _no_service(name)
         return answer(service_report(self._supervisor.runners[name]))
 
-    async def _logs(self, request: web.Request) -> web.Response:
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
         try:
             after = int(request.query.get("after", "0"))
@@ -60,9 +66,13 @@ class ServiceRequests:
         changed = runner.ring.changed
         lines = runner.ring.after(after)
         if not lines and wait > 0:
-            await asyncio.wait([asyncio.ensure_future(changed.wait())], timeout=wait)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await changed.wait()
             lines = runner.ring.after(after)
-        return answer([LineReport(each.number, each.at, each.stream, each.text) for each in lines])
+        return await stream(
+            request, (LineReport(each.number, each.at, each.stream, each.text) for each in lines)
+        )
 
 
 def service_reports(supervisor: Supervisor) -> list[ServiceReport]:

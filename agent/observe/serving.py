@@ -16,6 +16,9 @@ from agent.events import Bus, ErrorUnhandled
 MOST_CONNECTIONS = 64
 """Connections of one origin; the oldest goes for a new one."""
 
+UNREAD_FOR = 15.0
+"""Seconds after which who reads nothing of an answer is cut."""
+
 
 def anybody(_: socket.socket) -> int:
     """The origin of connections that are all counted together."""
@@ -56,9 +59,13 @@ class Serving:
             handle_signals=False,
             shutdown_timeout=0.5,
             keepalive_timeout=keepalive,
+            # A request whose client has gone must not go on waiting.
+            handler_cancellation=True,
         )
         self._origin = origin
         self._open: dict[asyncio.Transport, int] = {}
+        self._unread: dict[asyncio.Transport, int] = {}
+        """Bytes that each connection's reader had not taken at the last look."""
         # The event loop itself keeps no strong reference to a task.
         self._taking: set[asyncio.Task[None]] = set()
 
@@ -67,7 +74,9 @@ class Serving:
         await self._runner.setup()
         listener = Listener(listening, self._arrived, self._bus)
         try:
-            await asyncio.get_running_loop().create_future()
+            while True:
+                await asyncio.sleep(UNREAD_FOR)
+                self._cut_who_does_not_read()
         finally:
             listener.close()
             await self._runner.cleanup()
@@ -92,6 +101,15 @@ class Serving:
             connection.close()
             return
         self._open[transport] = origin
+
+    def _cut_who_does_not_read(self) -> None:
+        unread = {
+            each: each.get_write_buffer_size() for each in self._open if not each.is_closing()
+        }
+        for transport, size in unread.items():
+            if size and self._unread.get(transport) == size:
+                transport.abort()
+        self._unread = unread
 
     def _make_room(self, origin: int) -> None:
         # aiohttp does not say when a connection ends: forget those that have.

@@ -1,6 +1,7 @@
 """The status of the machine as one report: what `swarm-agent status` and the page show."""
 
 import time
+from collections.abc import Iterator
 
 from msgspec.structs import replace
 
@@ -48,7 +49,7 @@ def status_report(machine: Machine) -> StatusReport:
         sessions=[session_report(session) for session in machine.sessions],
         services=service_reports(machine.supervisor),
         bans=machine.gate.jail.count(now),
-        latest_bans=ban_reports(machine, BANS_SHOWN),
+        latest_bans=list(ban_reports(machine, BANS_SHOWN)),
         keys=[key.name for key in machine.keyring.admitting()],
         volume=_space(settings.volume, volume_space(settings.volume)),
         memory=_space("memory", memory_space()),
@@ -75,15 +76,13 @@ def session_report(session: Session) -> SessionReport:
     )
 
 
-def ban_reports(machine: Machine, most: int | None = None) -> list[BanReport]:
+def ban_reports(machine: Machine, most: int) -> Iterator[BanReport]:
     """The bans that hold now, the latest first, at most so many."""
     now = clock()
-    return [
-        BanReport(
+    for ban in machine.gate.jail.active(now, most):
+        yield BanReport(
             network=str(ban.network), seconds=ban.until - now, times=ban.times, reason=ban.reason
         )
-        for ban in machine.gate.jail.active(now, most)
-    ]
 
 
 def public(report: StatusReport) -> StatusReport:

@@ -7,6 +7,7 @@ the kernel (splice(2) to /dev/null), so that it costs neither the service nor SS
 import asyncio
 import fcntl
 import os
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from agent import safe
 
 LINE_LIMIT = 64 << 10
-KEPT_LINES = 1000
+KEPT_LINES, KEPT_BYTES = 1000, 128 << 10
+"""The last lines of a service that are kept, and the memory for them: of 200 services, 25 MiB."""
+
 RATE, BURST = 256 << 10, 2 << 20
 """Bytes a second that are read as lines, and how many at once."""
 
@@ -45,14 +48,19 @@ class Ring:
     """The last lines of a service, and who follows them."""
 
     def __init__(self) -> None:
-        self._lines: deque[Line] = deque(maxlen=KEPT_LINES)
+        self._lines: deque[Line] = deque()
+        self._size = 0
         self._count = 0
         self.changed = asyncio.Event()
 
     def add(self, at: float, stream: str, text: str) -> None:
         """One more line."""
         self._count += 1
-        self._lines.append(Line(self._count, at, stream, text))
+        line = Line(self._count, at, stream, text)
+        self._lines.append(line)
+        self._size += _size(line)
+        while len(self._lines) > KEPT_LINES or self._size > KEPT_BYTES:
+            self._size -= _size(self._lines.popleft())
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -63,6 +71,10 @@ class Ring:
     def last(self, count: int) -> str:
         """The last lines as one text."""
         return " | ".join(line.text for line in list(self._lines)[-count:])
+
+
+def _size(line: Line) -> int:
+    return sys.getsizeof(line.text) + sys.getsizeof(line)
 
 
 class Output:

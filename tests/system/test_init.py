@@ -30,7 +30,7 @@ PRINT_SIGNALS = """
 import os, signal, sys
 def caught(number, frame):
     print(number, flush=True)
-for number in range(1, 32):
+for number in signal.valid_signals():
     if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD):
         signal.signal(number, caught)
 print("ready", flush=True)
@@ -161,6 +161,20 @@ def test_every_forwarded_signal_reaches_the_command(make_box: BoxMaker, mode: bo
             f"signal {number} at the command",
         )
     assert box.answers()
+
+
+def test_no_other_signal_ends_or_stops_the_agent(make_box: BoxMaker, mode: bool) -> None:
+    """As under tini and dumb-init, and on Fly.io, where the agent is not PID 1."""
+    box = make_box(namespaces=mode).boot(environ_for(mode))
+    about_the_process = {
+        *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL),
+        *(signal.SIGTRAP, signal.SIGABRT, signal.SIGSYS),
+    }
+    ends = {signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT}
+    for number in sorted(signal.valid_signals() - about_the_process - ends):
+        box.machine.signal(number)
+    assert box.answers()
+    assert box.stop() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
