@@ -25,7 +25,11 @@ class Services:
     def boot(self, text: str, environ: dict[str, str] | None = None) -> "Services":
         self.write(text)
         self.box.boot({"SWARM_SERVICES_DIR": str(self.folder)} | (environ or {}))
-        until(lambda: self.box.agent("services").returncode == 0, "the control socket")
+        try:
+            until(lambda: self.box.agent("services").returncode == 0, "the control socket")
+        except AssertionError as error:
+            said = self.box.agent("services").stderr
+            raise AssertionError(f"{error}: {said}\n{self.box.said()[-4000:]}") from None
         return self
 
     def all(self) -> dict[str, dict[str, Any]]:
