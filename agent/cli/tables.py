@@ -86,7 +86,8 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _wrap(text: str, most: int) -> list[str]:
-    return textwrap.wrap(text, most, break_long_words=False, break_on_hyphens=False) or [""]
+    # A column in which nobody has anything has no width.
+    return textwrap.wrap(text, max(1, most), break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _block(head: Sequence[str], row: Sequence[str], most: int) -> str:
