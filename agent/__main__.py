@@ -26,6 +26,11 @@ def main() -> None:
             traceback.print_exc()
         # Nothing is left to be done, and no thread that waits for a dead disk is waited for.
         os._exit(status)
+    if words[:1] == ["hook"] and len(words) > 1 and not words[1].startswith("-"):
+        # Every tool call of a coding agent waits for this.
+        from agent.crew.tell import main as tell
+
+        tell(words[1:])
     from agent.cli.main import cli
 
     cli(prog_name="swarm-agent")

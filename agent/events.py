@@ -414,6 +414,55 @@ class SettingsChanged(Event):
     waiting: tuple[str, ...]
 
 
+class CodingAgentChanged(Event):
+    """The state of a coding agent changed. `seconds` is how long it was in the previous one.
+
+    `need` is what one that waits needs from a person; `works` that it holds the machine awake.
+    """
+
+    name: ClassVar[str] = "coding.state"
+    summed: ClassVar[bool] = True
+    agent: str
+    tool: str
+    folder: str
+    state: str
+    need: str
+    because: str
+    previous: str
+    seconds: float
+    works: bool
+
+
+class CodingTurnBegan(Event):
+    """A coding agent begins a turn. `typed`: a person wrote the prompt, not a finished task."""
+
+    name: ClassVar[str] = "coding.turn"
+    summed: ClassVar[bool] = True
+    agent: str
+    tool: str
+    folder: str
+    session: str
+    typed: bool
+
+
+class NewsSent(Event):
+    """A line of SWARM_NOTIFY took a message; `kind` is its scheme, such as `ntfy`."""
+
+    name: ClassVar[str] = "notify.sent"
+    line: int
+    kind: str
+
+
+class NewsNotSent(Event):
+    """A line of SWARM_NOTIFY did not take a message; it is tried again, and reported once."""
+
+    name: ClassVar[str] = "notify.failed"
+    level: ClassVar[str] = "warning"
+    line: int
+    kind: str
+    problem: str
+
+
 class SettingsRefused(Event):
     """The changed settings file cannot be used; what was in force stays in force."""
 

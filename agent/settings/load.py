@@ -21,6 +21,9 @@ SERVICES = "service"
 SESSION_VARIABLES = frozenset({"SWARM_CLIENT", "SWARM_SESSION", "SWARM_SLEEP_REASON"})
 """Set by the agent in SSH sessions and hooks; a command there is not misconfigured by them."""
 
+NO_SETTINGS = SESSION_VARIABLES | {CONFIG_VARIABLE, "SWARM_NOTIFY"}
+"""SWARM_NOTIFY is a secret: what reads it is agent/notify alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -98,7 +101,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> di
     known = {variable(name): name for name in specs()}
     given: dict[str, _Given] = {}
     for key, text in environ.items():
-        if not key.startswith(PREFIX) or key == CONFIG_VARIABLE or key in SESSION_VARIABLES:
+        if not key.startswith(PREFIX) or key in NO_SETTINGS:
             continue
         if key in known:
             given[known[key]] = _Given(key, "environment", text)

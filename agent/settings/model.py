@@ -6,12 +6,15 @@ TOML file. The reference in docs/configuration.md is generated from this module.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from agent import places
 from agent.durations import positive_duration
 from agent.network import Network
 from agent.settings import units
+
+if TYPE_CHECKING:
+    from agent.notify.quiet import QuietHours
 
 T = TypeVar("T")
 
@@ -380,6 +383,49 @@ class Settings:
         "A second repository, away from the machine (S3-compatible, SFTP, rest-server), to which "
         "every checkpoint is copied. Its key is the secret CHECKPOINT_PASSWORD; credentials "
         "are secrets too. Empty: none.",
+    )
+    notify_about: tuple[str, ...] = _setting(
+        units.some_of(
+            "waiting",
+            "done",
+            "failed",
+            "sleeping",
+            "slept",
+            "budget",
+            "volume",
+            "bans",
+            "network",
+            "reexecuted",
+        ),
+        "all",
+        "What the addresses of the secret SWARM_NOTIFY are told; empty: nothing. "
+        "docs/agents.md says what each is.",
+        live=True,
+    )
+    notify_wait: float = _setting(
+        positive_duration,
+        "30s",
+        "How long a coding agent may wait for a permission or an answer before it is told.",
+        live=True,
+    )
+    notify_done: float = _setting(
+        positive_duration,
+        "5m",
+        "How long a turn of a coding agent must have taken for its end to be told.",
+        live=True,
+    )
+    notify_quiet: "QuietHours | None" = _setting(
+        units.quiet_hours,
+        "",
+        "Hours in which nothing is told, such as `22:00-07:00 Europe/Berlin` (UTC without a zone); "
+        "what happened is told afterwards, in one message.",
+        live=True,
+    )
+    notify_details: bool = _setting(
+        units.switch,
+        "off",
+        "Tell folders, addresses and names of keys too, which then leave the machine.",
+        live=True,
     )
     stop_timeout: float = _setting(
         positive_duration,

@@ -8,9 +8,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.durations import positive_duration
 from agent.network import Network
+
+if TYPE_CHECKING:
+    from agent.notify.quiet import QuietHours
 
 _SIZE = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
@@ -249,6 +253,29 @@ def repository(text: str) -> str:
 def optional_endpoint(text: str) -> Endpoint | None:
     """Where to listen, or nothing."""
     return endpoint(text) if text else None
+
+
+def some_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
+    """A parser that accepts words of `choices`, `all`, or nothing."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        found = words(text)
+        if found == ("all",):
+            return choices
+        if not set(found) <= set(choices):
+            raise ValueError(f"some of {' '.join(choices)}; or all")
+        return found
+
+    return parse
+
+
+def quiet_hours(text: str) -> "QuietHours | None":
+    """`22:00-07:00` or `22:00-07:00 Europe/Berlin`; None when empty."""
+    if not text:
+        return None
+    from agent.notify.quiet import QuietHours  # it needs the calendar, which few do
+
+    return QuietHours.parse(text)
 
 
 def one_of(*choices: str) -> Callable[[str], str]:

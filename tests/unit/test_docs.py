@@ -7,7 +7,7 @@ import click
 import pytest
 
 from agent.cli.main import cli as agent_cli
-from agent.settings.load import SESSION_VARIABLES, specs, variable
+from agent.settings.load import NO_SETTINGS, specs, variable
 from deploy.swarm.cli import cli as swarm_cli
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def test_commands_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_settings_exist(page: Path) -> None:
-    known = {variable(name) for name in specs()} | SESSION_VARIABLES | {"SWARM_CONFIG"}
+    known = {variable(name) for name in specs()} | NO_SETTINGS
     assert set(re.findall(r"SWARM_[A-Z0-9_]+", page.read_text())) <= known
 
 
