@@ -1,7 +1,10 @@
-.PHONY: run test image-test check bench soak fuzz setup lock docs
+.PHONY: run shell test image-test check bench soak fuzz setup lock docs
 
 run: setup
 	@.venv/bin/python -m deploy.run
+
+shell: setup
+	@.venv/bin/python -m deploy.shell $(COMMAND)
 
 PYTEST = .venv/bin/pytest --numprocesses auto --dist loadgroup
 

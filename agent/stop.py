@@ -200,6 +200,7 @@ class Life:
         self._bus.publish(
             StopBegan(reason=ending.reason, sessions=len(self._sessions), budget=self._budget)
         )
+        self._sessions.end_with(f"the machine stopped: {ending.reason}")
         for session in self._sessions:
             session.tell(ending.farewell)
         asked: set[int] = set()

@@ -10,26 +10,43 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+import agent
 from agent.init.proctree import descendants
 
 LOGIN = "dev"
 UID = 1000
 VOLUME = "/mnt"
 
+PROGRAM = "/run/swarm-agent"
+"""Where a machine has the agent's program: a place that its login account may enter."""
+
 _ENTER = Path(__file__).with_name("enter.sh")
 AGENT = (str(Path(sys.executable).with_name("swarm-agent")), "run")
+"""The agent where there is no machine around it."""
+
+_PID = "pid"
+"""The file with the id of the process whose child is the machine's init."""
+
+_UNSHARE = (
+    shutil.which("unshare") or "/usr/bin/unshare",
+    *("--pid", "--fork", "--mount", "--uts", "--ipc", "--kill-child"),
+)
+
+_START = f"""\
+#!{PROGRAM}/bin/python
+from agent.__main__ import main
+main()
+"""
 
 
 class Machine:
     """One life of a machine at a time; what lies in `folder` outlives them all."""
-
-    program = AGENT[0]
-    """The agent, as the machine sees it."""
 
     def __init__(
         self,
@@ -41,6 +58,8 @@ class Machine:
     ) -> None:
         self.folder = folder
         self.namespaces = namespaces and os.geteuid() == 0
+        self.program = f"{PROGRAM}/bin/swarm-agent" if self.namespaces else AGENT[0]
+        """The agent, as the machine sees it."""
         self.user = login if self.namespaces else _own_name()
         self._password_field = password_field
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,14 +73,16 @@ class Machine:
         self,
         environ: Mapping[str, str],
         *,
-        command: Sequence[str] = AGENT,
+        command: Sequence[str] = (),
         stdin: int | IO[bytes] = subprocess.DEVNULL,
         stdout: int | IO[bytes] | None = None,
         stderr: int | IO[bytes] | None = None,
         prefix: Sequence[str] = (),
         new_session: bool = False,
     ) -> None:
-        """Boot. `environ` is the whole environment of the agent but for PATH and the volume.
+        """Boot with a command, by default the agent.
+
+        `environ` is the whole environment of the agent but for PATH and the volume.
 
         In a new session, Ctrl-C at the terminal is the caller's alone.
         """
@@ -69,7 +90,7 @@ class Machine:
         base = {"PATH": os.environ["PATH"], "SWARM_VOLUME": self._volume_inside()}
         if not self.namespaces:
             base["SWARM_RUN_DIR"] = str(self.folder / "run")
-        argv = [*prefix, *self._enter(), *command]
+        argv = [*prefix, *self._enter(), *(command or (self.program, "run"))]
         self._process = subprocess.Popen(
             argv,
             env=base | dict(environ),
@@ -78,6 +99,7 @@ class Machine:
             stderr=stderr,
             start_new_session=new_session,
         )
+        (self.folder / _PID).write_text(f"{self._process.pid}\n")
 
     @property
     def process(self) -> "subprocess.Popen[bytes]":
@@ -94,11 +116,10 @@ class Machine:
         pid = self.process.pid
         if not self.namespaces:
             return pid
-        path = Path(f"/proc/{pid}/task/{pid}/children")
-        try:
-            return int(path.read_text().split()[0])
-        except (FileNotFoundError, IndexError):
-            raise ProcessLookupError("the machine has no init now") from None
+        init = _child(pid)
+        if init is None:
+            raise ProcessLookupError("the machine has no init now")
+        return init
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Send a signal to the machine's init."""
@@ -130,11 +151,16 @@ class Machine:
     def _enter(self) -> list[str]:
         if not self.namespaces:
             return []
-        unshare = shutil.which("unshare") or "/usr/bin/unshare"
-        flags = ["--pid", "--fork", "--mount", "--uts", "--ipc", "--kill-child"]
-        return [unshare, *flags, str(_ENTER), str(self.folder)]
+        return [*_UNSHARE, str(_ENTER), str(self.folder)]
 
     def _prepare(self) -> None:
+        before = os.umask(0o022)
+        try:
+            self._make_inside()
+        finally:
+            os.umask(before)
+
+    def _make_inside(self) -> None:
         self.volume.mkdir(parents=True, exist_ok=True)
         if not self.namespaces:
             return
@@ -143,19 +169,83 @@ class Machine:
             shutil.copytree("/etc/skel", home)
             # Debian's login shells have this folder in their PATH.
             (home / ".local" / "bin").mkdir(parents=True)
-            (home / ".local" / "bin" / "swarm-agent").symlink_to(AGENT[0])
+            (home / ".local" / "bin" / "swarm-agent").symlink_to(self.program)
             for path in (home, *home.rglob("*")):
                 os.chown(path, UID, UID, follow_symlinks=False)
-        programs = self.folder / "bin"
-        if not programs.exists():
-            programs.mkdir(mode=0o755)
-            (programs / "swarm-agent").symlink_to(AGENT[0])
+        _link(self.folder / "bin" / "swarm-agent", self.program)
+        _make_program(self.folder)
         etc = self.folder / "etc"
         etc.mkdir(exist_ok=True)
         login = self.user
         _with_account(etc, "passwd", f"{login}:x:{UID}:{UID}::/home/{login}:/bin/bash")
         _with_account(etc, "group", f"{login}:x:{UID}:")
         _with_account(etc, "shadow", f"{login}:{self._password_field}:19000:0:99999:7:::")
+
+
+def namespaces_problem() -> str:
+    """Why no machine with namespaces of its own can be made here; empty where it can."""
+    probe = [*_UNSHARE, "sh", "-c", "mount --make-rprivate / && mount -t tmpfs tmpfs /run"]
+    try:
+        done = subprocess.run(probe, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if done.returncode == 0 else done.stderr.strip().replace("\n", "; ")
+
+
+def machine_init(folder: Path) -> int | None:
+    """The PID 1 of the machine of this folder, as this computer sees it; None while it has none."""
+    try:
+        pid = int((folder / _PID).read_text())
+        argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return None
+    # Another process may have the number by now.
+    return _child(pid) if str(folder).encode() in argv else None
+
+
+def _child(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return None
+
+
+def _make_program(folder: Path) -> None:
+    """A virtual environment of the machine's own, and what enter.sh binds into it.
+
+    The agent is the one that runs this, and so are its packages: nothing is copied.
+    """
+    place = folder / "program"
+    python = os.path.realpath(sys.executable)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site = place / "lib" / version / "site-packages"
+    for inside in (place / "bin", site, place / "packages", place / "source/agent"):
+        inside.mkdir(parents=True, exist_ok=True)
+    _link(place / "bin/python", python)
+    (place / "pyvenv.cfg").write_text(f"home = {os.path.dirname(python)}\n")
+    (site / "swarm.pth").write_text(f"{PROGRAM}/source\n{PROGRAM}/packages\n")
+    (place / "bin/swarm-agent").write_text(_START)
+    (place / "bin/swarm-agent").chmod(0o755)
+    source = Path(agent.__file__).parent
+    if source.stat().st_mode & 0o005 != 0o005:  # of a clone made with a strict umask
+        source = _readable_copy(source, folder / "copy" / "agent")
+    _link(folder / "from/agent", str(source))
+    _link(folder / "from/packages", sysconfig.get_path("purelib"))
+
+
+def _readable_copy(source: Path, target: Path) -> Path:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, copy_function=shutil.copyfile)
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return target
+
+
+def _link(path: Path, target: str) -> None:
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    if not (path.is_symlink() and os.readlink(path) == target):
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
 
 
 def _with_account(etc: Path, name: str, line: str) -> None:

@@ -1,95 +1,290 @@
-"""`make run`: a machine behind the stand-in for the platform, with a key made for the purpose."""
+"""`make run`: a machine behind the stand-in for the platform, with a key made for the purpose.
+
+On the screen are its steps, one closing block, and then the events that matter; the whole log is
+in .run/log. `make shell` is a root shell in the machine.
+"""
 
 import asyncio
 import os
 import signal
+import socket
 import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
+from agent import places
+from agent.settings import SettingsError, load
+from deploy import console
 from deploy.api import MachinesApi
 from deploy.edge import Edge
-from deploy.machine import Machine
+from deploy.machine import AGENT, Machine, namespaces_problem
 from deploy.scrape import Scraper
-from deploy.standin import StandIn, socket_path
+from deploy.standin import StandIn, State, socket_path
 
 FOLDER = Path(__file__).resolve().parent.parent / ".run"
-HOST = os.environ.get("HOST", "127.0.0.1")
-PORT = int(os.environ.get("PORT", "10022"))
-MACHINE_PORT = 2222
-HTTP_PORT = int(os.environ.get("HTTP_PORT", "9091"))
+STARTS = 60.0
+"""Seconds that the machine may take until SSH is open."""
 
-HINT = """\
-A machine on this computer, as it lives on Fly.io: {kind},
-behind a stand-in for the platform's edge. It sleeps when nothing happens; a connection wakes it.
-Ctrl-C ends it. In another terminal:
+LAST_LINES = 15
 
-  ssh -p {port} -i {key} -o UserKnownHostsFile={known_hosts} {user}@{host}
 
-and there: swarm-agent status, swarm-agent why, swarm-agent awake --for 1h.
-The status page: http://127.0.0.1:{http}/
-To see it sleep and wake soon: SWARM_IDLE_TIMEOUT=1m SWARM_IDLE_WARNING=20s make run
-"""
+class CannotRun(Exception):
+    """Why there is no machine, in the user's words."""
 
 
 def main() -> None:
     """Run it until a signal."""
+    try:
+        sys.exit(_main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except CannotRun as error:
+        print(f"make run: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _main() -> int:
+    host = os.environ.get("HOST", "127.0.0.1")
+    ssh_port = _port("PORT", 10022, host)
+    http_port = _port("HTTP_PORT", 9091, "127.0.0.1")
+    machine_port = _port("MACHINE_PORT", 2222, "127.0.0.1", any_other=True)
+    if os.geteuid() == 0 and (problem := namespaces_problem()):
+        raise CannotRun(
+            f"as root it needs namespaces of its own, which this computer refuses ({problem}): "
+            "run it as an ordinary user, or in a container with --privileged"
+        )
     FOLDER.mkdir(exist_ok=True)
     key = FOLDER / "id_ed25519"
     if not key.exists():
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "make-run", "-f", str(key)]
         subprocess.run(make, check=True)
     machine = Machine(FOLDER / "machine")
-    print(
-        HINT.format(
-            kind="PID 1 of its own namespaces" if machine.namespaces else "an ordinary process",
-            port=PORT,
-            key=_short(key),
-            known_hosts=_short(FOLDER / "known_hosts"),
-            user=machine.user,
-            host=HOST,
-            http=HTTP_PORT,
-        ),
-        flush=True,
-    )
-    asyncio.run(_serve(machine, _environ(key)))
-
-
-async def _serve(machine: Machine, environ: dict[str, str]) -> None:
-    """Serve until a signal, and end the machine in order."""
-    standin = StandIn(machine, environ, MACHINE_PORT, _tell)
-    loop, signalled = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, signalled.set)
+    environ = _environ(key, machine, machine_port, http_port)
     try:
-        async with asyncio.TaskGroup() as group:
-            served = [
-                group.create_task(Edge(standin.connect).serve(HOST, PORT)),
-                group.create_task(MachinesApi(standin).serve(socket_path(FOLDER))),
-                group.create_task(Scraper(standin, HTTP_PORT, _tell).run()),
-            ]
-            await standin.start("make run")
-            await signalled.wait()
-            for task in served:
+        load(environ, privileged=machine.namespaces)
+    except SettingsError as error:
+        problems = "\n  ".join(["these settings cannot be used:", *map(str, error.problems)])
+        raise CannotRun(problems) from error
+    config = FOLDER / "ssh_config"
+    config.write_text(
+        _SSH_CONFIG.format(host=host, port=ssh_port, user=machine.user, folder=FOLDER)
+    )
+    with _command_in_path(machine) as command:
+        run = _Run(machine, environ, machine_port, _closing(machine, command, http_port, config))
+        return asyncio.run(run.serve(host, ssh_port, http_port))
+
+
+class _Run:
+    """The machine and what is around it, until a signal."""
+
+    def __init__(
+        self, machine: Machine, environ: Mapping[str, str], machine_port: int, closing: str
+    ) -> None:
+        self._machine = machine
+        self._closing = closing
+        self._latest: deque[str] = deque(maxlen=LAST_LINES)
+        self._log = (FOLDER / "log").open("w", encoding="utf-8")
+        ours, theirs = os.pipe()
+        self._said: IO[bytes] = os.fdopen(ours, "rb")
+        self._output: IO[bytes] = os.fdopen(theirs, "wb")
+        self._standin = StandIn(machine, environ, machine_port, self._tell, output=self._output)
+        self._listening = asyncio.Event()
+        self._signalled = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    async def serve(self, host: str, ssh_port: int, http_port: int) -> int:
+        """Serve until a signal, and end the machine in order; the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal)
+        reader = asyncio.StreamReader(limit=1 << 20)
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), self._said)
+        background = [
+            asyncio.create_task(self._show(reader)),
+            asyncio.create_task(Edge(self._standin.connect).serve(host, ssh_port)),
+            asyncio.create_task(MachinesApi(self._standin).serve(socket_path(FOLDER))),
+            asyncio.create_task(Scraper(self._standin, http_port, self._tell).run()),
+        ]
+        try:
+            await self._standin.start("make run")
+            if not await self._comes_up():
+                return 1
+            ended = asyncio.create_task(self._signalled.wait())
+            done, _ = await asyncio.wait([ended, *background], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # whatever fails here ends it
+            return 0
+        finally:
+            began = time.monotonic()
+            print("\nthe machine ends; Ctrl-C again pulls the plug", flush=True)
+            await self._standin.close()
+            for task in background:
                 task.cancel()
-    finally:
-        await standin.close()
+            await asyncio.gather(*background, return_exceptions=True)
+            self._log.close()
+            print(
+                f"ended after {time.monotonic() - began:.1f} s; its files are in "
+                f"{_short(self._machine.folder)}, make run continues with them"
+            )
+
+    async def _comes_up(self) -> bool:
+        """Wait until SSH is open, and show the closing block; or why it never will be."""
+        waits = [
+            asyncio.create_task(each)
+            for each in (
+                self._listening.wait(),
+                self._signalled.wait(),
+                self._ended.wait(),
+            )
+        ]
+        await asyncio.wait(waits, timeout=STARTS, return_when=asyncio.FIRST_COMPLETED)
+        for task in waits:
+            task.cancel()
+        if self._listening.is_set():
+            print(self._closing, flush=True)
+            return True
+        if self._signalled.is_set():
+            return True
+        await asyncio.sleep(0.2)  # what it said last is on its way
+        print("\n".join(["the machine does not open SSH. It said last:", *self._latest]))
+        return False
+
+    async def _show(self, reader: asyncio.StreamReader) -> None:
+        """Write all of the log to a file, and on the screen what matters."""
+        while line := (await reader.readline()).decode(errors="backslashreplace"):
+            self._log.write(line)
+            self._log.flush()
+            self._latest.append(line.rstrip())
+            record = console.event_of(line)
+            if record is not None and record["event"] == console.LISTENING:
+                if not self._listening.is_set():
+                    _step(f"SSH open after {record['seconds']:.2f} s")
+                self._listening.set()
+            elif text := console.shown(line, time.time()):
+                print(text, flush=True)
+
+    def _on_signal(self) -> None:
+        if self._signalled.is_set():
+            self._machine.kill()
+        self._signalled.set()
+
+    def _tell(self, text: str) -> None:
+        if self._standin.starts and self._standin.state is State.STOPPED:
+            self._ended.set()
+        if self._listening.is_set() and not self._signalled.is_set():
+            print(f"{time.strftime('%H:%M:%S')}  platform: {text}", flush=True)
 
 
-def _environ(key: Path) -> dict[str, str]:
+_SSH_CONFIG = """\
+Host swarm
+  HostName {host}
+  Port {port}
+  User {user}
+  IdentityFile "{folder}/id_ed25519"
+  IdentitiesOnly yes
+  UserKnownHostsFile "{folder}/known_hosts"
+  StrictHostKeyChecking accept-new
+  LogLevel ERROR
+"""
+
+_CLOSING = """
+The machine is up: {kind},
+behind a stand-in for Fly.io's edge. In another terminal, in this folder:
+
+  log in         ssh -F {config} swarm
+  in there       {command} status, why, awake --for 1h, …: {command} -h
+  {root}
+  status page    http://127.0.0.1:{http}/
+  settings       NAME=VALUE … make run, such as SWARM_IDLE_TIMEOUT=1m
+                 SWARM_IDLE_WARNING=20s to see it sleep and wake soon;
+                 docs/configuration.md has them all
+  ports          PORT=, HTTP_PORT=, MACHINE_PORT= make run
+  whole log      .run/log
+  end            Ctrl-C
+"""
+
+
+def _closing(machine: Machine, command: str, http_port: int, config: Path) -> str:
+    root = "root shell     make shell (only root may kick, ban, sleep, reload)"
+    return _CLOSING.format(
+        kind="PID 1 of its own namespaces" if machine.namespaces else "an ordinary process",
+        config=_short(config),
+        command=command,
+        root=root if machine.namespaces else "you           are its root: every command works",
+        http=http_port,
+    )
+
+
+def _environ(key: Path, machine: Machine, machine_port: int, http_port: int) -> dict[str, str]:
     """What a user would set as secrets and in fly.toml; what the caller sets wins."""
     given = {name: text for name, text in os.environ.items() if name.startswith("SWARM_")}
-    return {
+    ours = {
         "SSH_AUTHORIZED_KEYS": key.with_suffix(".pub").read_text(),
-        "SWARM_LISTEN": f"127.0.0.1:{MACHINE_PORT}",
-        "SWARM_HTTP_LISTEN": f"127.0.0.1:{HTTP_PORT}",
         "SWARM_PROXY_NETWORKS": "127.0.0.0/8",
-        "SWARM_FLY_API": str(socket_path(FOLDER)),
         "TERM": os.environ.get("TERM", "dumb"),
-    } | given
+    }
+    if not machine.namespaces:
+        # Where its commands look for it without being told.
+        ours["SWARM_RUN_DIR"] = os.path.expanduser(places.RUN_DIR_UNPRIVILEGED)
+    fixed = {
+        "SWARM_LISTEN": f"127.0.0.1:{machine_port}",
+        "SWARM_HTTP_LISTEN": f"127.0.0.1:{http_port}",
+        "SWARM_FLY_API": str(socket_path(FOLDER)),
+        "SWARM_LOG_FORMAT": "json",
+    }
+    return ours | given | fixed
 
 
-def _tell(text: str) -> None:
-    print(f"platform: {text}", flush=True)
+def _port(variable: str, default: int, host: str, *, any_other: bool = False) -> int:
+    """The port that a variable names, which must be free. Raises `CannotRun`."""
+    text = os.environ.get(variable, str(default))
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise CannotRun(f"{variable}={text} is no port")
+    for port in (int(text), 0) if any_other and variable not in os.environ else (int(text),):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                problem = error.strerror
+            else:
+                return int(probe.getsockname()[1])
+    raise CannotRun(
+        f"port {text} of {host} cannot be used ({problem}); "
+        f"another one: {variable}={int(text) % 65535 + 1} make run"
+    )
+
+
+@contextmanager
+def _command_in_path(machine: Machine) -> Iterator[str]:
+    """How `swarm-agent` is called in a login; where it has no place of its own, a link makes one.
+
+    Debian's login shells have ~/.local/bin in their PATH where it exists.
+    """
+    link = Path.home() / ".local/bin" / AGENT[0].rpartition("/")[2]
+    if machine.namespaces:
+        yield link.name
+        return
+    if link.exists() or link.is_symlink():
+        yield link.name if os.path.realpath(link) == os.path.realpath(AGENT[0]) else AGENT[0]
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(AGENT[0])
+    _step(f"linked {link}, until the end")
+    try:
+        yield link.name
+    finally:
+        with suppress(OSError):  # somebody has taken it away
+            link.unlink()
+
+
+def _step(text: str) -> None:
+    print(f"  {text}", flush=True)
 
 
 def _short(path: Path) -> str:

@@ -24,7 +24,7 @@ from typing import IO
 
 from deploy.edge import CHUNK, Streams
 from deploy.freezer import Freezer
-from deploy.machine import AGENT, Machine
+from deploy.machine import Machine
 
 RESTARTS, WITHIN = 10, 300.0
 """Restarts of a failing machine, and the seconds within which they are counted."""
@@ -79,7 +79,7 @@ class StandIn:
         *,
         identity: Identity | None = None,
         output: IO[bytes] | None = None,
-        command: Sequence[str] = AGENT,
+        command: Sequence[str] = (),
     ) -> None:
         self.identity = identity or Identity()
         self.state = State.STOPPED
@@ -179,8 +179,8 @@ class StandIn:
         status = await asyncio.to_thread(self._machine.wait)
         was_told_to = self.state is State.STOPPING
         async with self._one_at_a_time:
-            self._tell(f"the machine has stopped (status {status})")
             await self._set(State.STOPPED)
+            self._tell(f"the machine has stopped (status {status})")
             if status == 0 or was_told_to:
                 return
             now = time.monotonic()

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from deploy.api import MachinesApi
 from deploy.edge import Edge
-from deploy.machine import AGENT
 from deploy.standin import StandIn, State
 from tests.claims import free_port
 from tests.support import Box, Key, until
@@ -41,7 +40,7 @@ class Cloud(Box):
         self,
         environ: Mapping[str, str] | None = None,
         soon: Mapping[str, str] = SOON,
-        command: Sequence[str] = AGENT,
+        command: Sequence[str] = (),
     ) -> "Cloud":
         """Bring platform and edge up, and boot."""
         self.folder.mkdir(parents=True)

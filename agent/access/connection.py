@@ -297,7 +297,7 @@ class Connection:
                 seconds=time.monotonic() - session.started,
                 bytes_in=traffic.received,
                 bytes_out=traffic.sent,
-                reason=self._reason(status),
+                reason=session.ended_by or self._reason(status),
             )
         )
 

@@ -1,5 +1,6 @@
 """Logged-in connections: who, since when, with which key, how busy."""
 
+import asyncio
 import signal
 import socket
 import time
@@ -10,6 +11,9 @@ from agent.access import tcpinfo
 from agent.access.client import Client
 from agent.init.children import Child
 from agent.platform import terminals
+
+FAREWELL = 0.3
+"""Seconds for the last line: sshd brings it from the terminal to the client, and ends at once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +30,8 @@ class Session:
     started: float
     started_at: float = field(default_factory=time.time)
     terminals: set[str] = field(default_factory=set)
+    ended_by: str = ""
+    """Why we end it, where we do."""
 
     def traffic(self) -> tcpinfo.Traffic:
         """Bytes each way and idle seconds, as the kernel counts them now."""
@@ -36,9 +42,14 @@ class Session:
             return tcpinfo.NOTHING
 
     def kick(self) -> None:
-        """End the session: its client is told why where it has a terminal."""
+        """End the session: a line on its terminals says why, and has a moment to get there."""
+        self.ended_by = "kicked"
         self.tell("swarm-agent: this session was ended by an administrator.")
-        self.process.send(signal.SIGTERM)
+        asyncio.get_running_loop().call_later(FAREWELL, self._end)
+
+    def _end(self) -> None:
+        if self.process.running:
+            self.process.send(signal.SIGTERM)
 
     def tell(self, text: str) -> None:
         """Write a line on every terminal of the session, without waiting for slow ones."""
@@ -65,6 +76,11 @@ class Sessions:
     def add(self, session: Session) -> None:
         """A login succeeded."""
         self._open[session.id] = session
+
+    def end_with(self, reason: str) -> None:
+        """All that are open end from now on, and this is why."""
+        for session in self._open.values():
+            session.ended_by = reason
 
     def remove(self, session: Session) -> None:
         """The session's sshd has ended."""

@@ -68,7 +68,7 @@ def sleep(now: bool) -> None:
 def _hold(seconds: float, name: str) -> str:
     """Hold the machine awake for a time; what to tell the user."""
     lease = client.ask("POST", _PATH, LeaseReport, LeaseOrder(name, seconds))
-    capped = " (the longest that SWARM_LEASE_MAX allows)" if lease.seconds < seconds - 1 else ""
+    capped = " (the longest that SWARM_LEASE_MAX allows)" if lease.capped else ""
     # What is left is a moment less than what was asked for.
     return f"{lease.name}: awake for {words.duration(round(lease.seconds))}{capped}"
 

@@ -55,7 +55,8 @@ def history(as_json: bool, since: float) -> None:
     if as_json:
         click.echo(client.to_json(entries))
     else:
-        click.echo(_history_table(entries) if entries else "nobody was logged in")
+        still = {each.id for each in client.get(PATH, list[SessionReport])}
+        click.echo(_history_table(entries, still) if entries else "nobody was logged in")
 
 
 def sessions_table(found: Sequence[SessionReport], now: float) -> str:
@@ -76,8 +77,8 @@ def sessions_table(found: Sequence[SessionReport], now: float) -> str:
     return table(("session", "user", "key", "from", "open for", "idle", "in", "out"), rows)
 
 
-def _history_table(entries: Sequence[HistoryReport]) -> str:
-    """The sessions that were, the latest first."""
+def _history_table(entries: Sequence[HistoryReport], still: set[str]) -> str:
+    """The sessions that were, the latest first; `still` has those that are open."""
     rows = [
         (
             time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.opened)),
@@ -87,9 +88,15 @@ def _history_table(entries: Sequence[HistoryReport]) -> str:
             entry.client,
             words.size(entry.bytes_in),
             words.size(entry.bytes_out),
-            entry.reason or "open, or the machine ended with it",
+            _end(entry, still),
         )
         for entry in entries
     ]
     head = ("login (UTC)", "open for", "user", "key", "from", "in", "out", "ended")
     return table(head, rows)
+
+
+def _end(entry: HistoryReport, still: set[str]) -> str:
+    if entry.closed is not None:
+        return entry.reason
+    return "still open" if entry.id in still else "the machine ended unexpectedly"

@@ -9,7 +9,9 @@ from agent import words
 from agent.cli import client
 from agent.cli.options import json_option
 from agent.cli.sessions import sessions_table
-from agent.observe.reports import HealthReport, IdleReport, SpaceReport, StatusReport
+from agent.cli.tables import wrapped
+from agent.cli.why import outlook
+from agent.observe.reports import HealthReport, SpaceReport, StatusReport
 
 
 @click.command()
@@ -61,18 +63,14 @@ def _show(report: StatusReport) -> str:
 def _lines(report: StatusReport) -> Iterator[str]:
     since = time.strftime("%a %H:%M UTC", time.gmtime(report.awake_since))
     awake = words.duration(report.at - report.awake_since)
-    yield f"swarm-agent {report.version}: awake since {since} ({awake}), {_sleep(report.idle)}"
-    for part, problem in report.problems.items():
-        yield f"problem with {part}: {problem}"
-    if report.failures:
-        times = "once" if report.failures == 1 else f"{report.failures} times"
-        yield f"the agent failed {times} and re-executed in place: {report.latest_failure}"
+    where = f"{report.name} in {report.region}" if report.region else report.name
+    yield wrapped(f"{where}: awake since {since} ({awake}), {outlook(report.idle)}")
+    yield from (click.style(wrapped(line), fg="red") for line in _problems(report))
     for notice in report.notices:
         ago = words.duration(report.at - notice.since)
-        yield f"notice of {notice.part}, {ago} ago: {notice.says}"
-    for signal in report.idle.signals:
-        if signal.problem is not None:
-            yield f"problem with the signal {signal.signal}: {signal.problem}"
+        yield click.style(
+            wrapped(f"notice of {notice.part}, {ago} ago: {notice.says}"), fg="yellow"
+        )
     yield ""
     if report.sessions:
         yield sessions_table(report.sessions, report.at)
@@ -81,24 +79,31 @@ def _lines(report: StatusReport) -> Iterator[str]:
     yield ""
     for service in report.services:
         detail = f": {service.detail}" if service.detail else ""
-        yield f"service {service.name}  {service.state}{detail}"
+        yield wrapped(f"service {service.name}  {service.state}{detail}", " " * 8)
     for lease in report.idle.leases:
         yield f"lease   {lease.name}: {words.duration(lease.seconds)} more at most"
     latest = f", the latest {report.latest_bans[0].network}" if report.latest_bans else ""
     yield f"bans    {report.bans}{latest}"
-    yield f"keys    {', '.join(report.keys) or 'none: nobody can log in'}"
+    yield wrapped(f"keys    {', '.join(report.keys) or 'none: nobody can log in'}", " " * 8)
     yield f"volume  {_used(report.volume)}"
     yield f"memory  {_used(report.memory)}"
     budget = "" if report.budget_hours is None else f" of {report.budget_hours:g} h"
     yield f"month   awake for {report.used_hours:.1f} h{budget}"
+    yield f"agent   swarm-agent {report.version}"
 
 
-def _sleep(idle: IdleReport) -> str:
-    if idle.sleeps_in is None:
-        return "does not sleep by itself"
-    if idle.state == "awake":
-        return f"sleeps in {words.duration(idle.sleeps_in)} unless something happens"
-    return f"sleeps in {words.duration(idle.sleeps_in)}: {idle.because}"
+def _problems(report: StatusReport) -> Iterator[str]:
+    for part, problem in report.problems.items():
+        yield f"problem with {part}: {problem}"
+    for service in report.services:
+        if service.state == "failed":
+            yield f"service {service.name} failed; swarm-agent logs {service.name} says why"
+    if report.failures:
+        times = "once" if report.failures == 1 else f"{report.failures} times"
+        yield f"the agent failed {times} and re-executed in place: {report.latest_failure}"
+    for signal in report.idle.signals:
+        if signal.problem is not None:
+            yield f"problem with the signal {signal.signal}: {signal.problem}"
 
 
 def _used(space: SpaceReport) -> str:

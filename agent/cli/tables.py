@@ -86,8 +86,9 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _wrap(text: str, most: int) -> list[str]:
-    # A column in which nobody has anything has no width.
-    return textwrap.wrap(text, max(1, most), break_long_words=False, break_on_hyphens=False) or [""]
+    if len(text) <= most:
+        return [text]
+    return textwrap.wrap(text, most, break_long_words=False, break_on_hyphens=False)
 
 
 def _block(head: Sequence[str], row: Sequence[str], most: int) -> str:

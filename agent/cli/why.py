@@ -7,7 +7,7 @@ import click
 from agent import words
 from agent.cli import client
 from agent.cli.options import json_option
-from agent.cli.tables import table
+from agent.cli.tables import table, wrapped
 from agent.observe.reports import IdleReport, SignalReport
 
 
@@ -39,13 +39,23 @@ def _rows(signal: SignalReport) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _sentence(report: IdleReport) -> str:
-    awake = f"awake for {words.duration(report.awake)}; "
+    more = "" if report.state == "awake" else "; swarm-agent awake --for 2h keeps it awake"
+    return wrapped(f"awake for {words.duration(report.awake)}; {outlook(report)}{more}", "")
+
+
+def outlook(report: IdleReport) -> str:
+    """When the machine sleeps, or what keeps it from it."""
+    if report.state != "awake":
+        return f"sleeps in {words.duration(report.sleeps_in or 0)}: {report.because}"
+    if report.leases:
+        first, others = report.leases[0], len(report.leases) - 1
+        more = f" and {words.plural(others, 'other lease')}" if others else ""
+        end = f"for {words.duration(first.seconds)}"
+        if first.pid is not None:
+            end = f"while pid {first.pid} runs, {words.duration(first.seconds)} at most"
+        return f"held awake by {first.name}{more} {end}"
     if report.sleeps_in is None:
-        mode = " (SWARM_SLEEP_MODE is off)" if report.mode == "off" else ""
-        return f"{awake}does not sleep by itself{mode}"
-    if report.state == "awake":
-        return f"{awake}sleeps in {words.duration(report.sleeps_in)} unless something happens"
-    return (
-        f"{awake}sleeps in {words.duration(report.sleeps_in)}, {report.because}; "
-        "swarm-agent awake --for 2h keeps it awake"
-    )
+        return "does not sleep by itself" + (
+            " (SWARM_SLEEP_MODE is off)" if report.mode == "off" else ""
+        )
+    return f"sleeps in {words.duration(report.sleeps_in)} unless something happens"

@@ -3,7 +3,7 @@
 Times are seconds of one clock that never steps; which clock is the caller's business.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from agent import words
@@ -105,6 +105,12 @@ def decide(seen: Seen, settings: Settings, now: float) -> Decision:
 def sleeps_at(decision: Decision, now: float) -> float | None:
     """When the machine will sleep if nothing happens; None where it does not by itself."""
     return now if isinstance(decision, Sleep) else decision.sleep_at
+
+
+def held(seen: Seen, until: float) -> Seen:
+    """The same while leases hold it awake until then: the last of them is an activity."""
+    latest = seen.latest
+    return replace(seen, latest=replace(latest, at=max(latest.at, until)))
 
 
 def _soonest(seen: Seen, settings: Settings) -> _Due | None:

@@ -64,8 +64,18 @@ class Control:
         may = request.method == "GET" or request.path == LEASES
         # The agent's own account is root, but for an ordinary user's agent.
         if uid not in (0, os.geteuid()) and not (may and uid == self._machine.account.uid):
-            return answer({"error": f"uid {uid} may not do this"}, status=403)
+            return answer({"error": self._only_root(uid)}, status=403)
         return await handler(request)
+
+    def _only_root(self, uid: int) -> str:
+        app = self._machine.environ.get("FLY_APP_NAME", "")
+        if app == "swarm-local":
+            how = "make shell, on the computer that runs it"
+        elif app:
+            how = f"fly ssh console --app {app}; from the laptop swarm sleep {app}, swarm ssh {app}"
+        else:
+            how = "from outside, such as docker exec -u root"
+        return f"uid {uid} may not do this, only root: {how}"
 
 
 def peer_pid(request: web.Request) -> int:

@@ -4,7 +4,7 @@ from agent.access.gate import clock
 from agent.idle.assemble import Idle
 from agent.idle.leasekeeper import LeaseKeeper
 from agent.idle.leases import Lease
-from agent.idle.policy import Awake, Sleep, Warn, sleeps_at
+from agent.idle.policy import Awake, Sleep, Warn, decide, held, sleeps_at
 from agent.idle.watch import View
 from agent.observe.reports import IdleReport, LeaseReport, SignalReport, SignReport
 from agent.settings import Settings
@@ -17,7 +17,10 @@ def idle_report(idle: Idle, settings: Settings) -> IdleReport:
     """What `swarm-agent why` shows."""
     now = clock()
     decision = idle.watch.decision()
+    leases = idle.leases.active()
     at = sleeps_at(decision, now)
+    if leases and isinstance(decision, Awake):
+        at = sleeps_at(decide(held(idle.watch.seen, leases[0].until), settings, now), now)
     match decision:
         case Awake():
             state = "awake"
@@ -36,7 +39,7 @@ def idle_report(idle: Idle, settings: Settings) -> IdleReport:
             _signal_report(name, name in on, idle.watch.views.get(name, View()), now)
             for name in SIGNALS
         ],
-        leases=lease_reports(idle.leases),
+        leases=[lease_report(lease) for lease in leases],
     )
 
 

@@ -87,11 +87,15 @@ class BansLifted(msgspec.Struct, frozen=True):
 
 
 class LeaseReport(msgspec.Struct, frozen=True):
-    """Something that holds the machine awake for `seconds` more, or while `pid` runs if sooner."""
+    """Something that holds the machine awake for `seconds` more, or while `pid` runs if sooner.
+
+    `capped`: more was asked for than the setting `lease_max` allows.
+    """
 
     name: str
     seconds: float
     pid: int | None
+    capped: bool = False
 
 
 class LeaseOrder(msgspec.Struct, frozen=True):
@@ -204,10 +208,13 @@ class LineReport(msgspec.Struct, frozen=True):
 class StatusReport(msgspec.Struct, frozen=True):
     """Everything at a glance. `at` and `awake_since` are Unix time.
 
-    `failures` and `reloads` are how often the agent became a new one in place, and why.
+    `failures` and `reloads` are how often the agent re-executed in place, and why. `name` is the
+    machine's, `region` where it is; empty where nobody knows.
     """
 
     version: str
+    name: str
+    region: str
     at: float
     user: str
     awake_since: float
@@ -373,3 +380,25 @@ class RestoredReport(msgspec.Struct, frozen=True):
     removed: int
     failures: int
     problems: list[str]
+
+class SettingReport(msgspec.Struct, frozen=True):
+    """A setting: its variable, its text, and where that is from."""
+
+    setting: str
+    value: str
+    source: str
+
+
+class FindingReport(msgspec.Struct, frozen=True):
+    """One thing that SSH needs of the machine, and whether it is as it must be."""
+
+    what: str
+    ok: bool
+    says: str
+
+
+class CheckReport(msgspec.Struct, frozen=True):
+    """Every setting as the agent reads it now, and what was looked at on the machine."""
+
+    settings: list[SettingReport]
+    findings: list[FindingReport]

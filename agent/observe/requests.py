@@ -4,13 +4,16 @@ import asyncio
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace as replace_struct
 
 from agent.access.homekeys import about
 from agent.network import Network
 from agent.observe.answers import answer, refusal, stream
+from agent.observe.check import check
 from agent.observe.idle import idle_report, lease_report, lease_reports
 from agent.observe.machine import Machine
 from agent.observe.reports import (
@@ -53,6 +56,7 @@ class Requests:
         """Route every request."""
         router.add_get("/v1/health", self._get_health)
         router.add_get("/v1/status", self._get_status)
+        router.add_get("/v1/check", self._get_check)
         router.add_get("/v1/keys", self._get_keys)
         router.add_get("/v1/egress", self._get_egress)
         router.add_get("/v1/sessions", self._get_sessions)
@@ -77,6 +81,16 @@ class Requests:
 
     async def _get_status(self, _: web.Request) -> web.Response:
         return answer(status_report(self._machine))
+
+    async def _get_check(self, _: web.Request) -> web.Response:
+        environ = self._machine.environ
+        try:
+            loaded = load(environ, privileged=os.geteuid() == 0)
+        except SettingsError as error:
+            return refusal(f"these settings would be refused: {error}")
+        # Whom the agent lets in is not in the settings where it chose the account itself.
+        known = replace(loaded.settings, user=self._machine.account.name)
+        return answer(check(replace(loaded, settings=known), environ))
 
     async def _get_keys(self, _: web.Request) -> web.Response:
         keyring = self._machine.keyring
@@ -138,6 +152,11 @@ class Requests:
             network = Network.parse(order.network)
         except ValueError as error:  # msgspec's errors are of this kind
             return refusal(error)
+        if self._machine.gate.jail.ignores(network):
+            return refusal(
+                f"{network} is never banned: it is this machine's own, or in SWARM_IGNOREIP",
+                status=409,
+            )
         ban = self._machine.gate.ban(network, order.seconds, "by hand")
         seconds = ban.until - ban.since
         return answer(
@@ -182,12 +201,14 @@ class Requests:
     async def _post_lease(self, request: web.Request) -> web.Response:
         try:
             order = msgspec.json.decode(await request.read(), type=LeaseOrder)
-            seconds = min(order.seconds or math.inf, self._machine.current.value.lease_max)
+            longest = self._machine.current.value.lease_max
+            capped = order.seconds is not None and order.seconds > longest
+            seconds = min(order.seconds or math.inf, longest)
             holder = self._peer_pid(request) if order.while_running else None
             lease = await self._machine.idle.leases.take(order.name, seconds, holder)
         except ValueError as error:
             return refusal(error)
-        return answer(lease_report(lease))
+        return answer(replace_struct(lease_report(lease), capped=capped))
 
     async def _delete_lease(self, request: web.Request) -> web.Response:
         name = request.query.get("name", "")

@@ -1,5 +1,6 @@
 """The status of the machine as one report: what `swarm-agent status` and the page show."""
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -36,6 +37,8 @@ def status_report(machine: Machine) -> StatusReport:
     idle = machine.idle
     return StatusReport(
         version=__version__,
+        name=machine.environ.get("FLY_APP_NAME") or os.uname().nodename,
+        region=machine.environ.get("FLY_REGION", ""),
         at=time.time(),
         user=machine.account.name,
         awake_since=time.time() - idle.life.awake,
@@ -89,6 +92,7 @@ def public(report: StatusReport) -> StatusReport:
     """The same for strangers: no address, no user, no key, and no word of a program."""
     return replace(
         report,
+        name=HIDDEN,
         user=HIDDEN,
         problems=dict.fromkeys(report.problems, HIDDEN),
         notices=[replace(each, says=HIDDEN) for each in report.notices],

@@ -48,9 +48,10 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Effective settings, and where each came from (field name → source)."""
+    """Effective settings, and of each its text and where it came from, by field name."""
 
     settings: Settings
+    texts: Mapping[str, str]
     sources: Mapping[str, str]
 
 
@@ -81,6 +82,7 @@ def load(environ: Mapping[str, str], *, privileged: bool) -> Loaded:
     problems: list[Problem] = []
     given = _from_file(environ, problems) | _from_environment(environ, problems)
     values: dict[str, object] = {}
+    texts: dict[str, str] = {}
     sources: dict[str, str] = {}
     for name, spec in specs().items():
         default = spec.default if privileged else os.path.expanduser(spec.default_unprivileged)
@@ -91,10 +93,11 @@ def load(environ: Mapping[str, str], *, privileged: bool) -> Loaded:
             values[name] = spec.parse(item.text)
         except ValueError as error:
             problems.append(Problem(item.setting, item.source, item.text, str(error)))
+        texts[name] = item.text
         sources[name] = item.source
     if problems:
         raise SettingsError(problems)
-    return Loaded(Settings(**values), sources)  # type: ignore[arg-type]  # parsed by each field's own spec
+    return Loaded(Settings(**values), texts, sources)  # type: ignore[arg-type]  # parsed by each field's own spec
 
 
 def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> dict[str, _Given]:

@@ -323,7 +323,7 @@ def test_bans_by_hand(gate: Box) -> None:
     assert "did you mean 10.0.0.0/8" in gate.agent("ban", "10.0.0.1/8").stderr
     assert gate.agent("ban", "x", "--for", "soon").returncode == 2
     for number in range(3):
-        gate.agent("ban", f"192.0.2.{number}")
+        gate.agent("ban", f"203.0.113.{number}")
     assert len(json.loads(gate.agent("bans", "--json").stdout)) == 3
     assert gate.agent("unban", "--all").stdout == "3 bans lifted\n"
 

@@ -113,6 +113,10 @@ def test_a_table_that_fits_is_left_alone() -> None:
     assert table(("a", "b"), [("1", "two")], 80) == "a  b\n1  two"
 
 
+def test_a_table_may_have_a_column_without_a_name_and_no_rows() -> None:
+    assert table(("a", ""), [], 80) == "a"
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 120])
 def test_a_table_fits_its_terminal_and_cuts_nothing(width: int) -> None:
     text = table(HEAD, [ROW, ROW], width)
