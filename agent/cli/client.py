@@ -25,6 +25,7 @@ STARTS = 8.0
 CONFIG = "sshd_config"
 
 _CHUNK = 65536
+_CUT = "its answer was cut off"
 
 
 class _Refused(msgspec.Struct, frozen=True):
@@ -39,7 +40,10 @@ def get(path: str, shape: type[T]) -> T:
 def ask(method: str, path: str, shape: type[T], order: object = None) -> T:
     """Have the agent do something, and what it answers. Raises `click.ClickException`."""
     body = b"" if order is None else msgspec.json.encode(order)
-    answer = safe.record(msgspec.json.decode(_request(method, path, body)))
+    try:
+        answer = safe.record(msgspec.json.decode(_request(method, path, body)))
+    except msgspec.DecodeError as error:
+        raise click.ClickException(f"the agent does not answer: {_CUT}") from error
     return msgspec.convert(answer, shape)
 
 
@@ -91,8 +95,9 @@ def _read(connection: socket.socket) -> tuple[int, bytes]:
     head, _, body = bytes(answer).partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
     fields = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
-    if len(body) != int(fields.get("content-length", -1)):
-        raise OSError("its answer was cut off")
+    # A long answer is made while it is sent, and has no length.
+    if len(body) != int(fields.get("content-length", len(body))):
+        raise OSError(_CUT)
     return int(lines[0].split()[1]), body
 
 

@@ -381,6 +381,7 @@ class RestoredReport(msgspec.Struct, frozen=True):
     failures: int
     problems: list[str]
 
+
 class SettingReport(msgspec.Struct, frozen=True):
     """A setting: its variable, its text, and where that is from."""
 
