@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 from agent.access.admission import Refusal
 from agent.events import (
+    CheckpointFailed,
+    CheckpointMade,
     ConnectionsRefused,
     EgressUnresolved,
     ErrorUnhandled,
@@ -58,6 +60,10 @@ class Health:
                 self._note(event, "listener", event.problem)
             case EgressUnresolved():
                 self._note(event, "egress", f"names without an address: {', '.join(event.names)}")
+            case CheckpointFailed():
+                self._note(event, "checkpoints", f"not made: {event.problem}")
+            case CheckpointMade() if not event.unread:
+                self.notices.pop("checkpoints", None)
             case SettingsRefused() | SettingsChanged():
                 self._hear_of_settings(event)
             case _:

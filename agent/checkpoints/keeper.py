@@ -175,6 +175,9 @@ class Keeper:
     async def make(self, cause: Cause, note: str = "", patience: float = PATIENCE) -> Checkpoint:
         """Make one now. Raises `ResticError` and `Refused`; both are published too."""
         async with self.turn(f"a checkpoint {cause.value}", cause):
+            if self.ledger.damaged and not self.whole.locked():
+                # Data that is lost would be taken for what is there already.
+                await self._begin_anew(self.store, self.restic(), self.ledger.damaged)
             made = await self.make_here(cause, note, patience)
             if cause is not Cause.SLEEP:
                 await self._trim()
@@ -456,15 +459,18 @@ class Keeper:
             if due:
                 await self.make(Cause.HOURLY)
             elif time.time() - self.ledger.checked > policy.CHECK_EVERY:
-                await self._check()
+                await self.check()
         except (ResticError, Refused) as error:
             self._notice(str(error))
 
-    async def _check(self) -> None:
-        if not self.ledger.checkpoints or self.whole.locked():
+    async def check(self) -> None:
+        """Look whether the repository is whole."""
+        if self.whole.locked():
             return
         began = clock()
         async with self.turn("checking the repository"), self.whole:
+            if not self.ledger.checkpoints:
+                return
             problem = ""
             try:
                 await self.restic().check("5%")
@@ -497,24 +503,18 @@ class Keeper:
 
     async def _tidy(self, *, thoroughly: bool) -> None:
         """Remove what a run that did not end well has left."""
-        if not self.ledger.unclean and not self.ledger.damaged:
-            return
-        if self.whole.locked():
+        if not self.ledger.unclean or self.whole.locked():
             return
         async with self.whole:
             self.store.break_locks()
             if not thoroughly:
                 return
-            if self.ledger.damaged:
-                await self.restic().rebuild_index()
             await self.refresh(self.restic())
             await self.restic().prune("unlimited")
             self.keep(with_changes(self.ledger, unclean=False))
 
     async def _trim(self) -> None:
         """Remove what no rule keeps, and what is more than the share of the volume."""
-        if self.ledger.damaged:
-            self.keep(with_changes(self.ledger, damaged=""))
         surplus = policy.surplus(self.ledger.checkpoints, self.settings.checkpoint_keep)
         await self.measure()
         limit = self._limit()

@@ -256,11 +256,6 @@ class Restic:
         words = ["check", "--read-data-subset", subset]
         await self._run(words, _env_of(remote), remote=remote)
 
-    async def rebuild_index(self) -> None:
-        """Have the index say what is there: what is missing is then written anew."""
-        words = ["repair", "index"] if self._around.version >= (0, 16) else ["rebuild-index"]
-        await self._run(words, _LOCAL)
-
     async def fetch(self, snapshot: str, remote: Remote) -> None:
         """Copy one snapshot from the remote repository to the one on the volume."""
         words = [*_ssh_option(remote), "copy", snapshot]

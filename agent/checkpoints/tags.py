@@ -3,6 +3,7 @@
 They travel with it to every repository. restic separates tags by commas.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from urllib.parse import quote, unquote
@@ -33,10 +34,12 @@ def clean(note: str) -> str:
 
 def unix_time(text: str) -> float:
     """From restic's time, which has nanoseconds. 0 where it is none."""
-    date, _, zone = text.partition(".")
-    offset = zone.lstrip("0123456789") if zone else ""
-    fraction = zone[: len(zone) - len(offset)][:6]
+    match = re.fullmatch(r"([\d-]+T[\d:]+)(?:\.(\d+))?(Z|[+-][\d:]+)?", text)
+    if match is None:
+        return 0.0
     try:
-        return datetime.fromisoformat(f"{date}.{fraction or 0}{offset or ''}").timestamp()
+        return datetime.fromisoformat(
+            f"{match[1]}.{(match[2] or '0')[:6]:0<6}{match[3] or ''}"
+        ).timestamp()
     except ValueError:
         return 0.0

@@ -17,6 +17,7 @@ from agent.idle.signals import disk, processes, sockdiag
 from agent.idle.signals.sign import Sign, Signal
 from agent.idle.signals.terminals import Terminals
 from agent.init import proctree
+from agent.platform.account import CHECKPOINTS_GROUP
 from tests.support import until
 
 SPIN = "while :; do :; done"
@@ -186,3 +187,22 @@ def test_writes_to_a_volume_with_a_disk_of_its_own(tmp_path: Path) -> None:
         assert f"the volume's disk ({device})" in signs[0].because
     finally:
         subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.mark.root
+def test_checkpoints_do_not_count_however_busy() -> None:
+    """A process with their group, which the kernel gives to nobody else."""
+    signal = processes.cpu(0.05, ())
+    look(signal, 100.0)
+    process = subprocess.Popen(["sh", "-c", SPIN], user=65534, group=CHECKPOINTS_GROUP)
+    other = subprocess.Popen(["sh", "-c", SPIN], user=65534, group=65534)
+    try:
+        wait_for_cpu(process.pid, 50)
+        wait_for_cpu(other.pid, 50)
+        signs = look(signal, 101.0)
+    finally:
+        for each in (process, other):
+            each.kill()
+            each.wait()
+    assert [sign for sign in signs if f"pid {process.pid} " in sign.because] == []
+    assert [sign for sign in signs if f"pid {other.pid} " in sign.because]

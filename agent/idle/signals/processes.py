@@ -9,6 +9,7 @@ from agent import words
 from agent.idle.signals.sign import Sign
 from agent.init import proctree
 from agent.init.proctree import Process
+from agent.platform.account import CHECKPOINTS_GROUP
 
 SHOWN = 3
 """Processes named in one look; the busiest say enough."""
@@ -97,7 +98,7 @@ def writes(threshold: float, ignored: tuple[str, ...]) -> ProcessUse:
 
 
 def user_processes() -> list[Process]:
-    """Everything but the kernel, the platform's init, sshd and ourselves.
+    """Everything but the kernel, the platform's init, sshd, ourselves and our checkpoints.
 
     Root sees a whole machine; for an ordinary user the machine is what we started.
     """
@@ -106,8 +107,19 @@ def user_processes() -> list[Process]:
     return [
         process
         for process in seen
-        if process.pid not in (1, own) and not process.kernel and process.command not in _SSHD
+        if process.pid not in (1, own)
+        and not process.kernel
+        and process.command not in _SSHD
+        and not keeps_checkpoints(process.pid)
     ]
+
+
+def keeps_checkpoints(pid: int) -> bool:
+    """The process has the group of checkpoints, which nobody else can have."""
+    try:
+        return os.stat(f"/proc/{pid}").st_gid == CHECKPOINTS_GROUP
+    except OSError:
+        return False  # it has ended: what it did counts
 
 
 def lies_in(pid: int, folders: tuple[str, ...]) -> str | None:
