@@ -60,14 +60,18 @@ class Health:
                 self._note(event, "listener", event.problem)
             case EgressUnresolved():
                 self._note(event, "egress", f"names without an address: {', '.join(event.names)}")
-            case CheckpointFailed():
-                self._note(event, "checkpoints", f"not made: {event.problem}")
-            case CheckpointMade() if not event.unread:
-                self.notices.pop("checkpoints", None)
+            case CheckpointFailed() | CheckpointMade():
+                self._hear_of_checkpoints(event)
             case SettingsRefused() | SettingsChanged():
                 self._hear_of_settings(event)
             case _:
                 pass
+
+    def _hear_of_checkpoints(self, event: CheckpointFailed | CheckpointMade) -> None:
+        if isinstance(event, CheckpointFailed):
+            self._note(event, "checkpoints", f"not made: {event.problem}")
+        elif not event.unread:
+            self.notices.pop("checkpoints", None)
 
     def _hear_of_settings(self, event: SettingsRefused | SettingsChanged) -> None:
         if isinstance(event, SettingsRefused):
