@@ -16,7 +16,8 @@ from agent.checkpoints.undo import Order
 from agent.events import CheckpointsUploaded, CheckpointUploadFailed
 from tests.checkpoints import Hands, Volume, seen
 from tests.checkpoints import volume as make_volume
-from tests.support import Key, free_port, make_key, until
+from tests.claims import free_port
+from tests.support import Key, make_key, until
 
 pytestmark = pytest.mark.root
 
