@@ -18,6 +18,7 @@ from agent.checkpoints.undo import Undo
 from agent.events import Bus, Event
 from agent.init.children import Children
 from agent.platform.account import Account
+from agent.platform.volume import give_to
 from agent.settings import load
 from agent.settings.current import Current
 from tests.support import ROOT
@@ -95,6 +96,8 @@ def volume(environ: Mapping[str, str] | None = None) -> Iterator[Volume]:
         (folder / "run").mkdir()
         uid, gid = (65534, 65534) if ROOT else (os.getuid(), os.getgid())
         account = Account(LOGIN, uid, gid, str(path), "/bin/sh", False)
+        if ROOT:
+            give_to(str(path), uid, gid)
         made = Volume(path, account, dict(environ or {}))
         made.give()
         yield made
