@@ -133,14 +133,18 @@ class Machine:
         """The exit status of the machine's init; negative for a signal."""
         return self.process.wait(timeout)
 
-    def kill(self) -> None:
-        """Pull the plug: nothing of the machine stays, whatever its init was doing."""
+    def kill(self, *, wait: bool = True) -> None:
+        """Pull the plug: nothing of the machine stays, whatever its init was doing.
+
+        A frozen one dies when it is thawed, so its killer must not wait.
+        """
         if self._process is None:
             return
         below = [] if self.namespaces else descendants(self.process.pid)
         if self.running():
             os.kill(self.init, signal.SIGKILL)
-            self.wait()
+            if wait:
+                self.wait()
         for process in below:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)

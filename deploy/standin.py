@@ -3,8 +3,8 @@
 It imitates: the first connection starts or resumes a machine that sleeps, and is held meanwhile; a
 machine that ends with status 0 stays stopped, one that fails is started again, ten times in five
 minutes (`on-failure`); the Machines API on a Unix socket inside the machine (state, start, stop,
-suspend, wait); a suspend freezes every process; SIGINT and a kill timeout end a machine; metrics
-are scraped every 15 seconds while it is awake (deploy/scrape.py).
+suspend, wait); states on the way; a suspend freezes every process; SIGINT and a kill timeout end a
+machine; metrics are scraped every 15 seconds while it is awake (deploy/scrape.py).
 
 It does not imitate: a virtual machine of its own (the machine shares this computer's kernel,
 network and file system outside its home, volume, /run and terminals, and its clocks go on while it
@@ -40,10 +40,20 @@ _RETRY = 0.02
 class State(Enum):
     """States of a machine, as the Machines API names them."""
 
-    STOPPED = "stopped"
+    CREATED = "created"
+    STARTING = "starting"
     STARTED = "started"
     STOPPING = "stopping"
+    STOPPED = "stopped"
+    SUSPENDING = "suspending"
     SUSPENDED = "suspended"
+    REPLACING = "replacing"
+    DESTROYING = "destroying"
+    DESTROYED = "destroyed"
+
+
+ASLEEP = (State.CREATED, State.STOPPED, State.SUSPENDED)
+ON_THE_WAY = (State.STARTING, State.STOPPING, State.SUSPENDING, State.REPLACING)
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,7 @@ class Identity:
     app: str = "swarm-local"
     machine: str = "d8e0standin"
     memory_mb: int = 1024
+    region: str = "lap"
 
     def environ(self) -> dict[str, str]:
         """The platform's variables (fly.io/docs/machines/runtime-environment)."""
@@ -60,15 +71,19 @@ class Identity:
             "FLY_APP_NAME": self.app,
             "FLY_MACHINE_ID": self.machine,
             "FLY_ALLOC_ID": self.machine,
-            "FLY_REGION": "lap",
+            "FLY_REGION": self.region,
             "FLY_PROCESS_GROUP": "app",
             "FLY_VM_MEMORY_MB": str(self.memory_mb),
-            "PRIMARY_REGION": "lap",
+            "PRIMARY_REGION": self.region,
         }
 
 
 class StandIn:
-    """Starts, stops, suspends and resumes a machine. `tell` hears each change, in words."""
+    """Starts, stops, suspends and resumes a machine. `tell` hears each change, in words.
+
+    `environ` and `autostart` may be changed; they hold from the next start, the next connection on.
+    `pace` is how many seconds each state on the way lasts at least.
+    """
 
     def __init__(
         self,
@@ -85,8 +100,11 @@ class StandIn:
         self.state = State.STOPPED
         self.starts = 0
         self.resumes = 0
+        self.autostart = True
+        self.pace = 0.0
+        self.environ = dict(environ)
+        self.last_status: int | None = None
         self._machine = machine
-        self._environ = self.identity.environ() | dict(environ)
         self._port = port
         self._tell = tell
         self._output = output
@@ -101,7 +119,10 @@ class StandIn:
         """A connection to the machine, started or resumed for it. Raises `OSError`."""
         end = time.monotonic() + HELD
         while True:
-            await self._awake(f"a connection from {client}")
+            if self.autostart:
+                await self.wake(f"a connection from {client}")
+            elif self.state in ASLEEP:
+                raise ConnectionRefusedError("the machine is stopped, and its autostart is off")
             try:
                 return await asyncio.open_connection("127.0.0.1", self._port, limit=CHUNK)
             except OSError:
@@ -109,12 +130,21 @@ class StandIn:
                     raise
                 await asyncio.sleep(_RETRY)
 
+    async def wake(self, because: str) -> None:
+        """Start or resume a machine that sleeps; nothing where it does not."""
+        async with self._one_at_a_time:
+            if self.state is State.SUSPENDED:
+                await self.resume(because)
+            elif self.state in ASLEEP:
+                await self.start(because)
+
     async def start(self, because: str) -> None:
         """Start a stopped machine."""
         self._tell(f"the machine starts: {because}")
         self.starts += 1
+        await self._pass(State.STARTING)
         self._machine.start(
-            self._environ,
+            self.identity.environ() | self.environ,
             command=self._command,
             prefix=self._freezer.prefix(),
             new_session=True,
@@ -128,6 +158,7 @@ class StandIn:
         """Freeze a running machine."""
         async with self._one_at_a_time:
             if self.state is State.STARTED:
+                await self._pass(State.SUSPENDING)
                 await asyncio.to_thread(self._freezer.freeze, self._machine.init)
                 self._tell("the machine is suspended: every process is frozen")
                 await self._set(State.SUSPENDED)
@@ -136,6 +167,7 @@ class StandIn:
         """Thaw a suspended machine."""
         self._tell(f"the machine goes on: {because}")
         self.resumes += 1
+        await self._pass(State.STARTING)
         await asyncio.to_thread(self._freezer.thaw)
         await self._set(State.STARTED)
 
@@ -146,7 +178,7 @@ class StandIn:
                 await self.resume("it is stopped")
             if self._watching is None or not self._machine.running():
                 return
-            await self._set(State.STOPPING)
+            await self._pass(State.STOPPING)
             with suppress(ProcessLookupError):  # it has just ended by itself
                 self._machine.signal(number)
         try:
@@ -157,27 +189,34 @@ class StandIn:
             self._machine.kill()
             await self._watching
 
-    async def wait_for(self, state: State) -> None:
-        """Wait until the machine is in a state."""
+    async def replace(self) -> None:
+        """End the machine for the next version of it; a suspended one's memory is thrown away."""
+        if self.state is not State.SUSPENDED:
+            await self.stop()
+            return
+        async with self._one_at_a_time:
+            self._tell("the machine is replaced: its suspended memory is thrown away")
+            await self._pass(State.REPLACING)
+            self._machine.kill(wait=False)
+            await asyncio.to_thread(self._freezer.thaw)
+        if self._watching is not None:
+            await self._watching
+
+    async def wait_for(self, *states: State) -> None:
+        """Wait until the machine is in one of these states."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self.state is state)
+            await self._changed.wait_for(lambda: self.state in states)
 
     async def close(self) -> None:
         """End the machine and leave nothing behind."""
         await self.stop()
         self._freezer.remove()
 
-    async def _awake(self, because: str) -> None:
-        async with self._one_at_a_time:
-            if self.state is State.SUSPENDED:
-                await self.resume(because)
-            elif self.state is State.STOPPED:
-                await self.start(because)
-
     async def _watch(self) -> None:
         """See one life of the machine to its end, and start the next where it failed."""
         status = await asyncio.to_thread(self._machine.wait)
-        was_told_to = self.state is State.STOPPING
+        self.last_status = status
+        was_told_to = self.state in (State.STOPPING, State.REPLACING)
         async with self._one_at_a_time:
             await self._set(State.STOPPED)
             self._tell(f"the machine has stopped (status {status})")
@@ -189,6 +228,11 @@ class StandIn:
                 return
             self._failures.append(now)
             await self.start(f"it ended with status {status}")
+
+    async def _pass(self, state: State) -> None:
+        await self._set(state)
+        if self.pace:
+            await asyncio.sleep(self.pace)
 
     async def _set(self, state: State) -> None:
         async with self._changed:

@@ -1,68 +1,226 @@
-"""What the platform remembers: apps, addresses, volumes, secrets, machines. One writer."""
+"""What the platform remembers: apps, addresses, volumes, snapshots, secrets, machines.
 
-import fcntl
+One process writes it, the stand-in's server; whoever else wants something asks that one.
+"""
+
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 FOLDER_VARIABLE = "SWARM_LOCAL"
 _DEFAULT = "~/.local/state/swarm/local"
+REGIONS = ("ams", "fra", "lhr", "iad", "sjc", "syd")
 
 
 class Snapshot(msgspec.Struct):
-    """A copy of a volume at one time (RFC 3339)."""
+    """A copy of a volume at one time (RFC 3339); without an ID while it is being made."""
 
     id: str
+    volume: str
     created_at: str
+    size_gb: int
+    retention_days: int
+    status: str = "created"
 
 
 class Volume(msgspec.Struct):
-    """A disk; its content lies in `volumes/ID`."""
+    """A disk on a host; its content lies in `volumes/ID`."""
 
     id: str
+    app: str
     name: str
     region: str
     size_gb: int
-    snapshots: list[Snapshot] = []
+    host: str
+    created_at: str
+    state: str = "created"
+    snapshot_retention: int = 5
+    scheduled_snapshots: bool = True
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A volume in a machine."""
+
+    path: str = ""
+    volume: str = ""
+    name: str = ""
+
+
+class Port(msgspec.Struct, frozen=True):
+    """A public port and what the edge does on it."""
+
+    port: int = 0
+    handlers: list[str] = []
+
+
+class Service(msgspec.Struct, frozen=True):
+    """What the edge takes in for a machine."""
+
+    internal_port: int = 0
+    protocol: str = "tcp"
+    ports: list[Port] = []
+    autostart: bool = True
+
+
+class Check(msgspec.Struct, frozen=True):
+    """A health check."""
+
+    type: str = "tcp"
+    port: int = 0
+    path: str = "/"
+
+
+class GuestConfig(msgspec.Struct, frozen=True):
+    """What a machine is to have."""
+
+    cpu_kind: str = "shared"
+    cpus: int = 1
+    memory_mb: int = 256
+
+
+class Config(msgspec.Struct, frozen=True):
+    """A machine's configuration, as far as the stand-in heeds it; the rest is kept as it came."""
+
+    image: str = ""
+    guest: GuestConfig = GuestConfig()
+    env: dict[str, str] = {}
+    mounts: list[Mount] = []
+    services: list[Service] = []
+    checks: dict[str, Check] = {}
+    metadata: dict[str, str] = {}
+
+
+class Event(msgspec.Struct):
+    """Something that happened to a machine; milliseconds since 1970."""
+
+    type: str
+    status: str
+    source: str
+    timestamp: int
+    exit_code: int | None = None
 
 
 class Machine(msgspec.Struct):
-    """What a machine was made of by the last deploy."""
+    """A machine; `config` is what the API was given, unread."""
 
     id: str
+    app: str
+    name: str
     region: str
-    volume: str
-    environ: dict[str, str]
-    cpu_kind: str = "shared"
-    cpus: int = 2
-    memory_mb: int = 2048
+    host: str
+    config: msgspec.Raw
+    created_at: str
+    updated_at: str
+    version: str
+    secrets: dict[str, str] = {}
+    """The values that it was last (re)started with by a deploy or an update."""
+    state: str = "stopped"
+    """Where it is not running."""
+    events: list[Event] = []
+
+    @property
+    def read(self) -> Config:
+        """The configuration, read."""
+        return msgspec.json.decode(self.config, type=Config)
+
+
+class Address(msgspec.Struct):
+    """A public address of an app."""
+
+    id: str
+    address: str
+    type: str
+    """`v4`, `v6` or `shared_v4`."""
+    created_at: str
+
+
+class Secret(msgspec.Struct):
+    """A value that nobody reads back."""
+
+    value: str
+    updated_at: str
+
+
+class Release(msgspec.Struct):
+    """One deploy."""
+
+    id: str
+    version: int
+    status: str
+    image_ref: str
+    created_at: str
+    definition: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class App(msgspec.Struct):
-    """An app with at most one machine. `host` is its own address of the loopback."""
+    """An app; `loopback` is its own IPv4 address on this computer."""
+
+    id: int
+    name: str
+    org: str
+    loopback: str
+    created_at: str
+    addresses: list[Address] = []
+    secrets: dict[str, Secret] = {}
+    secrets_version: int = 0
+    releases: list[Release] = []
+
+
+class Host(msgspec.Struct):
+    """A computer of the platform: what it can still hold, and whether it answers."""
 
     name: str
-    host: str
-    addresses: list[tuple[str, str]] = []
-    """Address and type (`v4`, `v6`)."""
-    secrets: dict[str, str] = {}
-    staged: dict[str, str | None] = {}
-    volumes: list[Volume] = []
-    machine: Machine | None = None
+    region: str
+    free_mb: int = 1 << 20
+    status: str = "ok"
+
+
+class Organization(msgspec.Struct):
+    """Who pays."""
+
+    slug: str
+    name: str
+    type: str = "PERSONAL"
+
+
+def _hosts() -> list[Host]:
+    return [Host(f"host-{region}", region) for region in REGIONS]
+
+
+def _organizations() -> list[Organization]:
+    return [Organization("personal", "You")]
+
+
+class Conditions(msgspec.Struct):
+    """What a test may set: how the platform is today."""
+
+    account: str = "you@this-computer"
+    """Empty: nobody is logged in."""
+    organizations: list[Organization] = msgspec.field(default_factory=_organizations)
+    hosts: list[Host] = msgspec.field(default_factory=_hosts)
+    taken: list[str] = []
+    """Names of other people's apps."""
+    most_apps: int = 1000
+    images: list[str] = []
+    """What the registry has; empty: anything."""
+    pace: float = 0.0
+    """Seconds that each state on the way lasts."""
+    fail: list[int] = []
+    """Statuses with which the next requests are answered; 0 cuts the connection."""
 
 
 class Platform(msgspec.Struct):
-    """Everything. `account` empty: nobody is logged in. `taken`: names of other people's apps."""
+    """Everything."""
 
-    account: str = "you@this-computer"
+    conditions: Conditions = msgspec.field(default_factory=Conditions)
     apps: dict[str, App] = {}
-    taken: list[str] = []
-    regions: tuple[str, ...] = ("ams", "fra", "lhr", "iad", "sjc", "syd")
-    most_apps: int = 1000
+    machines: dict[str, Machine] = {}
+    volumes: dict[str, Volume] = {}
+    """Those of destroyed apps too: for their snapshots."""
+    snapshots: list[Snapshot] = []
+    next_id: int = 1000
 
 
 def folder() -> Path:
@@ -70,27 +228,25 @@ def folder() -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE) or _DEFAULT).expanduser()
 
 
-def free_host(where: Path, platform: Platform) -> str:
+def free_loopback(where: Path, platform: Platform) -> str:
     """An address of the loopback that no app has; platforms in other folders use others."""
     network = 64 + zlib.crc32(str(where).encode()) % 128
-    used = {app.host for app in platform.apps.values()}
+    used = {app.loopback for app in platform.apps.values()}
     hosts = (f"127.{network}.{n // 250}.{n % 250 + 2}" for n in range(50_000))
     return next(host for host in hosts if host not in used)
 
 
-@contextmanager
-def opened(where: Path) -> Iterator[Platform]:
-    """The platform, alone; changes are kept when the block ends well."""
-    where.mkdir(parents=True, exist_ok=True)
-    path = where / "platform.json"
-    with (where / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        before = path.read_bytes() if path.exists() else b"{}"
-        platform = msgspec.json.decode(before, type=Platform)
-        yield platform
-        after = msgspec.json.format(msgspec.json.encode(platform))
-        if after != before:
-            new = path.with_suffix(".new")
-            new.write_bytes(after)
-            new.chmod(0o600)
-            new.rename(path)
+def load(where: Path) -> Platform:
+    """The platform as it was saved."""
+    try:
+        return msgspec.json.decode((where / "platform.json").read_bytes(), type=Platform)
+    except FileNotFoundError:
+        return Platform()
+
+
+def save(where: Path, platform: Platform) -> None:
+    """Write it as a whole."""
+    new = where / "platform.new"
+    new.write_bytes(msgspec.json.encode(platform))
+    new.chmod(0o600)
+    new.rename(where / "platform.json")

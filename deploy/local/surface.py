@@ -4,6 +4,8 @@ surface.json holds them for the commands that the stand-in knows; anything else 
 refuses it, so what works here is what flyctl takes.
 """
 
+import os
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -43,11 +45,17 @@ class Call:
 
     @property
     def app(self) -> str:
-        """The app it is about. Raises `UsageError`."""
+        """The app it is about: of the flag, of FLY_APP, of a fly.toml here. Raises `UsageError`."""
+        named = self.flags.get("--app") or os.environ.get("FLY_APP")
+        if named:
+            return named
         try:
-            return self.flags["--app"]
-        except KeyError:
-            raise UsageError("the config for your app is missing an app name") from None
+            return str(tomllib.loads(Path("fly.toml").read_text())["app"])
+        except (OSError, KeyError, ValueError):
+            raise UsageError(
+                "the config for your app is missing an app name, add an app field to the fly.toml "
+                "file or specify with the -a flag"
+            ) from None
 
 
 def parse(argv: Sequence[str]) -> Call:

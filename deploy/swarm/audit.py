@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from deploy.swarm import ssh
-from deploy.swarm.fly import Fly, FlyError, Machine
+import msgspec
+
+from deploy.swarm import life, ssh
+from deploy.swarm.fly import Fly, FlyError
 from deploy.swarm.place import Place
-from deploy.swarm.up import KEYS, VOLUME, person_of
+from deploy.swarm.records import Machine
+from deploy.swarm.up import VOLUME
+from deploy.swarm.wish import KEYS, person_of
 
 DAY = 86400.0
 OLD_KEY, OLD_IMAGE, STORM = 365 * DAY, 30 * DAY, 1000
@@ -36,6 +40,10 @@ class Level(Enum):
     FAIL = "fail"
 
 
+class _Ban(msgspec.Struct, frozen=True):
+    network: str
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that was looked at; `todo` is empty where nothing is to be done."""
@@ -51,13 +59,16 @@ def audit(where: Place, fly: Fly) -> Iterator[Finding]:
     yield from _addresses(where, fly)
     yield from _image(where)
     machine = fly.machine(where.name)
-    if machine is None or machine.state != "started":
+    if machine is not None and not machine.reachable:
+        yield Finding(Level.FAIL, life.unreachable(where.name, machine))
+        return
+    if machine is None or not machine.awake:
         wake = f"swarm wake {where.name}"
         yield Finding(Level.WARN, "it sleeps: sshd, bans and health are not seen", wake)
         return
-    yield from _sshd(where, fly)
-    yield from _ports(where, fly)
-    yield from _agent(where, fly)
+    yield from _sshd(where, fly, machine)
+    yield from _ports(where, fly, machine)
+    yield from _agent(where, fly, machine)
 
 
 def doctor(where: Place, fly: Fly) -> Iterator[Finding]:
@@ -66,7 +77,8 @@ def doctor(where: Place, fly: Fly) -> Iterator[Finding]:
     if not fly.has_app(where.name):
         yield Finding(Level.FAIL, f"there is no app {where.name}", f"swarm up {where.name}")
         return
-    if not [each for each in fly.addresses(where.name) if each.type in ("v4", "v6")]:
+    dedicated = [each for each in fly.addresses(where.name) if each.dedicated]
+    if not dedicated and not where.state().private:
         yield Finding(Level.FAIL, "no dedicated address", f"swarm up {where.name}")
         return
     if not [each for each in fly.volumes(where.name) if each.name == VOLUME]:
@@ -75,7 +87,13 @@ def doctor(where: Place, fly: Fly) -> Iterator[Finding]:
     if machine is None:
         yield Finding(Level.FAIL, "the app has no machine", f"swarm up {where.name}")
         return
+    if not machine.reachable:
+        yield Finding(Level.FAIL, life.unreachable(where.name, machine))
+        return
     yield Finding(Level.PASS, f"the machine is {machine.state} in {machine.region}")
+    if machine.parked:
+        yield Finding(Level.WARN, "it is parked: no login wakes it", f"swarm wake {where.name}")
+        return
     if not where.ssh_config.exists():
         yield Finding(Level.FAIL, "ssh does not know it yet", f"swarm up {where.name}")
         return
@@ -131,12 +149,13 @@ def _image(where: Place) -> Iterator[Finding]:
     days = (time.time() - at) / DAY
     old = days > OLD_IMAGE / DAY
     todo = f"swarm up {where.name} --rebuild takes the newest packages" if old else ""
-    yield Finding(Level.WARN if old else Level.PASS, f"image of {days:.0f} days", todo)
+    yield Finding(Level.WARN if old else Level.PASS, f"the image is {days:.0f} days old", todo)
 
 
-def _sshd(where: Place, fly: Fly) -> Iterator[Finding]:
+def _sshd(where: Place, fly: Fly, machine: Machine) -> Iterator[Finding]:
     try:
-        said = fly.inside(where.name, "/usr/sbin/sshd -T -f /run/swarm/sshd_config")
+        command = "/usr/sbin/sshd -T -f /run/swarm/sshd_config"
+        said = fly.told(where.name, machine, command)
     except FlyError as error:
         yield Finding(Level.FAIL, f"sshd's effective settings cannot be read: {error}")
         return
@@ -148,9 +167,9 @@ def _sshd(where: Place, fly: Fly) -> Iterator[Finding]:
         yield Finding(Level.PASS, "sshd takes keys only, no root, no passwords")
 
 
-def _ports(where: Place, fly: Fly) -> Iterator[Finding]:
+def _ports(where: Place, fly: Fly, machine: Machine) -> Iterator[Finding]:
     """Listening ports that are not on the loopback (proc_net_tcp(5))."""
-    said = fly.inside(where.name, "/bin/cat /proc/net/tcp /proc/net/tcp6")
+    said = fly.told(where.name, machine, "/bin/cat /proc/net/tcp /proc/net/tcp6")
     ports = set()
     for line in said.splitlines():
         words = line.split()
@@ -163,13 +182,18 @@ def _ports(where: Place, fly: Fly) -> Iterator[Finding]:
     yield Finding(Level.PASS, f"open to the private network: {shown}; to the internet: {ssh.PORT}")
 
 
-def _agent(where: Place, fly: Fly) -> Iterator[Finding]:
+def _agent(where: Place, fly: Fly, machine: Machine) -> Iterator[Finding]:
     try:
-        said = fly.inside(where.name, "/usr/local/bin/swarm-agent health")
+        said = fly.told(where.name, machine, f"{life.AGENT} health")
         yield Finding(Level.PASS, said.strip().splitlines()[0] if said.strip() else "healthy")
     except FlyError as error:
         yield Finding(Level.FAIL, f"not healthy: {error}", f"swarm logs {where.name}")
-    bans = fly.inside(where.name, "/usr/local/bin/swarm-agent bans --json").count('"address"')
+    try:
+        told = fly.told(where.name, machine, f"{life.AGENT} bans --json")
+        bans = len(msgspec.json.decode(told, type=list[_Ban]))
+    except (FlyError, msgspec.DecodeError) as error:
+        yield Finding(Level.FAIL, f"the bans cannot be read: {error}")
+        return
     storm = bans > STORM
     todo = "allow only your networks: SWARM_ALLOW_FROM in fly.toml" if storm else ""
     yield Finding(Level.WARN if storm else Level.PASS, f"{bans} addresses are banned", todo)

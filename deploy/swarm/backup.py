@@ -65,7 +65,11 @@ def backup(where: Place, target: Path) -> Path:
     if reading.returncode not in (0, 1):  # 1: a file changed while it was read (tar(1))
         raise BackupError(f"the connection ended with status {reading.returncode}: {unfinished}")
     unfinished.rename(path)
-    _compare(_remote_hashes(where, volume), archive_hashes(path), f"{path} has not what is there")
+    _compare(
+        _remote_hashes(where, volume),
+        archive_hashes(path),
+        f"the archive {path} differs from the machine",
+    )
     return path
 
 
@@ -84,7 +88,7 @@ def restore(where: Place, archive: Path) -> int:
         raise BackupError(f"the machine could not take all files (status {writing.returncode})")
     found = _remote_hashes(where, volume)
     there = {name: found.get(name, "") for name in wanted}
-    _compare(wanted, there, "the machine has not what the archive has")
+    _compare(wanted, there, "the machine lacks files that the archive has")
     return len(wanted)
 
 

@@ -1,29 +1,66 @@
 """The user's flyctl: what it says as records, what it does as commands that are shown.
 
-Facts on its commands: fly.io/docs/flyctl. No token is asked for or kept.
+Facts on its commands: fly.io/docs/flyctl and its source. No token is asked for or kept.
 """
 
+import collections
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, TypeVar
 
 import msgspec
+
+from agent import safe
+from deploy.swarm.records import (
+    Address,
+    App,
+    Executed,
+    Machine,
+    Region,
+    Secret,
+    Snapshot,
+    Version,
+    Volume,
+    chosen,
+)
+from deploy.swarm.show import Show
 
 OLDEST = (0, 3, 0)
 """The oldest flyctl whose answers have the shape that is read here."""
 
+PROGRAM_VARIABLE = "SWARM_FLYCTL"
+EXEC_LIMIT = 60
+"""Seconds that a command in the machine may take."""
+
+LAST_LINES = 15
+
 _HINTS = (
-    (r"access token|not logged in|log ?in", "log in: fly auth login"),
-    (r"org slug", "you have several organisations: swarm up NAME --org ORG"),
-    (r"already been taken", "choose another name: swarm up OTHER-NAME"),
-    (r"limit|quota|credit card", "see fly.io/dashboard: limits and payment of your account"),
-    (r"timed? ?out|connection|network|lookup|dial", "is the network there? then run it once more"),
+    (r"no access token|not logged in|log ?in|must be authenticated", "log in: fly auth login"),
+    (r"already been taken|name_taken", "choose another name: swarm up OTHER-NAME"),
+    (r"org slug must be specified|organization .* not found", "fly orgs list: swarm up --org ORG"),
+    (r"insufficient|could not reserve|capacity|free$|MB free", ""),
+    (
+        r"app limit|quota|credit card|payment method|billing",
+        "see fly.io/dashboard: limits and payment of your account",
+    ),
     (r"region .* not found", "fly platform regions lists them: swarm up NAME --region REGION"),
+    (r"manifest|image.*not found|could not find image", "is the image's name right, and public?"),
+    (r"smaller than the snapshot", "give the volume more: swarm up NAME --volume GB"),
+    (r"is leased", "another flyctl works on the machine: wait a minute, then run it once more"),
+    (r"non-2xx status: 429|rate limit", "the API has enough for now: wait a minute"),
+    (r"non-2xx status: 5|failed decoding|invalid character", "Fly's API is ill: status.flyio.net"),
+    (
+        r"timed? ?out|connection|network|lookup|dial|EOF|reset by peer",
+        "is the network there? then run it once more",
+    ),
+    (r"unreachable", "the host does not answer: swarm status NAME, swarm move NAME"),
 )
 
 T = TypeVar("T")
@@ -33,84 +70,43 @@ class FlyError(Exception):
     """flyctl is missing, too old, or refused; the message says what to do."""
 
 
-class Named(msgspec.Struct, frozen=True, rename="pascal"):
-    """An app."""
-
-    name: str
-
-
-class Address(msgspec.Struct, frozen=True, rename="pascal"):
-    """A public address; `type` is `v4`, `v6`, `shared_v4`, `private_v6`."""
-
-    address: str
-    type: str
-
-
-class Volume(msgspec.Struct, frozen=True):
-    """A volume of an app."""
-
-    id: str
-    name: str
-    region: str
-    size_gb: int
-
-
-class Secret(msgspec.Struct, frozen=True):
-    """A secret's name, which older flyctls write large; nobody can read its value back."""
-
-    name: str = ""
-    Name: str = ""
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """A snapshot of a volume."""
-
-    id: str
-    created_at: str
-
-
-class Guest(msgspec.Struct, frozen=True):
-    """What a machine was bought as."""
-
-    cpu_kind: str
-    cpus: int
-    memory_mb: int
-
-
-class _Config(msgspec.Struct, frozen=True):
-    guest: Guest
-
-
-class Machine(msgspec.Struct, frozen=True):
-    """An app's machine and its state (`started`, `stopped`, `suspended` …)."""
-
-    id: str
-    state: str
-    region: str
-    config: _Config
-
-
-class _Version(msgspec.Struct, frozen=True, rename="pascal"):
-    version: str
+class UnreachableError(FlyError):
+    """The platform cannot reach the host that the machine is on."""
 
 
 def find_program(local: bool) -> tuple[str, ...]:
     """The command that is flyctl. Raises `FlyError`."""
+    if given := os.environ.get(PROGRAM_VARIABLE):
+        if found := shutil.which(given):
+            return (found,)
+        raise FlyError(f"{PROGRAM_VARIABLE}={given}: there is no such program")
     if local:
         return (sys.executable, "-m", "deploy.local.fly")
-    for name in ("fly", "flyctl"):
+    for name in ("flyctl", "fly"):
         if path := shutil.which(name):
             return (path,)
     raise FlyError("flyctl is not installed: see fly.io/docs/flyctl/install, then run it again")
 
 
-@dataclass(frozen=True)
+def local_environ() -> dict[str, str]:
+    """What points a flyctl at the stand-in on this computer. Raises `FlyError`."""
+    from deploy.local import access, store
+
+    folder = store.folder()
+    try:
+        return access.ensure(folder).environ(folder)
+    except (access.AccessError, OSError) as error:
+        raise FlyError(str(error)) from error
+
+
+@dataclass
 class Fly:
     """Runs flyctl. In a dry run only what asks is run; what changes something is only shown."""
 
     program: tuple[str, ...]
-    tell: Callable[[str], None]
+    show: Show
     dry_run: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     def ask(self, shape: type[T], *words: str) -> T:
         """What flyctl answers as JSON. Raises `FlyError`."""
@@ -119,23 +115,48 @@ class Fly:
             return msgspec.json.decode(text, type=shape, strict=False)
         except msgspec.DecodeError as error:
             shown = " ".join(words)
-            raise FlyError(
-                f"fly {shown} answered what cannot be read ({error}): is it too old?"
-            ) from error
+            problem = f"fly {shown} answered what cannot be read ({error})"
+            raise FlyError(f"{problem}: is it too old? fly version upgrade") from error
 
-    def do(self, *words: str, given: str | None = None, why: str = "") -> str:
-        """Change something; what flyctl says. Raises `FlyError`."""
+    def do(
+        self, *words: str, given: bytes | None = None, why: str = "", stream: bool = False
+    ) -> str:
+        """Change something; what flyctl says. Raises `FlyError`.
+
+        `why` is what is shown while it runs; `stream` shows flyctl's own output where a person
+        looks on.
+        """
         line = "fly " + " ".join(shlex.quote(word) for word in words)
-        self.tell(f"{line}{'   # ' + why if why else ''}")
-        return "" if self.dry_run else self._run(words, given)
+        if self.dry_run:
+            self.show.say(f"  {line}{'   # ' + why if why else ''}")
+            return ""
+        with self.show.step(why or line):
+            if stream and self.show.live and not self.show.quiet:
+                with self.show.paused():
+                    return self._streamed(words)
+            return self._run(words, given)
 
-    def inside(self, app: str, command: str) -> str:
-        """Run a command as root in the started machine, over Fly's own channel: wakes nothing."""
-        return self._run(["ssh", "console", "--app", app, "--quiet", "--command", command], None)
+    def inside(self, app: str, machine: Machine, command: str, limit: int = EXEC_LIMIT) -> Executed:
+        """Run a command as root in the started machine. Over HTTPS: wakes nothing.
+
+        `command` is split as a shell would, and run by none. Raises `FlyError`.
+        """
+        words = ["machine", "exec", machine.id, command, "--app", app, "--timeout", str(limit)]
+        return self.ask(Executed, *words)
+
+    def told(self, app: str, machine: Machine, command: str, limit: int = EXEC_LIMIT) -> str:
+        """What a command in the machine wrote. Raises `FlyError` where it failed."""
+        done = self.inside(app, machine, command, limit)
+        if done.exit_code:
+            said = safe.lines((done.stderr or done.stdout).strip()[-600:])
+            raise FlyError(
+                f"in {app}, {command.split(maxsplit=1)[0]}: status {done.exit_code}: {said}"
+            )
+        return done.stdout
 
     def require_usable(self) -> str:
         """Installed, new enough, logged in; the account. Raises `FlyError`."""
-        found = self.ask(_Version, "version").version
+        found = self.ask(Version, "version").version
         match = re.match(r"v?(\d+)\.(\d+)\.(\d+)", found)
         if match is None or tuple(map(int, match.groups())) < OLDEST:
             wanted = ".".join(map(str, OLDEST))
@@ -144,16 +165,29 @@ class Fly:
 
     def has_app(self, app: str) -> bool:
         """The app is one of the account's."""
-        return any(each.name == app for each in self.ask(list[Named], "apps", "list"))
+        return any(each.name == app for each in self.ask(list[App], "apps", "list"))
+
+    def regions(self) -> list[str]:
+        """The codes of the platform's regions."""
+        return [each.code for each in self.ask(list[Region], "platform", "regions")]
+
+    def machines(self, app: str) -> list[Machine]:
+        """The app's machines that deploys are about; without console and release machines."""
+        return chosen(self.ask(list[Machine], "machine", "list", "--app", app))
 
     def machine(self, app: str) -> Machine | None:
-        """The app's machine, if it has one."""
-        found = self.ask(list[Machine], "machine", "list", "--app", app)
+        """The app's machine, if it has one; of two, the one that is awake."""
+        found = self.machines(app)
         return found[0] if found else None
 
     def volumes(self, app: str) -> list[Volume]:
         """The app's volumes."""
         return self.ask(list[Volume], "volumes", "list", "--app", app)
+
+    def snapshots(self, app: str, volume: str) -> list[Snapshot]:
+        """The snapshots of a volume, the oldest first; those being made have no ID."""
+        words = ["volumes", "snapshots", "list", volume, "--app", app]
+        return self.ask(list[Snapshot], *words)
 
     def addresses(self, app: str) -> list[Address]:
         """The app's public addresses."""
@@ -161,30 +195,91 @@ class Fly:
 
     def secrets(self, app: str) -> list[str]:
         """The names of the app's secrets."""
-        return [
-            each.name or each.Name
-            for each in self.ask(list[Secret], "secrets", "list", "--app", app)
-        ]
+        found = self.ask(list[Secret], "secrets", "list", "--app", app)
+        return [each.name or each.Name for each in found]
 
-    def _run(self, words: Sequence[str], given: str | None) -> str:
+    def start_of(self, *words: str) -> "subprocess.Popen[bytes]":
+        """A flyctl that goes on running, such as a proxy. Raises `FlyError`."""
+        try:
+            return subprocess.Popen(
+                [*self.program, *words],
+                env=self._environ(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+        except OSError as error:
+            raise self._cannot_run(error) from error
+
+    def run_through(self, *words: str) -> int:
+        """Run flyctl with this terminal; its status. Raises `FlyError`."""
+        try:
+            done = subprocess.run([*self.program, *words], env=self._environ(), check=False)
+        except OSError as error:
+            raise self._cannot_run(error) from error
+        return done.returncode
+
+    def _environ(self) -> dict[str, str]:
+        return {**os.environ, **self.environ}
+
+    def _run(self, words: Sequence[str], given: bytes | None) -> str:
         try:
             done = subprocess.run(
                 [*self.program, *words],
                 input=given,
                 stdin=subprocess.DEVNULL if given is None else None,
                 capture_output=True,
-                text=True,
+                env=self._environ(),
                 check=False,
             )
         except OSError as error:
-            raise FlyError(f"cannot run {self.program[0]}: {error.strerror}") from error
+            raise self._cannot_run(error) from error
+        out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
         if done.returncode != 0:
-            raise FlyError(_explained(words, done.stderr.strip() or done.stdout.strip()))
-        return done.stdout
+            raise explained(words, err.strip() or out.strip())
+        return out
+
+    def _streamed(self, words: Sequence[str]) -> str:
+        """Show the output as it comes; its last lines are what a failure says."""
+        last: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+
+        def pass_on(source: IO[bytes]) -> None:
+            for raw in source:
+                line = raw.decode(errors="replace").rstrip("\n")
+                last.append(line)
+                sys.stderr.write(f"    {line}\n")
+
+        try:
+            process = subprocess.Popen(
+                [*self.program, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=self._environ(),
+            )
+        except OSError as error:
+            raise self._cannot_run(error) from error
+        with process:
+            assert process.stdout is not None
+            reader = threading.Thread(target=pass_on, args=(process.stdout,), daemon=True)
+            reader.start()
+            process.wait()
+            reader.join(5)
+        if process.returncode != 0:
+            raise explained(words, "\n".join(last))
+        return ""
+
+    def _cannot_run(self, error: OSError) -> FlyError:
+        return FlyError(f"cannot run {self.program[0]}: {error.strerror}")
 
 
-def _explained(words: Sequence[str], said: str) -> str:
-    said = said.removeprefix("Error: ")[-600:]
-    hint = next((hint for pattern, hint in _HINTS if re.search(pattern, said, re.IGNORECASE)), "")
+def explained(words: Sequence[str], said: str) -> FlyError:
+    """flyctl's failure with what to do about it."""
+    lines = safe.lines("\n".join(said.splitlines()[-LAST_LINES:])[-1500:])
     shown = " ".join(words[:2])
-    return f"fly {shown}: {said}" + (f"\n  {hint}" if hint else "")
+    problem = f"fly {shown}: {lines.removeprefix('Error: ')}"
+    for pattern, hint in _HINTS:
+        if re.search(pattern, said, re.IGNORECASE):
+            kind = UnreachableError if "unreachable" in said else FlyError
+            return kind(problem + (f"\n  {hint}" if hint else ""))
+    return FlyError(problem)

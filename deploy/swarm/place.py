@@ -6,16 +6,28 @@ secret.
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import msgspec
 
-ROOT = Path(__file__).resolve().parents[2]
+from deploy.swarm import template
+
 FOLDER_VARIABLE = "SWARM_HOME"
 NAME = re.compile(r"[a-z][a-z0-9-]{1,38}[a-z0-9]", re.ASCII)
 """An app's name at Fly.io, and a host's in ssh's configuration."""
 
 SSH_CONFIG_VARIABLE = "SWARM_SSH_CONFIG"
+
+
+class Move(msgspec.Struct):
+    """A move to another host that is under way: what was, and what is made of it."""
+
+    machine: str
+    volume: str
+    region: str
+    new_volume: str = ""
+    new_machine: str = ""
 
 
 class State(msgspec.Struct):
@@ -26,6 +38,14 @@ class State(msgspec.Struct):
     size: str = "shared-cpu-2x"
     memory_gb: int = 2
     volume_gb: int = 10
+    retention: int = 14
+    """Days that snapshots are kept."""
+    image: str = ""
+    """The published image that it runs; empty: one built from a checkout."""
+    private: bool = False
+    parked: bool = False
+    env: dict[str, str] = {}
+    """Settings of this machine (`SWARM_…`), beside those of the project's fly.toml."""
     deployed: str = ""
     """Fingerprint of what was deployed last."""
     deployed_at: float = 0.0
@@ -39,6 +59,7 @@ class State(msgspec.Struct):
     usage: str = ""
     """What `swarm-agent usage` said when the machine was last asked, and when."""
     seen: float = 0.0
+    move: Move | None = None
 
 
 class Place:
@@ -65,18 +86,21 @@ class Place:
 
     def keep(self, state: State) -> None:
         """Remember; a kill leaves the old or the new."""
-        write(self.folder / "state.json", msgspec.json.format(msgspec.json.encode(state)).decode())
+        write(self.folder / "state.json", msgspec.json.format(msgspec.json.encode(state)))
+
+    def write_config(self, state: State) -> None:
+        """Write the machine's fly.toml."""
+        write(self.config, fly_config(self.name, state).encode())
 
     def forget(self) -> None:
         """Remove what the laptop keeps of the machine."""
-        import shutil
-
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def root() -> Path:
-    """Where everything of `swarm` lies."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or "~/.config/swarm").expanduser()
+    """Where everything of `swarm` lies; flyctl is given whole paths below it."""
+    found = Path(os.environ.get(FOLDER_VARIABLE) or "~/.config/swarm").expanduser()
+    return Path(os.path.abspath(found))
 
 
 def all_names() -> list[str]:
@@ -84,26 +108,28 @@ def all_names() -> list[str]:
     return sorted(path.parent.name for path in (root() / "machines").glob("*/state.json"))
 
 
-def write(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replace a file as a whole."""
+def write(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace a file as a whole; a link stays one, and what it leads to is replaced."""
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = path.with_name(f".{path.name}.new")
-    new.write_text(text)
+    new.write_bytes(content)
     new.chmod(mode)
     new.rename(path)
 
 
 def fly_config(name: str, state: State) -> str:
     """The project's fly.toml with this machine's name, region and sizes."""
-    text = (ROOT / "fly.toml").read_text()
-    for key, value in (
-        ("app", name),
-        ("primary_region", state.region),
-        ("initial_size", f"{state.volume_gb}gb"),
-        ("size", state.size),
-        ("memory", f"{state.memory_gb}gb"),
-    ):
-        text, count = re.subn(rf'^(\s*{key} = ").*"$', rf"\g<1>{value}\"", text, flags=re.MULTILINE)
-        if count != 1:
-            raise RuntimeError(f"{ROOT / 'fly.toml'}: {key} stands there {count} times, not once")
-    return text.replace('\\"', '"')
+    shape = template.Shape(
+        app=name,
+        region=state.region,
+        size=state.size,
+        memory_gb=state.memory_gb,
+        volume_gb=state.volume_gb,
+        retention=state.retention,
+        build=not state.image,
+        autostart=not state.parked,
+        private=state.private,
+        env=state.env,
+    )
+    return template.text(shape)

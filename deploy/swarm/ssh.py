@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,24 +35,38 @@ def user_config() -> Path:
 def configure(where: Place, address: str, host_key: str, private: str) -> None:
     """Write the machine's configuration with the host key it has, and include it.
 
-    The line goes to the top of the user's file: an Include below a Host would belong to it.
+    Without an address the way leads through `swarm proxy`. The line goes to the top of the user's
+    file: an Include below a Host would belong to it.
     """
-    found = private or private_key()
-    key = f"\n  IdentityFile {found}" if found else ""
     block = _BLOCK.format(
         name=where.name,
-        address=address,
+        address=address or f"{where.name}.internal",
         port=PORT,
         login=LOGIN,
-        known_hosts=where.known_hosts,
+        known_hosts=quoted(where.known_hosts),
     )
-    place.write(where.known_hosts, f"swarm-{where.name} {host_key}\n")
-    place.write(where.ssh_config, block.rstrip() + key + "\n")
-    include = f"Include {place.root()}/machines/*/ssh_config\n"
+    if not address:
+        block += f"  ProxyCommand {quoted(program())} proxy {where.name}\n"
+    if found := private or private_key():
+        block += f"  IdentityFile {quoted(found)}\n"
+    place.write(where.known_hosts, f"swarm-{where.name} {host_key}\n".encode())
+    place.write(where.ssh_config, os.fsencode(block))
+    include = os.fsencode(f"Include {quoted(place.root() / 'machines' / '*' / 'ssh_config')}\n")
     config = user_config()
-    before = config.read_text() if config.exists() else ""
+    before = config.read_bytes() if config.exists() else b""
     if include not in before:
-        place.write(config, include + ("\n" + before if before else ""))
+        place.write(config, include + (b"\n" + before if before else b""))
+
+
+def quoted(path: Path | str) -> str:
+    """A path as ssh's configuration takes it: in quotes where it has a space."""
+    text = str(path)
+    return f'"{text}"' if " " in text else text
+
+
+def program() -> Path:
+    """The `swarm` command that runs now."""
+    return Path(os.path.abspath(Path(sys.executable).with_name("swarm")))
 
 
 def private_key() -> Path | None:
@@ -80,5 +95,10 @@ def answers(where: Place) -> "subprocess.CompletedProcess[str]":
     """Log in once, without a terminal and without asking anything."""
     words = command(where, ["true"], ["-o", "BatchMode=yes"])
     return subprocess.run(
-        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        words,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )

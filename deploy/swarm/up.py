@@ -5,23 +5,33 @@ off anywhere is finished by the next one.
 """
 
 import hashlib
-import os
-import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from agent.access import keys
 from agent.access.hostkeys import NAME as HOST_KEY
-from deploy.swarm import place, ssh
+from deploy.swarm import life, place, secrets, ssh, template
 from deploy.swarm.fly import Fly, FlyError
 from deploy.swarm.place import Place, State
+from deploy.swarm.records import Machine, Volume
+from deploy.swarm.wish import (
+    UpError,
+    Wish,
+    check_settings,
+    for_sessions,
+    read_env,
+    read_key,
+    secret_name,
+    wanted,
+)
 
 VOLUME = "workspace"
-KEYS = "SSH_AUTHORIZED_KEYS"
 PATIENCE = 180.0
 """Seconds that a machine may take until it answers."""
+
+LOCAL_IMAGE = "checkout"
+"""What a machine of the stand-in runs: no image is built for it."""
 
 _CONTEXT = (
     "agent",
@@ -33,73 +43,63 @@ _CONTEXT = (
     "requirements-build.lock",
     "requirements.lock",
 )
-
-
-class UpError(Exception):
-    """A step cannot be done; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the user asked for."""
-
-    region: str | None = None
-    size: str | None = None
-    memory_gb: int | None = None
-    volume_gb: int | None = None
-    ipv6_only: bool = False
-    env_file: Path | None = None
-    key: Path | None = None
-    snapshot: str = ""
-    org: str = ""
-    rebuild: bool = False
-    local: bool = False
+_WATCHED = ("--ha=false", "--yes", "--detach", "--smoke-checks=false", "--dns-checks=false")
+"""swarm waits and looks by itself: for the host key, and for a login."""
 
 
 class Up:
-    """Brings one machine up. `tell` hears each step; `confirm` is asked before money is spent."""
+    """Brings one machine up. `confirm` is asked before money is spent or work is lost.
+
+    `keys` (secret → text) are given instead of this laptop's user's own.
+    """
 
     def __init__(
-        self, where: Place, fly: Fly, tell: Callable[[str], None], confirm: Callable[[str], bool]
+        self,
+        where: Place,
+        fly: Fly,
+        confirm: Callable[[str], bool],
+        *,
+        keys: Mapping[str, str] | None = None,
     ) -> None:
+        self._keys = keys
         self._place = where
         self._fly = fly
-        self._tell = tell
+        self._show = fly.show
         self._confirm = confirm
         self._name = where.name
 
     def run(self, wish: Wish) -> None:
-        """Do what is missing. Raises `UpError`, `FlyError`."""
+        """Do what is missing. Raises `UpError`, `FlyError`, `SecretError`."""
+        state = wanted(self._place.state(), wish)
+        if state.image == "" and template.checkout() is None:
+            raise UpError("there is no checkout to build from: swarm up NAME --image REF")
+        given = self._wanted_secrets(wish, state)
         account = self._fly.require_usable()
-        self._tell(f"fly.io as {account}")
-        state = self._wanted(wish)
-        secrets = self._wanted_secrets(wish)
+        self._show.say(f"fly.io as {account}")
+        if state.region not in (regions := self._fly.regions()):
+            raise UpError(f"there is no region {state.region}: {', '.join(sorted(regions))}")
         exists = self._app(wish)
         if not self._fly.dry_run:
             self._place.keep(state)
-            place.write(self._place.config, place.fly_config(self._name, state))
+            self._place.write_config(state)
         self._volume(exists, state, wish)
-        self._address(exists, wish)
-        changed = self._secrets(exists, state, wish, secrets)
+        self._address(exists, state, wish)
+        changed = self._secrets(exists, state, wish, given)
         self._deploy(exists, state, wish, changed)
         if not self._fly.dry_run:
-            self._connect(state)
+            self.connect(state)
 
-    def _wanted(self, wish: Wish) -> State:
+    def redeploy(self, image: str) -> None:
+        """Deploy the image that it has, with the settings of now; a sleeping one stays asleep."""
+        if not image:
+            raise UpError(f"nothing is known of its image: swarm up {self._name}")
         state = self._place.state()
-        given = {
-            "region": wish.region,
-            "size": wish.size,
-            "memory_gb": wish.memory_gb,
-            "volume_gb": wish.volume_gb,
-        }
-        for name, value in given.items():
-            if value is not None:
-                setattr(state, name, value)
-        state.local = wish.local
-        if wish.key is not None:
-            state.key = str(wish.key.absolute()).removesuffix(".pub")
-        return state
+        self._place.write_config(state)
+        words = ["deploy", "--app", self._name, "--config", str(self._place.config)]
+        words += ["--image", image, *_WATCHED]
+        self._fly.do(*words, why=f"new settings for {self._name}")
+        state.deployed = fingerprint(place.fly_config(self._name, state), state)
+        self._place.keep(state)
 
     def _public_key(self, wish: Wish) -> Path:
         if wish.key is not None:
@@ -112,12 +112,26 @@ class Up:
             found = ssh.make_key()
         return found.with_name(found.name + ".pub")
 
+    def _wanted_secrets(self, wish: Wish, state: State) -> dict[str, str]:
+        # Read before anything is made: what is wrong with a file costs nothing then.
+        environ = tomllib.loads(place.fly_config(self._name, state))["env"]
+        check_settings(environ)
+        found = dict(self._keys or {})
+        dry = self._fly.dry_run and wish.key is None and ssh.private_key() is None
+        if self._keys is None and not dry:
+            found = {secret_name(): read_key(self._public_key(wish))}
+        if wish.env_file is not None:
+            found |= read_env(wish.env_file, environ)
+            for_sessions(state, found)
+        secrets.plan(found)
+        return found
+
     def _app(self, wish: Wish) -> bool:
         if self._fly.has_app(self._name):
             self._require_ours()
             return True
         org = ["--org", wish.org] if wish.org else []
-        self._fly.do("apps", "create", self._name, *org, "--yes")
+        self._fly.do("apps", "create", self._name, *org, "--yes", why=f"app {self._name}")
         return not self._fly.dry_run
 
     def _require_ours(self) -> None:
@@ -130,52 +144,68 @@ class Up:
     def _volume(self, exists: bool, state: State, wish: Wish) -> None:
         volumes = self._fly.volumes(self._name) if exists else []
         ours = [each for each in volumes if each.name == VOLUME]
-        elsewhere = [each for each in ours if each.region != state.region]
-        if elsewhere:
-            volume = elsewhere[0]
+        here = [each for each in ours if each.region == state.region]
+        if ours and not here:
+            volume = ours[0]
             raise UpError(
                 f"the volume {volume.id} is in {volume.region}, not in {state.region}: "
-                f"swarm up {self._name} --region {volume.region} keeps it "
-                "(to move it: swarm backup, swarm down, swarm up, swarm restore)"
+                f"swarm up {self._name} --region {volume.region} keeps it, "
+                f"swarm move {self._name} --region {state.region} moves it"
             )
-        if not ours:
-            words = ["--region", state.region, "--size", str(state.volume_gb), "--yes"]
-            if wish.snapshot:
-                words += ["--snapshot-id", wish.snapshot]
-            self._fly.do("volumes", "create", VOLUME, "--app", self._name, *words)
+        if here:
+            self._existing_volume(here[0], wish)
+            return
+        words = ["--region", state.region, "--size", str(state.volume_gb), "--yes"]
+        # The host must have room for the machine too, not only for the disk.
+        words += ["--vm-size", state.size, "--vm-memory", str(state.memory_gb * 1024)]
+        words += ["--snapshot-retention", str(state.retention)]
+        if wish.snapshot:
+            words += ["--snapshot-id", wish.snapshot]
+        why = f"volume of {state.volume_gb} GB in {state.region}"
+        try:
+            self._fly.do("volumes", "create", VOLUME, "--app", self._name, *words, why=why)
+        except FlyError as error:
+            raise _full(error, self._name, state) from error
 
-    def _address(self, exists: bool, wish: Wish) -> None:
+    def _existing_volume(self, volume: Volume, wish: Wish) -> None:
+        if wish.snapshot:
+            raise UpError(
+                f"the volume {volume.id} exists: swarm restore {self._name} "
+                f"--snapshot {wish.snapshot} puts the snapshot in its place"
+            )
+        if wish.volume_gb is None or wish.volume_gb == volume.size_gb:
+            return
+        if wish.volume_gb < volume.size_gb:
+            raise UpError(f"the volume has {volume.size_gb} GB, and volumes only grow")
+        extend(self._fly, self._name, volume, wish.volume_gb)
+
+    def _address(self, exists: bool, state: State, wish: Wish) -> None:
         found = self._fly.addresses(self._name) if exists else []
-        if any(each.type in ("v4", "v6") for each in found):
+        if state.private or any(each.dedicated for each in found):
             return
         if wish.ipv6_only:
-            self._fly.do("ips", "allocate-v6", "--app", self._name)
+            self._fly.do("ips", "allocate-v6", "--app", self._name, why="an IPv6 address")
             return
         question = "a dedicated IPv4 address costs $2 a month (--ipv6-only is free): allocate one?"
-        if not self._confirm(question):
-            raise UpError("plain SSH needs a dedicated address: say yes, or swarm up --ipv6-only")
-        self._fly.do("ips", "allocate-v4", "--app", self._name, "--yes")
+        if not self._fly.dry_run and not self._confirm(question):
+            raise UpError(
+                "plain SSH needs a dedicated address: say yes, or --ipv6-only, or --private"
+            )
+        words = ["ips", "allocate-v4", "--app", self._name, "--yes"]
+        self._fly.do(*words, why="a dedicated IPv4 address")
 
-    def _wanted_secrets(self, wish: Wish) -> dict[str, str]:
-        # Read before anything is made: what is wrong with a file costs nothing then.
-        wanted = {secret_name(): read_key(self._public_key(wish))}
-        if wish.env_file is not None:
-            wanted |= read_env(wish.env_file)
-        return wanted
-
-    def _secrets(self, exists: bool, state: State, wish: Wish, wanted: dict[str, str]) -> bool:
+    def _secrets(self, exists: bool, state: State, wish: Wish, given: Mapping[str, str]) -> bool:
         there = set(self._fly.secrets(self._name)) if exists else set()
         changed = {
             name: value
-            for name, value in wanted.items()
+            for name, value in given.items()
             if name not in there or state.secrets.get(name) != digest(value)
         }
-        if wish.key is None and secret_name() in there:
+        if self._keys is None and wish.key is None and secret_name() in there:
             # Another laptop, or `swarm keys add`, gave a newer one.
             changed.pop(secret_name(), None)
         if changed:
-            why = f"sets {', '.join(sorted(changed))}"
-            import_secrets(self._fly, self._name, changed, stage=True, why=why)
+            secrets.give(self._fly, self._name, changed, f"secrets {', '.join(sorted(changed))}")
             remember_secrets(state, changed)
             # A new deploy is due, also where this run ends before it.
             state.deployed = ""
@@ -185,94 +215,86 @@ class Up:
 
     def _deploy(self, exists: bool, state: State, wish: Wish, changed: bool) -> None:
         machine = self._fly.machine(self._name) if exists else None
-        wanted = fingerprint(place.fly_config(self._name, state))
-        if machine is not None and state.deployed == wanted and not (changed or wish.rebuild):
-            self._tell("nothing to deploy")
+        due = fingerprint(place.fly_config(self._name, state), state)
+        if machine is not None and state.deployed == due and not (changed or wish.rebuild):
+            self._show.say("nothing to deploy")
             return
-        self._fly.do(
-            "deploy",
-            str(place.ROOT),
-            "--app",
-            self._name,
-            "--config",
-            str(self._place.config),
-            "--dockerfile",
-            str(place.ROOT / "container" / "Dockerfile"),
-            "--remote-only",
-            "--ha=false",
-            "--yes",
-            *(["--no-cache"] if wish.rebuild else []),
-            why="builds the image and starts the machine",
-        )
-        state.deployed, state.deployed_at = wanted, time.time()
+        if machine is not None and not life.replaceable(self._fly, self._name, machine):
+            question = (
+                f"{self._name} is suspended: a deploy throws away what runs in its memory. Go on?"
+            )
+            if not self._fly.dry_run and not self._confirm(question):
+                raise UpError(f"nothing was deployed: swarm wake {self._name}, then again")
+        if not self._fly.dry_run:
+            self._place.write_config(state)
+        image = state.image or (LOCAL_IMAGE if state.local else "")
+        folder = template.checkout()
+        words = ["deploy", *([str(folder)] if folder and not image else [])]
+        words += ["--app", self._name, "--config", str(self._place.config)]
+        if image:
+            words += ["--image", image]
+        elif folder is not None:
+            words += ["--dockerfile", str(folder / "container" / "Dockerfile"), "--remote-only"]
+        words += _WATCHED
+        words += ["--no-cache"] if wish.rebuild and not image else []
+        why = f"deploy of {image}" if image else "image built, machine deployed"
+        try:
+            self._fly.do(*words, why=why, stream=not image)
+        except FlyError as error:
+            raise _full(error, self._name, state) from error
+        state.deployed, state.deployed_at = due, time.time()
         if not self._fly.dry_run:
             self._place.keep(state)
 
-    def _connect(self, state: State) -> None:
-        wake(self._fly, self._name)
-        state.host_key = self._host_key()
+    def connect(self, state: State) -> None:
+        """Wake the machine, learn its host key, have ssh know it, and log in once."""
+        with self._show.step("waits for the machine") as step:
+            machine = life.wake(self._fly, self._name, patience=PATIENCE)
+            step.outcome = f"machine {machine.id} is awake in {machine.region}"
+        with self._show.step("fetches its host key over Fly's own channel"):
+            state.host_key = self._host_key(machine)
         self._place.keep(state)
-        dedicated = [each for each in self._fly.addresses(self._name) if each.type in ("v4", "v6")]
-        dedicated.sort(key=lambda each: each.type)
-        ssh.configure(self._place, dedicated[0].address, state.host_key, state.key)
-        end = time.monotonic() + PATIENCE
-        while (result := ssh.answers(self._place)).returncode != 0:
-            if time.monotonic() > end or "Permission denied" in result.stderr:
-                raise UpError(
-                    f"ssh does not get in: {result.stderr.strip()}\n  swarm doctor {self._name}"
-                )
-            time.sleep(1)
+        addresses = [each for each in self._fly.addresses(self._name) if each.dedicated]
+        addresses.sort(key=lambda each: each.type)
+        address = "" if state.private or not addresses else addresses[0].address
+        ssh.configure(self._place, address, state.host_key, state.key)
+        with self._show.step("logs in") as step:
+            life.require_login(self._place, self._fly, PATIENCE)
+            step.outcome = f"ssh {self._name} gets in"
 
-    def _host_key(self) -> str:
-        """The machine's host key, over Fly's own channel: nobody between can give another."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                said = self._fly.inside(
-                    self._name, f"/usr/bin/ssh-keygen -y -f /run/swarm/{HOST_KEY}"
-                )
-                key = " ".join(said.split()[:2])
-                if key.startswith("ssh-"):
-                    return key
-                problem = said.strip()
-            except FlyError as error:
-                problem = str(error)
-            if time.monotonic() > end:
-                raise UpError(f"the machine does not tell its host key: {problem}")
-            time.sleep(1)
+    def _host_key(self, machine: Machine) -> str:
+        return host_key(self._fly, self._name, machine)
 
 
-def wake(fly: Fly, app: str) -> None:
-    """Start the app's machine where it sleeps. Raises `FlyError`."""
-    machine = fly.machine(app)
-    if machine is None:
-        raise FlyError(f"{app} has no machine: swarm up {app}")
-    if machine.state != "started":
-        fly.do("machine", "start", machine.id, "--app", app)
+def host_key(fly: Fly, app: str, machine: Machine) -> str:
+    """A machine's host key, over Fly's own channel: nobody between can give another.
+
+    Raises `UpError`, with the machine's last words where it died at its start.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            said = fly.told(app, machine, f"/usr/bin/ssh-keygen -y -f /run/swarm/{HOST_KEY}", 20)
+            key = " ".join(said.split()[:2])
+            if key.startswith("ssh-"):
+                return key
+            problem = said.strip()
+        except FlyError as error:
+            problem = str(error)
+        life.require_alive(fly, app, machine.id)
+        if time.monotonic() > end:
+            shown = life.last_words(fly, app)
+            raise UpError(f"the machine does not tell its host key: {problem}\n{shown}")
+        time.sleep(0.5)
 
 
-def import_secrets(fly: Fly, app: str, values: dict[str, str], *, stage: bool, why: str) -> None:
-    """Give secrets by standard input: never on a command line."""
-    text = "".join(
-        f'{name}="""{value}"""\n' if "\n" in value else f"{name}={value}\n"
-        for name, value in values.items()
-    )
-    words = ["--stage"] if stage else []
-    fly.do("secrets", "import", "--app", app, *words, given=text, why=why)
+def extend(fly: Fly, app: str, volume: Volume, size_gb: int) -> None:
+    """Make a volume larger. Raises `FlyError`."""
+    words = ["volumes", "extend", volume.id, "--app", app, "--size", str(size_gb), "--yes"]
+    fly.do(*words, why=f"volume {volume.id} has {size_gb} GB")
 
 
-def secret_name(person: str = "") -> str:
-    """The secret that has a person's keys: the laptop's user where nobody is named."""
-    who = person or os.environ.get("USER") or "me"
-    return f"{KEYS}_{re.sub(r'[^A-Z0-9]', '_', who.upper())}"
-
-
-def person_of(secret: str) -> str:
-    """Whose keys a secret has."""
-    return secret.removeprefix(KEYS).lstrip("_").lower() or "shared"
-
-
-def remember_secrets(state: State, values: dict[str, str]) -> None:
+def remember_secrets(state: State, values: Mapping[str, str]) -> None:
     """Note what was given, and when."""
     state.secrets |= {name: digest(value) for name, value in values.items()}
     state.secrets_at |= dict.fromkeys(values, time.time())
@@ -280,51 +302,32 @@ def remember_secrets(state: State, values: dict[str, str]) -> None:
 
 def digest(value: str) -> str:
     """What is remembered of a secret."""
-    return hashlib.sha256(value.encode()).hexdigest()
+    return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def read_env(path: Path) -> dict[str, str]:
-    """NAME=VALUE lines of a dotenv file. Raises `UpError`, with the line's number and no value."""
-    found = {}
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise UpError(f"{path}: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        text = line.strip().removeprefix("export ").strip()
-        if not text or text.startswith("#"):
-            continue
-        name, equals, value = text.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name.strip(), re.ASCII):
-            raise UpError(f"{path} line {number}: expected NAME=VALUE")
-        value = value.strip()
-        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        found[name.strip()] = value
-    return found
-
-
-def fingerprint(config: str) -> str:
+def fingerprint(config: str, state: State) -> str:
     """A hash of everything that a deploy is made of."""
-    total = hashlib.sha256(config.encode())
+    total = hashlib.sha256(f"{config}\0{state.image}".encode())
+    root = template.checkout()
+    if state.image or root is None:
+        return total.hexdigest()
     for name in _CONTEXT:
-        path = place.ROOT / name
+        path = root / name
         files = [path] if path.is_file() else sorted(path.rglob("*"))
         for file in files:
             if file.is_file() and not {"__pycache__", "node_modules"} & set(file.parts):
-                total.update(str(file.relative_to(place.ROOT)).encode() + b"\0")
+                total.update(str(file.relative_to(root)).encode() + b"\0")
                 total.update(file.read_bytes())
     return total.hexdigest()
 
 
-def read_key(path: Path) -> str:
-    """The text of a .pub file. Raises `UpError`."""
-    try:
-        text = path.read_text().strip()
-    except OSError as error:
-        raise UpError(f"{path}: {error.strerror}") from error
-    found = keys.find({KEYS: text}, "")
-    if not found.usable:
-        reason = found.bad[0].reason if found.bad else "it is empty"
-        raise UpError(f"{path} has no usable key: {reason}")
-    return text
+def _full(error: FlyError, name: str, state: State) -> FlyError | UpError:
+    """A host or region without room: what there is to do about it."""
+    said = str(error)
+    if not any(word in said for word in ("insufficient", "could not reserve", "MB free")):
+        return error
+    return UpError(
+        f"{said}\n  there is no room for {state.size} with {state.memory_gb} GB: "
+        f"swarm up {name} --region OTHER where there is no volume yet, "
+        f"swarm move {name} takes the volume to another host, or a smaller --size"
+    )

@@ -1,0 +1,113 @@
+"""The platform's API as the small flyctl asks it, with flyctl's words where it refuses."""
+
+import http.client
+import os
+import urllib.parse
+from typing import TypeVar
+
+import msgspec
+
+from deploy.local import access, store
+
+T = TypeVar("T")
+
+
+class FlyError(Exception):
+    """What flyctl says after `Error:`."""
+
+
+class RefusedError(FlyError):
+    """The API refused; `status` is HTTP's."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    error: str = ""
+
+
+class _Message(msgspec.Struct, frozen=True):
+    message: str
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    errors: list[_Message] = []
+
+
+class Client:
+    """Asks the API that the environment names; without one, this computer's stand-in."""
+
+    def __init__(self) -> None:
+        environ = dict(os.environ)
+        if "FLY_FLAPS_BASE_URL" not in environ:
+            folder = store.folder()
+            environ |= access.ensure(folder).environ(folder)
+        self._rest = environ["FLY_FLAPS_BASE_URL"]
+        self._graph = environ.get("FLY_API_BASE_URL", self._rest)
+        self._uiex = environ.get("FLY_UIEX_BASE_URL", self._rest)
+        self._token = environ.get("FLY_API_TOKEN") or environ.get("FLY_ACCESS_TOKEN") or ""
+
+    def require_session(self) -> None:
+        """A token is there, as flyctl looks before it asks anything. Raises `FlyError`."""
+        if not self._token:
+            raise FlyError("no access token available. Please login with 'flyctl auth login'")
+
+    def rest(
+        self, shape: type[T], method: str, path: str, body: object = None, nonce: str = ""
+    ) -> T:
+        """Ask the Machines API. Raises `RefusedError`, `FlyError`."""
+        answer = self._ask(self._rest, method, f"/v1{path}", body, nonce)
+        return _read(answer or b"null", shape)
+
+    def uiex(self, shape: type[T], method: str, path: str, body: object = None) -> T:
+        """Ask api.fly.io's REST API. Raises `RefusedError`, `FlyError`."""
+        return _read(self._ask(self._uiex, method, f"/api/v1{path}", body), shape)
+
+    def stand_in(self, shape: type[T], path: str) -> T:
+        """Ask what only the stand-in has. Raises `RefusedError`, `FlyError`."""
+        return _read(self._ask(self._rest, "GET", f"/stand-in{path}", None), shape)
+
+    def graph(self, shape: type[T], query: str, **variables: object) -> T:
+        """Ask by GraphQL. Raises `FlyError`."""
+        body = {"query": query, "variables": variables}
+        found = _read(self._ask(self._graph, "POST", "/graphql", body), _Answer)
+        if found.errors:
+            raise FlyError(found.errors[0].message)
+        return _read(found.data, shape)
+
+    def _ask(self, base: str, method: str, path: str, body: object, nonce: str = "") -> bytes:
+        self.require_session()
+        place = urllib.parse.urlsplit(base)
+        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=600)
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        if nonce:
+            headers["fly-machine-lease-nonce"] = nonce
+        try:
+            sent = None if body is None else msgspec.json.encode(body)
+            connection.request(method, path, sent, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise FlyError(f"{method} {base}{path}: {error or 'EOF'}") from error
+        finally:
+            connection.close()
+        if answer.status > 299:
+            raise RefusedError(answer.status, _words(answer.status, content))
+        return content
+
+
+def _words(status: int, content: bytes) -> str:
+    try:
+        return msgspec.json.decode(content, type=_Refusal).error
+    except msgspec.DecodeError:
+        return f"request returned non-2xx status: {status}: {content.decode(errors='replace')}"
+
+
+def _read(content: bytes, shape: type[T]) -> T:
+    try:
+        return msgspec.json.decode(content, type=shape)
+    except msgspec.DecodeError as error:
+        raise FlyError(f"failed decoding response: {error}") from error

@@ -1,0 +1,372 @@
+"""flyctl's commands about machines: starts that do not wait, leases, what is asked where."""
+
+import http.client
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from deploy import sizes
+from deploy.local import shapes, store
+from deploy.local.client import Client, FlyError, RefusedError
+from deploy.local.fly_apps import require_yes, say
+from deploy.local.fly_volumes import guest
+from deploy.local.surface import Call
+
+_ASLEEP = ("stopped", "suspended", "created")
+_WAIT = 60
+_LOG_EVERY = 1.0
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    message: str
+    timestamp: str = ""
+
+
+class _Attributes(msgspec.Struct, frozen=True):
+    attributes: _Entry
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    next_token: str = ""
+
+
+class _Logs(msgspec.Struct, frozen=True):
+    data: list[_Attributes]
+    meta: _Meta
+
+
+class _Port(msgspec.Struct, frozen=True):
+    port: int
+
+
+def machines(client: Client, app: str) -> list[shapes.MachineInfo]:
+    """All machines of an app, console machines too."""
+    try:
+        return client.rest(list[shapes.MachineInfo], "GET", f"/apps/{app}/machines")
+    except RefusedError as error:
+        raise FlyError(f"failed to list VMs: {error}") from error
+
+
+def app_machines(client: Client, app: str) -> list[shapes.MachineInfo]:
+    """Those that deploys are about."""
+    return [each for each in machines(client, app) if read(each).metadata.get("fly_process_group")]
+
+
+def read(machine: shapes.MachineInfo) -> store.Config:
+    """A machine's configuration, complete or not."""
+    for raw in (machine.config, machine.incomplete_config):
+        if isinstance(raw, msgspec.Raw):
+            return msgspec.json.decode(raw, type=store.Config)
+    return store.Config()
+
+
+def whole(machine: shapes.MachineInfo) -> msgspec.Raw:
+    """A machine's configuration, all of it. Raises `FlyError` where its host does not answer."""
+    if isinstance(machine.config, msgspec.Raw) and machine.host_status == "ok":
+        return machine.config
+    raise FlyError("the machine is on an unreachable host, try again later")
+
+
+def one(client: Client, call: Call, app: str) -> shapes.MachineInfo:
+    """The machine that the command names. Raises `FlyError`."""
+    if not call.words:
+        raise FlyError("a machine ID must be specified when not running interactively")
+    return _get(client, app, call.words[0])
+
+
+def _get(client: Client, app: str, name: str) -> shapes.MachineInfo:
+    try:
+        return client.rest(shapes.MachineInfo, "GET", f"/apps/{app}/machines/{name}")
+    except RefusedError as error:
+        if "machine not found" in str(error):
+            raise FlyError(f"machine {name} was not found in app '{app}'") from error
+        raise FlyError(f"could not get machine {name}: failed to get VM {name}: {error}") from error
+
+
+def _lease(client: Client, app: str, name: str) -> str:
+    path = f"/apps/{app}/machines/{name}/lease?ttl=13"
+    return client.rest(shapes.LeaseInfo, "POST", path).data.nonce
+
+
+def _release(client: Client, app: str, name: str, nonce: str) -> None:
+    client.rest(msgspec.Raw, "DELETE", f"/apps/{app}/machines/{name}/lease", nonce=nonce)
+
+
+def _order(client: Client, app: str, name: str, order: str, body: object = None) -> None:
+    nonce = _lease(client, app, name)
+    try:
+        path = f"/apps/{app}/machines/{name}/{order}"
+        client.rest(msgspec.Raw, "POST", path, body, nonce=nonce)
+    except RefusedError as error:
+        words = f"could not {order} machine {name}: failed to {order} VM {name}: {error}"
+        raise FlyError(words) from error
+    finally:
+        _release(client, app, name, nonce)
+
+
+def wait(client: Client, app: str, name: str, state: str, seconds: float = _WAIT) -> None:
+    """Wait for a state on the API's side. Raises `FlyError`."""
+    limit = max(1, min(int(seconds), _WAIT))
+    path = f"/apps/{app}/machines/{name}/wait?state={state}&timeout={limit}"
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            client.rest(msgspec.Raw, "GET", path)
+        except RefusedError as error:
+            if time.monotonic() > end:
+                raise FlyError(f"failed to wait for VM {name} in {state} state: {error}") from error
+            time.sleep(0.5)
+        else:
+            return
+
+
+def update(
+    client: Client,
+    app: str,
+    machine: shapes.MachineInfo,
+    config: msgspec.Raw | None = None,
+    *,
+    skip_launch: bool | None = None,
+) -> None:
+    """Make a new version of a machine; a sleeping one is left asleep unless told otherwise."""
+    wanted = config or whole(machine)
+    asleep = machine.state in _ASLEEP
+    order = shapes.Launch(
+        config=wanted,
+        region=machine.region,
+        name=machine.name,
+        skip_launch=asleep if skip_launch is None else skip_launch,
+    )
+    nonce = _lease(client, app, machine.id)
+    try:
+        path = f"/apps/{app}/machines/{machine.id}"
+        client.rest(shapes.MachineInfo, "POST", path, order, nonce=nonce)
+        if not order.skip_launch:
+            wait(client, app, machine.id, "started", 300)
+    except RefusedError as error:
+        words = f"could not update machine {machine.id}: failed to update VM {machine.id}: {error}"
+        raise FlyError(words) from error
+    finally:
+        _release(client, app, machine.id, nonce)
+
+
+def changed(config: msgspec.Raw, changes: dict[str, object]) -> msgspec.Raw:
+    """A configuration with some of its parts replaced."""
+    whole = msgspec.json.decode(config, type=dict[str, msgspec.Raw])
+    whole |= {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in changes.items()}
+    return msgspec.Raw(msgspec.json.encode(whole))
+
+
+def _list(call: Call) -> None:
+    found = machines(Client(), call.app)
+    if "--json" in call.flags:
+        say(found)
+    else:
+        print("\n".join(each.id for each in found))
+
+
+def _start(call: Call) -> None:
+    client = Client()
+    machine = one(client, call, call.app)
+    _order(client, call.app, machine.id, "start")
+    print(f"{machine.id} has been started")
+
+
+def _stop(call: Call) -> None:
+    client = Client()
+    machine = one(client, call, call.app)
+    print(f"Sending kill signal to machine {machine.id}...")
+    body = {"signal": call.flags.get("--signal", "").upper()}
+    if timeout := call.flags.get("--timeout"):
+        body["timeout"] = f"{timeout}s"
+    _order(client, call.app, machine.id, "stop", body)
+    if limit := call.flags.get("--wait-timeout"):
+        wait(client, call.app, machine.id, "stopped", _duration(limit))
+    print(f"{machine.id} has been successfully stopped")
+
+
+def _suspend(call: Call) -> None:
+    client = Client()
+    machine = one(client, call, call.app)
+    _order(client, call.app, machine.id, "suspend")
+    if limit := call.flags.get("--wait-timeout"):
+        wait(client, call.app, machine.id, "suspended", _duration(limit))
+        print(f"{machine.id} has been suspended")
+    else:
+        print(f"{machine.id} is being suspended")
+
+
+def _restart(call: Call) -> None:
+    client = Client()
+    machine = one(client, call, call.app)
+    print(f"Restarting machine {machine.id}")
+    _order(client, call.app, machine.id, "restart")
+    wait(client, call.app, machine.id, "started", 300)
+    print(f"Machine {machine.id} restarted successfully!")
+
+
+def _update(call: Call) -> None:
+    client = Client()
+    machine = one(client, call, call.app)
+    config, before = whole(machine), read(machine)
+    size = guest(
+        call, sizes.Guest(before.guest.cpu_kind, before.guest.cpus, before.guest.memory_mb)
+    )
+    if problem := sizes.problem(size.preset, size.memory_mb):
+        raise FlyError(f"invalid memory size: {problem}")
+    changes: dict[str, object] = {"guest": size}
+    if "--autostart" in call.flags:
+        services = msgspec.json.decode(config, type=dict[str, msgspec.Raw])["services"]
+        listed = msgspec.json.decode(services, type=list[dict[str, object]])
+        on = call.flags["--autostart"] == "true"
+        changes["services"] = [each | {"autostart": on} for each in listed]
+    if image := call.flags.get("--image"):
+        changes["image"] = image
+    require_yes(call)
+    print(f"Updating machine {machine.id}")
+    skip = "--skip-start" in call.flags
+    update(client, call.app, machine, changed(config, changes), skip_launch=skip)
+    print(f"Machine {machine.id} updated successfully!")
+
+
+def _clone(call: Call) -> None:
+    client = Client()
+    app, source = call.app, one(client, call, call.app)
+    volume = call.flags.get("--attach-volume", "").partition(":")[0]
+    region = call.flags.get("--region", "")
+    if volume:
+        found = client.rest(shapes.VolumeInfo, "GET", f"/apps/{app}/volumes/{volume}")
+        if region and region != found.region:
+            raise FlyError(
+                f"specified region {region} but volume is in region {found.region}, use the same "
+                "region as the volume"
+            )
+        region = found.region
+    size = read(source).guest
+    size = guest(call, sizes.Guest(size.cpu_kind, size.cpus, size.memory_mb))  # type: ignore[assignment]
+    mounts = [{"path": each.path, "volume": volume} for each in read(source).mounts]
+    order = shapes.Launch(
+        config=changed(whole(source), {"guest": size, "mounts": mounts}),
+        region=region or source.region,
+        name=call.flags.get("--name", ""),
+    )
+    print(f"Cloning Machine {source.id} into region {order.region}")
+    made = client.rest(shapes.MachineInfo, "POST", f"/apps/{app}/machines", order)
+    print(f"  Machine {made.id} has been created...")
+    if "--detach" not in call.flags:
+        wait(client, app, made.id, "started", 300)
+    print("Machine has been successfully cloned!")
+
+
+def _destroy(call: Call) -> None:
+    client = Client()
+    force = "--force" in call.flags
+    for name in call.words:
+        machine = _get(client, call.app, name)
+        if machine.state not in ("stopped", "suspended") and not force:
+            raise FlyError(
+                f"machine {name} currently {machine.state}, either stop first or use --force flag"
+            )
+        nonce = _lease(client, call.app, name)
+        path = f"/apps/{call.app}/machines/{name}?kill={str(force).lower()}"
+        client.rest(msgspec.Raw, "DELETE", path, nonce=nonce)
+        print(f"{name} has been destroyed")
+
+
+def _exec(call: Call) -> None:
+    client = Client()
+    if len(call.words) != 2:
+        raise FlyError("a machine ID must be specified when not running interactively")
+    name, command = call.words
+    order = shapes.ExecOrder(cmd=command, timeout=int(call.flags.get("--timeout", "0")))
+    try:
+        path = f"/apps/{call.app}/machines/{_get(client, call.app, name).id}/exec"
+        done = client.rest(shapes.ExecResult, "POST", path, order)
+    except RefusedError as error:
+        words = f"could not exec command on machine {name}: failed to exec on VM {name}: {error}"
+        raise FlyError(words) from error
+    if "--json" in call.flags:
+        say(done)
+        return
+    if done.exit_code:
+        print(f"Exit code: {done.exit_code}")
+    print(done.stdout, end="")
+    print(done.stderr, end="", file=sys.stderr)
+
+
+def _logs(call: Call) -> None:
+    """The last lines, and with no --no-tail those that come; lines as flyctl prints them."""
+    client = Client()
+    token = ""
+    while True:
+        path = f"/apps/{call.app}/logs?next_token={token}"
+        found = client.uiex(_Logs, "GET", path)
+        for each in found.data:
+            line = each.attributes
+            if "--json" in call.flags:
+                said = {"timestamp": line.timestamp, "message": line.message}
+                print(msgspec.json.encode(said).decode())
+            else:
+                print(f"{line.timestamp} app[{call.app}] [info]{line.message}")
+        sys.stdout.flush()
+        token = found.meta.next_token
+        if "--no-tail" in call.flags:
+            return
+        time.sleep(_LOG_EVERY)
+
+
+def _proxy(call: Call) -> None:
+    """`LOCAL:REMOTE`: a local port that leads into the app's private network."""
+    local, _, remote = call.words[0].partition(":")
+    client = Client()
+    server = socket.create_server((call.flags.get("--bind-addr", "127.0.0.1"), int(local)))
+    if "--quiet" not in call.flags:
+        print(f"Proxying localhost:{local} to remote [{call.app}.internal]:{remote or local}")
+    while True:
+        connection, _ = server.accept()
+        port = _private_port(client, call.app, int(remote or local))
+        inner = socket.create_connection(("127.0.0.1", port))
+        for source, target in ((connection, inner), (inner, connection)):
+            threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+
+
+def _private_port(client: Client, app: str, port: int) -> int:
+    try:
+        return client.stand_in(_Port, f"/apps/{app}/ports/{port}").port
+    except (RefusedError, http.client.HTTPException) as error:
+        raise FlyError(f"error connecting to {app}.internal: {error}") from error
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with source.makefile("rb", buffering=0) as reading, target.makefile("wb", buffering=0) as out:
+        try:
+            shutil.copyfileobj(reading, out)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            target.close()
+
+
+def _duration(text: str) -> float:
+    """Seconds of a duration as people type it."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    return float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
+
+
+COMMANDS: dict[str, Callable[[Call], None]] = {
+    "fly machine list": _list,
+    "fly machine start": _start,
+    "fly machine stop": _stop,
+    "fly machine suspend": _suspend,
+    "fly machine restart": _restart,
+    "fly machine update": _update,
+    "fly machine clone": _clone,
+    "fly machine destroy": _destroy,
+    "fly machine exec": _exec,
+    "fly logs": _logs,
+    "fly proxy": _proxy,
+}

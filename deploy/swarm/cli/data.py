@@ -1,0 +1,126 @@
+"""Commands about copies of the work, and the end of a machine."""
+
+from pathlib import Path
+
+import click
+
+from agent import words
+from deploy.swarm import backup as backups
+from deploy.swarm import life, snapshots
+from deploy.swarm.cli import common
+from deploy.swarm.fly import Fly
+from deploy.swarm.place import Place
+from deploy.swarm.show import Show
+
+
+@click.command()
+@common.name_or_all
+@common.all_
+@click.option("--to", "target", default="backups", type=click.Path(path_type=Path))
+@click.option("--snapshot", is_flag=True, help="A snapshot at Fly instead, in seconds.")
+@click.option("--list", "listing", is_flag=True, help="With --snapshot: those that there are.")
+def backup(name: str, all_: bool, target: Path, snapshot: bool, listing: bool) -> None:
+    """Write the volume's files to a verified archive on this laptop."""
+
+    def work(each: str, show: Show) -> str:
+        where, fly = common.known(each, show)
+        if snapshot and listing:
+            return _listed(where, fly)
+        if snapshot:
+            made = snapshots.make(where, fly)
+            return (
+                f"snapshot {made.snapshot} of volume {made.volume}: swarm restore {each} "
+                f"--snapshot {made.snapshot}"
+            )
+        path = backups.backup(where, target)
+        return f"{path}: {words.size(path.stat().st_size)}, every file compared"
+
+    common.for_each(name, all_, work)
+
+
+def _listed(where: Place, fly: Fly) -> str:
+    rows = [
+        (snapshot.id, volume.id, snapshot.created_at[:16].replace("T", " "))
+        for volume, snapshot in snapshots.listed(where, fly)
+    ]
+    return words.table(("snapshot", "volume", "made (UTC)"), rows) if rows else "no snapshot yet"
+
+
+@click.command()
+@common.name
+@click.argument("archive", default="", type=click.Path(path_type=Path))
+@click.option("--snapshot", default="", help="A snapshot's ID: the whole volume as it was then.")
+@common.yes
+def restore(name: str, archive: Path, snapshot: str, yes: bool) -> None:
+    """Put an archive's files back, or a snapshot in the place of the volume."""
+    show = Show()
+    where, fly = common.known(name, show)
+    if snapshot:
+        question = (
+            f"{name} gets a new volume from {snapshot}, and what runs in it ends; the volume of "
+            "today is kept beside it. Go on?"
+        )
+        if not yes and not click.confirm(question):
+            raise click.Abort
+        kept = snapshots.restore(where, fly, snapshot)
+        click.echo(f"{name} has the volume of {snapshot}. Kept, and billed: {kept}")
+        click.echo(f"  fly volumes destroy VOLUME --app {name} ends that")
+        return
+    if not archive.is_file():
+        raise click.UsageError("an archive that exists, or --snapshot ID")
+    question = f"{name} has files: those of the same name are replaced. Go on?"
+    if not yes and backups.has_work(where) and not click.confirm(question):
+        raise click.Abort
+    click.echo(f"{backups.restore(where, archive)} files are as they were")
+
+
+@click.command()
+@common.name
+@click.option("--no-backup", is_flag=True, help="Do not save the volume's files first.")
+@click.option("--to", "target", default="backups", type=click.Path(path_type=Path))
+@common.dry
+def down(name: str, no_backup: bool, target: Path, dry_run: bool) -> None:
+    """Destroy the machine and its volume: its name is to be typed, then a backup, then the end."""
+    show = Show()
+    where = Place(name)
+    fly = common.flyctl(where.state().local, dry_run=dry_run, show=show)
+    fly.require_usable()
+    if not fly.has_app(name):
+        if not where.exists:
+            raise click.ClickException(f"there is no app {name}: swarm list")
+        if not dry_run:
+            where.forget()
+            click.echo(f"{name} was gone already; this laptop has forgotten it")
+        return
+    for line in _losses(where, fly):
+        click.echo(line)
+    if not dry_run and click.prompt(f"type {name} to destroy it and its volume") != name:
+        raise click.ClickException("that is not its name: nothing was destroyed")
+    if not no_backup and not dry_run and fly.volumes(name):
+        machine = fly.machine(name)
+        if machine is None or not machine.reachable:
+            raise click.ClickException(
+                f"its volume cannot be saved, for its machine is not there: swarm up {name}, "
+                "or --no-backup"
+            )
+        life.autostart(fly, name, on=True)
+        life.wake(fly, name)
+        path = backups.backup(where, target)
+        click.echo(f"saved: {path.resolve()}")
+    fly.do("apps", "destroy", name, "--yes", why=f"{name} is destroyed")
+    if not dry_run:
+        where.forget()
+        click.echo(f"{name} is gone: machine, volume, snapshots, address, secrets")
+
+
+def _losses(where: Place, fly: Fly) -> list[str]:
+    """What will be lost, by name."""
+    volumes = fly.volumes(where.name)
+    lines = [f"volume {each.id}, {each.size_gb} GB in {each.region}" for each in volumes]
+    for volume, snapshot in snapshots.listed(where, fly):
+        made = snapshot.created_at[:16].replace("T", " ")
+        lines.append(f"snapshot {snapshot.id} of {volume.id}, made {made} UTC")
+    if lines:
+        lines.insert(0, f"With {where.name}, these end for good:")
+        lines.append("(a snapshot can be used by its ID for a day longer)")
+    return [lines[0], *(f"  {line}" for line in lines[1:])] if lines else []

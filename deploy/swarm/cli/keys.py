@@ -1,0 +1,66 @@
+"""Commands about who may log in."""
+
+from pathlib import Path
+
+import click
+
+from deploy.swarm import people, place
+from deploy.swarm.cli import common
+from deploy.swarm.show import Show
+from deploy.swarm.wish import KEYS, person_of, read_key, secret_name
+
+
+@click.group()
+def keys() -> None:
+    """Who may log in."""
+
+
+@keys.command(name="add")
+@click.argument("name", default="", callback=common.checked)
+@click.argument("file", default="", type=click.Path(path_type=Path))
+@click.option("--person", default="", help="Whose key it is; your own without it.")
+@common.all_
+@common.yes
+def keys_add(name: str, file: Path, person: str, all_: bool, yes: bool) -> None:
+    """Let the keys of a .pub file log in; sessions stay open."""
+    if all_:
+        file = Path(name) if name and str(file) in ("", ".") else file
+        text = read_key(file)
+        common.run_all(
+            place.all_names(),
+            lambda each: people.give(*common.known(each, Show(quiet=True)), person, text),
+        )
+        return
+    where, fly = common.known(name)
+    secret, text = secret_name(person), read_key(file)
+    if people.replaces(where, fly, secret, text):
+        question = (
+            f"{person_of(secret)} has a key there, which this replaces (--person keeps it). Go on?"
+        )
+        if not yes and not click.confirm(question):
+            raise click.Abort
+    click.echo(people.give(where, fly, person, text))
+
+
+@keys.command(name="remove")
+@common.name
+@click.argument("person")
+def keys_remove(name: str, person: str) -> None:
+    """Let a person's keys log in no more, and end that person's sessions."""
+    where, fly = common.known(name)
+    click.echo(people.take(where, fly, person))
+
+
+@keys.command(name="list")
+@common.name
+@common.as_json
+def keys_list(name: str, as_json: bool) -> None:
+    """List whose keys may log in."""
+    where, fly = common.known(name)
+    at = where.state().secrets_at
+    found = [(person_of(each), at.get(each)) for each in fly.secrets(name) if each.startswith(KEYS)]
+    if as_json:
+        common.put_json([{"person": person, "given": given} for person, given in found])
+        return
+    for person, given in found:
+        click.echo(f"{person}  {'given ' + common.when(given) if given else ''}".rstrip())

@@ -1,0 +1,186 @@
+"""A machine's life as the laptop orders it: wake, sleep, park, restart, stop.
+
+States are waited for.
+"""
+
+import time
+from collections.abc import Callable
+
+from agent import safe
+from deploy.sizes import SUSPEND_LIMIT
+from deploy.swarm import ssh
+from deploy.swarm.fly import Fly, FlyError, UnreachableError
+from deploy.swarm.place import Place
+from deploy.swarm.records import ASLEEP, AWAKE, ON_THE_WAY, Machine
+
+AGENT = "/usr/local/bin/swarm-agent"
+SLEEP_LIMIT = 30
+"""Seconds that the agent may take to answer before the platform is asked instead."""
+
+_LAST = 15
+_POLL = 0.5
+
+
+class LifeError(Exception):
+    """A machine does not do what it was told; the message says what it does."""
+
+
+def require(fly: Fly, app: str) -> Machine:
+    """The app's machine, on a host that answers. Raises `FlyError`."""
+    machine = fly.machine(app)
+    if machine is None:
+        raise FlyError(f"{app} has no machine: swarm up {app}")
+    require_reachable(app, machine)
+    return machine
+
+
+def require_reachable(app: str, machine: Machine) -> None:
+    """The platform reaches the machine's host. Raises `UnreachableError`."""
+    if not machine.reachable:
+        raise UnreachableError(unreachable(app, machine))
+
+
+def unreachable(app: str, machine: Machine) -> str:
+    """What to say of a machine whose host does not answer."""
+    return (
+        f"{app}: Fly.io cannot reach the host of machine {machine.id} in {machine.region} "
+        f"({machine.host_status}): see status.flyio.net; nothing can be done in it now. If it "
+        f"lasts: swarm backup {app} --snapshot --list, swarm restore {app} --snapshot ID"
+    )
+
+
+def settled(fly: Fly, app: str, patience: float = 60.0) -> Machine:
+    """The machine in a state that lasts. Raises `FlyError`, `LifeError`."""
+    return _until(fly, app, lambda machine: machine.state not in ON_THE_WAY, patience)
+
+
+def wake(fly: Fly, app: str, patience: float = 60.0) -> Machine:
+    """Start the app's machine where it sleeps, and wait until it is started."""
+    machine = settled(fly, app, patience)
+    if machine.state != AWAKE:
+        fly.do("machine", "start", machine.id, "--app", app, why=f"starts {app}")
+        machine = _until(fly, app, lambda each: each.awake, patience)
+    return machine
+
+
+def sleep(fly: Fly, app: str, note: Callable[[Machine], None]) -> str:
+    """Put the machine to sleep: the agent tells its sessions; where it hangs, the platform does it.
+
+    `note` is called before, and may fail. Says how it sleeps.
+    """
+    machine = settled(fly, app)
+    require_reachable(app, machine)
+    if machine.state in ASLEEP:
+        return f"{app} sleeps already ({machine.state})"
+    how = ""
+    try:
+        note(machine)
+        fly.told(app, machine, f"{AGENT} sleep --now", SLEEP_LIMIT)
+        machine = _until(fly, app, lambda each: each.state in ASLEEP, SLEEP_LIMIT)
+    except (FlyError, LifeError) as error:
+        machine = settled(fly, app)
+        if machine.awake:
+            how = f"; its agent did not do it ({str(error).splitlines()[0]})"
+            machine = _by_platform(fly, app, machine)
+    return f"{app} is asleep ({machine.state}){how}"
+
+
+def _by_platform(fly: Fly, app: str, machine: Machine) -> Machine:
+    if machine.known.guest.memory_mb <= SUSPEND_LIMIT:
+        try:
+            words = ["machine", "suspend", machine.id, "--app", app, "--wait-timeout", "60s"]
+            fly.do(*words, why=f"suspends {app}")
+            return _until(fly, app, lambda each: each.state in ASLEEP, 60)
+        except FlyError:
+            machine = settled(fly, app)
+    if machine.awake:
+        stop(fly, app)
+    return settled(fly, app)
+
+
+def stop(fly: Fly, app: str) -> Machine:
+    """Stop the machine, its processes ended; it stays asleep until something wakes it."""
+    machine = settled(fly, app)
+    require_reachable(app, machine)
+    if machine.state not in ("stopped", "created"):
+        words = ["machine", "stop", machine.id, "--app", app, "--signal", "SIGTERM"]
+        fly.do(*words, "--timeout", "30", "--wait-timeout", "60s", why=f"stops {app}")
+        machine = _until(fly, app, lambda each: each.state in ("stopped", "created"), 90)
+    return machine
+
+
+def restart(fly: Fly, app: str) -> Machine:
+    """Stop and start; a sleeping machine is started."""
+    stop(fly, app)
+    return wake(fly, app)
+
+
+def autostart(fly: Fly, app: str, *, on: bool) -> None:
+    """Have connections wake the machine, or not; without a start on the way."""
+    machine = settled(fly, app)
+    if machine.parked is not on:
+        return
+    stop(fly, app)
+    words = ["machine", "update", machine.id, "--app", app, f"--autostart={str(on).lower()}"]
+    why = "connections wake it again" if on else "no connection wakes it any more"
+    fly.do(*words, "--skip-start", "--yes", why=why)
+
+
+def replaceable(fly: Fly, app: str, machine: Machine) -> bool:
+    """A deploy loses nothing that runs: the machine is not suspended."""
+    del fly, app
+    return machine.state not in ("suspended", "suspending")
+
+
+def apply_secrets(fly: Fly, app: str) -> str:
+    """Have the machine take staged secrets; a sleeping one has them when it starts."""
+    machine = fly.machine(app)
+    if machine is None:
+        return "they hold from the first deploy on"
+    require_reachable(app, machine)
+    words = ["machine", "update", machine.id, "--app", app, "--yes", "--skip-health-checks"]
+    if machine.awake:
+        fly.do(*words, why=f"{app} restarts with them")
+        wake(fly, app)
+        return "the machine restarted with them"
+    fly.do(*words, "--skip-start", why=f"{app} has them when it starts")
+    return "the machine sleeps, and has them when it starts"
+
+
+def require_alive(fly: Fly, app: str, machine: str) -> None:
+    """The machine has not given up. Raises `LifeError` with its last lines."""
+    found = [each for each in fly.machines(app) if each.id == machine]
+    if found and found[0].state in ("stopped", "failed"):
+        shown = last_words(fly, app)
+        raise LifeError(f"the machine ended at its start ({found[0].state}):\n{shown}")
+
+
+def require_login(where: Place, fly: Fly, patience: float) -> None:
+    """Wait until ssh gets in. Raises `LifeError`."""
+    end = time.monotonic() + patience
+    while (result := ssh.answers(where)).returncode != 0:
+        if time.monotonic() > end or "Permission denied" in result.stderr:
+            said = safe.lines(result.stderr.strip())
+            raise LifeError(f"ssh does not get in: {said}\n  swarm doctor {where.name}")
+        require_alive(fly, where.name, require(fly, where.name).id)
+        time.sleep(1)
+
+
+def last_words(fly: Fly, app: str) -> str:
+    """The last lines of the machine's log, indented."""
+    try:
+        said = fly.do("logs", "--app", app, "--no-tail", why="reads its log")
+    except FlyError as error:
+        said = str(error)
+    return "\n".join(f"    {safe.line(line)}" for line in said.splitlines()[-_LAST:])
+
+
+def _until(fly: Fly, app: str, good: Callable[[Machine], bool], patience: float) -> Machine:
+    end = time.monotonic() + patience
+    while True:
+        machine = require(fly, app)
+        if good(machine):
+            return machine
+        if time.monotonic() > end:
+            raise LifeError(f"{app} is still {machine.state} after {patience:.0f} s")
+        time.sleep(_POLL)

@@ -1,0 +1,165 @@
+"""What flyctl answers, as far as it is read (its casing differs from command to command)."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from deploy.sizes import Guest
+
+AWAKE = "started"
+ASLEEP = ("stopped", "suspended", "created")
+ON_THE_WAY = ("starting", "stopping", "suspending", "replacing", "restarting")
+_GONE = ("destroying", "destroyed")
+_OTHERS = ("fly_app_console", "fly_app_release_command", "fly_app_test_machine_command")
+
+
+class App(msgspec.Struct, frozen=True, rename="pascal"):
+    """An app."""
+
+    name: str
+
+
+class Address(msgspec.Struct, frozen=True, rename="pascal"):
+    """A public address; `type` is `v4`, `v6`, `shared_v4`, `private_v6`."""
+
+    address: str
+    type: str
+
+    @property
+    def dedicated(self) -> bool:
+        """Plain SSH can use it."""
+        return self.type in ("v4", "v6")
+
+
+class Region(msgspec.Struct, frozen=True):
+    """A region of the platform."""
+
+    code: str
+
+
+class Volume(msgspec.Struct, frozen=True):
+    """A volume of an app."""
+
+    id: str
+    name: str
+    region: str
+    size_gb: int
+    state: str = "created"
+    attached_machine_id: str | None = None
+    snapshot_retention: int = 0
+    host_status: str = "ok"
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A secret's name, which older flyctls write large; nobody can read its value back."""
+
+    name: str = ""
+    Name: str = ""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A snapshot of a volume; without an ID while it is being made."""
+
+    id: str
+    created_at: str
+    status: str = ""
+    volume_size: int = 0
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A volume in a machine."""
+
+    volume: str = ""
+
+
+class Service(msgspec.Struct, frozen=True):
+    """What the edge takes in for a machine."""
+
+    autostart: bool = True
+
+
+class Config(msgspec.Struct, frozen=True):
+    """A machine's configuration."""
+
+    guest: Guest = Guest()
+    image: str = ""
+    metadata: dict[str, str] = {}
+    mounts: list[Mount] = []
+    services: list[Service] = []
+
+
+class _ExitEvent(msgspec.Struct, frozen=True):
+    exit_code: int = 0
+    oom_killed: bool = False
+    requested_stop: bool = False
+
+
+class _Request(msgspec.Struct, frozen=True):
+    exit_event: _ExitEvent | None = None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened to a machine; milliseconds since 1970."""
+
+    type: str = ""
+    status: str = ""
+    source: str = ""
+    timestamp: int = 0
+    request: _Request | None = None
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """An app's machine and its state; `config` is missing where its host does not answer."""
+
+    id: str
+    state: str
+    region: str
+    config: Config | None = None
+    incomplete_config: Config | None = None
+    host_status: str = "ok"
+    events: list[Event] = []
+
+    @property
+    def known(self) -> Config:
+        """What is known of its configuration."""
+        return self.config or self.incomplete_config or Config()
+
+    @property
+    def reachable(self) -> bool:
+        """The platform reaches the host that it is on."""
+        return self.host_status == "ok"
+
+    @property
+    def awake(self) -> bool:
+        """It runs."""
+        return self.state == AWAKE
+
+    @property
+    def parked(self) -> bool:
+        """No connection wakes it."""
+        services = self.known.services
+        return bool(services) and not any(each.autostart for each in services)
+
+
+class Executed(msgspec.Struct, frozen=True):
+    """What a command in the machine did; flyctl leaves out what is 0 or empty."""
+
+    exit_code: int = 0
+    stdout: str = ""
+    stderr: str = ""
+
+
+class Version(msgspec.Struct, frozen=True, rename="pascal"):
+    """flyctl's version."""
+
+    version: str
+
+
+def chosen(machines: Iterable[Machine]) -> list[Machine]:
+    """Those that are a user's machine, the one that is awake first."""
+    found = [
+        each
+        for each in machines
+        if each.state not in _GONE and each.known.metadata.get("fly_process_group") not in _OTHERS
+    ]
+    return sorted(found, key=lambda each: (not each.awake, each.id))

@@ -1,0 +1,89 @@
+"""What a person sees while something runs: a line with the time, that ends in what came out.
+
+Where nobody looks on (no terminal, or --quiet), plain lines and no clock. `rich` is imported only
+for a terminal.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from agent import words
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def _somebody_looks() -> bool:
+    return sys.stderr.isatty()
+
+
+@dataclass
+class Step:
+    """What runs now; `outcome` replaces its words when it is done."""
+
+    doing: str
+    outcome: str = ""
+
+
+@dataclass
+class Show:
+    """Tells a person of steps. `quiet`: only what was asked for and what failed."""
+
+    quiet: bool = False
+    live: bool = field(default_factory=_somebody_looks)
+    _status: "Progress | None" = None
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if not self.quiet:
+            click.echo(text)
+
+    @contextmanager
+    def step(self, doing: str) -> Iterator[Step]:
+        """Show that something runs, and how long it took; a failure is shown by its own words."""
+        step = Step(doing)
+        began = time.monotonic()
+        with self._spinning(doing):
+            yield step
+        took = time.monotonic() - began
+        outcome = step.outcome or doing
+        self.say(f"  {outcome}" + (f"   {_took(took)}" if self.live and took >= 0.1 else ""))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal to somebody else: a question, a build's own output."""
+        if self._status is not None:
+            self._status.stop()
+        try:
+            yield
+        finally:
+            if self._status is not None:
+                self._status.start()
+
+    @contextmanager
+    def _spinning(self, doing: str) -> Iterator[None]:
+        if self.quiet or not self.live or self._status is not None:
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
+        console = Console(stderr=True)
+        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+            progress.add_task(doing, total=None)
+            self._status = progress
+            try:
+                yield
+            finally:
+                self._status = None
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else words.duration(seconds)

@@ -1,0 +1,168 @@
+"""What is said of machines: state, use and cost, without waking any."""
+
+import time
+
+import msgspec
+
+from agent import safe
+from agent.platform import prices
+from agent.platform.flyapi import Size
+from deploy import sizes
+from deploy.swarm import life
+from deploy.swarm.fly import Fly, FlyError
+from deploy.swarm.place import Place, State
+from deploy.swarm.records import ASLEEP, Event, Machine
+
+AGAIN_AND_AGAIN = 4
+"""Wake-ups by one client, with nothing done, that are worth a word."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A machine in the list."""
+
+    name: str
+    state: str
+    region: str = ""
+    size: str = ""
+    seen: float = 0.0
+    cost: str = ""
+    parked: bool = False
+    problem: str = ""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What `swarm status --json` says."""
+
+    row: Row
+    agent: msgspec.Raw
+    notes: list[str]
+
+
+def row(where: Place, machine: Machine | None) -> Row:
+    """A machine in the list."""
+    state = where.state()
+    said = "no machine"
+    if machine is not None:
+        said = _state_words(machine)
+    return Row(
+        name=where.name,
+        state=said,
+        region=machine.region if machine else state.region,
+        size=f"{state.size}, {state.memory_gb} GB",
+        seen=state.seen,
+        cost=_last_cost(state),
+        parked=state.parked,
+        problem="" if machine is None or machine.reachable else machine.host_status,
+    )
+
+
+def text(where: Place, fly: Fly) -> str:
+    """State, sessions and cost of a machine, as a person reads it."""
+    name = where.name
+    machine = fly.machine(name)
+    if machine is None:
+        return f"{name}: no machine; swarm up {name}"
+    lines = [f"{name} is {_state_words(machine)} in {machine.region}; {about_size(where.state())}"]
+    if not machine.reachable:
+        lines.append(life.unreachable(name, machine))
+    elif machine.awake:
+        try:
+            lines.append(fly.told(name, machine, f"{life.AGENT} status", 20).rstrip())
+            note_usage(where, fly, machine)
+        except FlyError as error:
+            lines.append(f"its agent does not answer: {str(error).splitlines()[0]}")
+    lines += notes(machine)
+    lines.append(_cost(where.state()))
+    return "\n".join(filter(None, lines))
+
+
+def report(where: Place, fly: Fly) -> Report:
+    """The same for programs; `agent` is what `swarm-agent status --json` says, or null."""
+    machine = fly.machine(where.name)
+    said = msgspec.Raw(b"null")
+    if machine is not None and machine.awake and machine.reachable:
+        try:
+            told = fly.told(where.name, machine, f"{life.AGENT} status --json", 20)
+            msgspec.json.decode(told)
+            said = msgspec.Raw(told.encode())
+        except (FlyError, msgspec.DecodeError):
+            said = msgspec.Raw(b"null")
+    found = notes(machine) if machine is not None else []
+    return Report(row(where, machine), said, found)
+
+
+def notes(machine: Machine) -> list[str]:
+    """What its last hours say: a crash, and starts for nothing again and again."""
+    found = []
+    ends = [each for each in machine.events if each.type == "exit"]
+    if ends and (event := ends[0].request) and event.exit_event is not None:
+        ended = event.exit_event
+        if ended.oom_killed:
+            found.append("its last run ended for lack of memory: a larger --memory helps")
+        elif ended.exit_code:
+            found.append(f"its last run ended with status {ended.exit_code}")
+    if woken := _woken(machine.events):
+        found.append(
+            f"it was woken {woken} times, each time to sleep again soon: swarm status while it is "
+            "awake names the client; swarm sleep --stay parks it"
+        )
+    return found
+
+
+def _woken(events: list[Event]) -> int:
+    """Starts that ended within ten minutes, where there are many."""
+    short, started = 0, 0
+    for event in reversed(events):
+        if event.type == "start":
+            started = event.timestamp
+        elif event.type in ("exit", "suspend") and started:
+            short += event.timestamp - started < 600_000
+            started = 0
+    return short if short >= AGAIN_AND_AGAIN else 0
+
+
+def _state_words(machine: Machine) -> str:
+    if not machine.reachable:
+        return f"{machine.state}? (host {machine.host_status})"
+    if machine.awake:
+        return "awake"
+    if machine.state in ASLEEP:
+        return f"asleep ({'parked' if machine.parked else machine.state})"
+    return machine.state
+
+
+def note_usage(where: Place, fly: Fly, machine: Machine) -> None:
+    """Remember what the machine says of its use, for when it sleeps. Raises `FlyError`."""
+    state = where.state()
+    state.usage = safe.lines(fly.told(where.name, machine, f"{life.AGENT} usage", 20).rstrip())
+    state.seen = time.time()
+    where.keep(state)
+
+
+def _last_cost(state: State) -> str:
+    return state.usage.splitlines()[-1].strip() if state.usage else ""
+
+
+def _cost(state: State) -> str:
+    if not state.usage:
+        return ""
+    return f"cost so far, as of {_when(state.seen)}: {_last_cost(state)}"
+
+
+def _when(at: float) -> str:
+    return time.strftime("%a %d %b %H:%M", time.localtime(at))
+
+
+def about_size(state: State) -> str:
+    """A size in words: how it sleeps, and what an hour costs."""
+    memory = state.memory_gb * 1024
+    how = "suspends, and resumes at once" if memory <= sizes.SUSPEND_LIMIT else "stops and starts"
+    said = f"{state.size} with {state.memory_gb} GB: {how}"
+    preset = sizes.PRESETS.get(state.size)
+    if preset is None:
+        return said
+    try:
+        hour = prices.load("").hour(Size(preset.cpu_kind, preset.cpus, memory))
+    except prices.PriceError:
+        return said
+    return f"{said}; about ${hour:.4f} an hour awake"
