@@ -9,6 +9,32 @@ shift
 resolver=$(cat /etc/resolv.conf 2>/dev/null || true)
 mount --make-rprivate /
 mount -t proc -o nosuid,nodev,noexec proc /proc
+# /etc and /var/log of the machine's own: what the host's programs change there (useradd, apt) does
+# not reach it, and it writes nothing there. A file that is mounted alone would be gone as soon as the
+# host puts another in its place.
+mount -t tmpfs -o mode=700,nosuid,nodev tmpfs /run
+mkdir -m 755 /run/etc /run/work /run/log /run/mounted
+# Docker mounts these alone: an overlay would show what is below them.
+for file in hosts hostname resolv.conf; do
+    cat "/etc/$file" >"/run/mounted/$file" 2>/dev/null || rm -f "/run/mounted/$file"
+done
+if ! mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work /etc 2>/dev/null; then
+    # Not every container may mount this, or not once more.
+    cp -a /etc/. /run/etc/
+    mount --bind /run/etc /etc
+fi
+for path in /run/mounted/*; do
+    [ ! -f "$path" ] || [ -L "/etc/${path##*/}" ] || cat "$path" >"/etc/${path##*/}"
+done
+for file in passwd shadow group; do
+    cp -p "$folder/etc/$file" "/etc/$file.new"
+    mv "/etc/$file.new" "/etc/$file"
+done
+for file in wtmp lastlog; do
+    (umask 002 && : >"/run/log/$file")
+    chgrp utmp "/run/log/$file" 2>/dev/null || true
+done
+mount --bind /run/log /var/log
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /run
 # The agent's program in a place of its own, as an image has it: the login account may not enter the
 # folders above the real one.
@@ -22,9 +48,6 @@ mount --bind "$folder/home" /home
 mount --bind "$folder/volume" /mnt
 # Where the image has it. Not every container may mount this; login shells find it in the home.
 mount -t overlay overlay -o "lowerdir=$folder/bin:/usr/local/bin" /usr/local/bin 2>/dev/null || true
-for file in passwd shadow group; do
-    mount --bind "$folder/etc/$file" "/etc/$file"
-done
 if ! [ -e /etc/resolv.conf ]; then
     target=$(readlink -m /etc/resolv.conf)
     mkdir -p "$(dirname "$target")"

@@ -44,6 +44,6 @@ def load(path: str) -> Prices:
     """The table at `path`; of the agent where `path` is empty. Raises `PriceError`."""
     file = Path(path) if path else DEFAULT
     try:
-        return msgspec.convert(tomllib.loads(file.read_text("utf-8")), Prices)
+        return msgspec.convert(tomllib.loads(file.read_text("utf-8-sig")), Prices)
     except (OSError, ValueError) as error:  # msgspec's and tomllib's errors are of the second kind
         raise PriceError(f"{file}: {error}") from error

@@ -50,10 +50,14 @@ class Probe(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A probe and what it looks at: a port, an address, a command line, a path."""
+    """A probe and what it looks at: a port, an address, a command line, a path.
+
+    With `redirects`, an HTTP probe goes where it is sent.
+    """
 
     probe: Probe
     target: str
+    redirects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,23 +284,32 @@ def _on_failure(value: object) -> bool:
     return value == "shutdown"
 
 
+_REDIRECTS = "redirects"
+
+
 def _check(value: object) -> Check:
-    if not isinstance(value, dict) or len(value) != 1:
+    if not isinstance(value, dict):
+        raise ValueError("a table")
+    redirects = value.get(_REDIRECTS, False)
+    if redirects is not False and (redirects is not True or Probe.HTTP.value not in value):
+        raise ValueError(f"{_REDIRECTS} is true or false, and for http only")
+    found = {name: target for name, target in value.items() if name != _REDIRECTS}
+    if len(found) != 1:
         raise ValueError(
             "one of {tcp = PORT}, {http = URL}, {command = …}, {file = …}, {notify = true}"
         )
-    ((name, target),) = value.items()
+    ((name, target),) = found.items()
     try:
         probe = Probe(name)
     except ValueError:
         raise ValueError(f"one of {', '.join(each.value for each in Probe)}") from None
-    return Check(probe, _TARGETS[probe](target))
+    return Check(probe, _TARGETS[probe](target), redirects)
 
 
 def _health(value: object) -> Health:
     if not isinstance(value, dict):
         raise ValueError("a table with a check")
-    probes = {each.value for each in Probe}
+    probes = {each.value for each in Probe} | {_REDIRECTS}
     keys = _Keys({key: item for key, item in value.items() if key not in probes})
     check = _check({key: item for key, item in value.items() if key in probes})
     if check.probe is Probe.NOTIFY:

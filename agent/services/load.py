@@ -96,7 +96,7 @@ def _read(path: str, account: Account) -> dict[str, Service]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)
-            text = file.read(SIZE_LIMIT).decode("utf-8")
+            text = file.read(SIZE_LIMIT).decode("utf-8-sig")
         tables = tomllib.loads(text).get("service", {})
     except (OSError, ValueError) as error:  # what is no UTF-8 or no TOML is a ValueError
         raise DefinitionError(str(error)) from error

@@ -11,34 +11,37 @@ from agent.init.children import Children, NotDone
 from agent.platform.account import credentials_of, environment_of
 from agent.services.definition import Check, Probe, Service
 
-HTTP_OK = range(200, 400)
+HTTP_OK = range(200, 300)
+HTTP_REDIRECT = range(300, 400)
 SAID = 300
 """Characters that a problem is told in."""
 
 
 async def look(check: Check, service: Service, children: Children, patience: float) -> str | None:
     """What is wrong, or None when the service answers within `patience` seconds."""
-    problem = await _look(check, service, children, patience)
+    try:
+        async with asyncio.timeout(patience):
+            problem = await _look(check, service, children, patience)
+    except TimeoutError:
+        problem = f"no answer within {patience:g} s"
+    except Exception as error:  # whatever goes wrong while looking is no answer
+        problem = f"{check.target}: {type(error).__name__}: {error}"
     # The words of whoever answered may be in it.
     return None if problem is None else safe.line(problem, SAID)
 
 
 async def _look(check: Check, service: Service, children: Children, patience: float) -> str | None:
-    try:
-        async with asyncio.timeout(patience):
-            match check.probe:
-                case Probe.TCP:
-                    return await _tcp(int(check.target))
-                case Probe.HTTP:
-                    return await _http(check.target)
-                case Probe.COMMAND:
-                    return await _command(check.target, service, children, patience)
-                case Probe.FILE:
-                    return None if os.path.lexists(check.target) else f"{check.target} is missing"
-                case Probe.NOTIFY:
-                    return "it has not said READY=1"
-    except TimeoutError:
-        return f"no answer within {patience:g} s"
+    match check.probe:
+        case Probe.TCP:
+            return await _tcp(int(check.target))
+        case Probe.HTTP:
+            return await _http(check.target, follow=check.redirects)
+        case Probe.COMMAND:
+            return await _command(check.target, service, children, patience)
+        case Probe.FILE:
+            return None if os.path.lexists(check.target) else f"{check.target} is missing"
+        case Probe.NOTIFY:
+            return "it has not said READY=1"
 
 
 async def _tcp(port: int) -> str | None:
@@ -50,14 +53,20 @@ async def _tcp(port: int) -> str | None:
     return f"port {port} does not answer"
 
 
-async def _http(url: str) -> str | None:
+async def _http(url: str, *, follow: bool) -> str | None:
     import aiohttp
 
-    try:
-        async with aiohttp.ClientSession() as session, session.get(url) as answer:
-            return None if answer.status in HTTP_OK else f"{url}: status {answer.status}"
-    except aiohttp.ClientError as error:
-        return f"{url}: {error}"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(url, allow_redirects=follow) as answer,
+    ):
+        if answer.status in HTTP_OK:
+            return None
+        said = f"{url}: status {answer.status}"
+        if answer.status in HTTP_REDIRECT and not follow:
+            there = answer.headers.get("Location", "nowhere")
+            return f"{said}, a redirect to {there}: probe that, or set redirects = true"
+        return said
 
 
 async def _command(line: str, service: Service, children: Children, patience: float) -> str | None:

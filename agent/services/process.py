@@ -1,7 +1,6 @@
 """The process of a service: started with user, folder, environment and limits; ended as a group."""
 
 import os
-import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -51,13 +50,40 @@ def start(service: Service, children: Children, given: Mapping[str, str]) -> Sta
     return Started(child, streams, 0 if leader is None else leader.started)
 
 
-def end_group(started: Started) -> None:
-    """Kill what is left of the process group after its leader has ended."""
-    for process in proctree.all_processes():
+def signal_all(started: Started, number: int) -> None:
+    """Signal everything of the service, also after the process that was started has ended."""
+    if started.child.running:
+        started.child.send_group(number)
+        return
+    for process in _rest(started):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(process.pid, number)
+
+
+def has_ended(started: Started) -> bool:
+    """Nothing of the service runs any more."""
+    if started.child.running:
+        return False
+    try:
+        os.killpg(started.child.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    # A zombie whose parent does not wait for it is in the group as well.
+    return not _rest(started)
+
+
+def _rest(started: Started) -> list[proctree.Process]:
+    """What is left of the process group after its leader has ended."""
+    return [
+        process
+        for process in proctree.all_processes()
         # A process that began before the leader is of another group that had this number.
-        if process.group == started.child.pid and process.started >= started.leader_started:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(process.pid, signal.SIGKILL)
+        if process.group == started.child.pid
+        and process.started >= started.leader_started
+        and process.state not in "ZX"
+    ]
 
 
 def _spawn(

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 FIRST_LOOK, SLOWEST_LOOK = 0.02, 1.0
 """Seconds between two looks whether a service is ready: doubled each time."""
 
+SLOWEST_LOOK_AT_REST = 0.2
+"""Seconds between two looks whether what a program left behind has ended."""
+
 LOOK_PATIENCE = 5.0
 KILL_PATIENCE = 5.0
 """Seconds that SIGKILL may take: a process can hang in the kernel."""
@@ -277,34 +280,35 @@ class Runner:
         }
         try:
             if self.state is State.STOPPING:
-                await self._stop(child)
+                await self._stop(began)
                 return _Outcome(True, "was stopping when the agent re-executed", 0.0, 1)
-            return await self._until_end(child)
+            return await self._until_end(began)
         finally:
             if child.running:
                 self._move(State.STOPPING)
-                await self._stop(child)
-            process.end_group(began)
+            # Also what a program that ended by itself has left: it ends as in a stop.
+            await self._stop(began)
             for output in self._outputs.values():
                 output.close()
             self._process = None
 
-    async def _until_end(self, child: Child) -> _Outcome:
+    async def _until_end(self, began: process.Started) -> _Outcome:
+        child = began.child
         ready = self._ready_since
         if ready is None:
-            began = time.monotonic()
+            since = time.monotonic()
             problem = await self._until_ready(child)
             if problem is not None:
-                await self._stop_failed(child)
+                await self._stop_failed(began)
                 return _Outcome(True, problem, 0.0, _status(child))
             if not child.running:
                 return self._ended(child, 0.0)
             self._move(State.RUNNING)
             ready = self._ready_since = time.monotonic()
-            self._around.bus.publish(ServiceReady(service=self.service.name, seconds=ready - began))
+            self._around.bus.publish(ServiceReady(service=self.service.name, seconds=ready - since))
         problem = await self._until_unwell(child)
         if problem is not None:
-            await self._stop_failed(child)
+            await self._stop_failed(began)
             return _Outcome(True, problem, time.monotonic() - ready, _status(child))
         return self._ended(child, time.monotonic() - ready)
 
@@ -339,6 +343,8 @@ class Runner:
                 timeout=self.service.ready_timeout,
                 return_when=asyncio.FIRST_COMPLETED,
             )
+            if ready.done() and (error := ready.exception()) is not None:
+                return f"{type(error).__name__}: {error}"
             if ready.done() or not child.running:
                 return None
             return f"not ready within {self.service.ready_timeout:g} s: {self.detail}"
@@ -376,19 +382,19 @@ class Runner:
             if failures >= health.failures:
                 return f"unwell {failures} times in a row: {problem}"
 
-    async def _stop_failed(self, child: Child) -> None:
-        if child.running:
+    async def _stop_failed(self, began: process.Started) -> None:
+        if began.child.running:
             self._move(State.STOPPING, self.detail)
-            await self._stop(child)
+            await self._stop(began)
 
-    async def _stop(self, child: Child) -> None:
-        """Ask the whole group to end, and kill it when its time is over."""
-        # asyncio.timeout does not work in a task that is being cancelled (before Python 3.11.4).
-        child.send_group(self.service.stop_signal)
-        await asyncio.wait([child.exited], timeout=self._others.stop_patience(self.service))
-        if child.running:
-            child.send_group(signal.SIGKILL)
-            await asyncio.wait([child.exited], timeout=KILL_PATIENCE)
+    async def _stop(self, began: process.Started) -> None:
+        """Ask everything of the service to end, and kill what has not when its time is over."""
+        if process.has_ended(began):
+            return
+        process.signal_all(began, self.service.stop_signal)
+        if not await _ended_within(began, self._others.stop_patience(self.service)):
+            process.signal_all(began, signal.SIGKILL)
+            await _ended_within(began, KILL_PATIENCE)
 
     def _environment(self) -> dict[str, str]:
         service, around = self.service, self._around
@@ -430,6 +436,23 @@ class Runner:
             raise AssertionError(f"{self.service.name}: {self.state.value} → {state.value}")
         self.state, self.detail, self.since = state, detail, time.time()
         self._others.moved(self.service.name, state)
+
+
+async def _ended_within(began: process.Started, patience: float) -> bool:
+    """Wait until nothing of the service runs any more; false when `patience` seconds are over."""
+    # asyncio.timeout does not work in a task that is being cancelled (before Python 3.11.4).
+    loop = asyncio.get_running_loop()
+    end, pause = loop.time() + patience, FIRST_LOOK
+    while not process.has_ended(began):
+        left = end - loop.time()
+        if left <= 0:
+            return False
+        if began.child.running:
+            await asyncio.wait([began.child.exited], timeout=left)
+        else:  # what it left is no child of ours
+            await asyncio.sleep(min(left, pause))
+            pause = min(SLOWEST_LOOK_AT_REST, pause * 2)
+    return True
 
 
 def _status(child: Child) -> int:

@@ -126,8 +126,8 @@ def _from_file(environ: Mapping[str, str], problems: list[Problem]) -> dict[str,
     import tomllib
 
     try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file)
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            table = tomllib.loads(file.read())
     except OSError as error:
         problems.append(
             Problem(CONFIG_VARIABLE, "environment", path, f"a readable file ({error.strerror})")

@@ -6,6 +6,7 @@ What these test of a single command is in test_init.py, for `run -- COMMAND`.
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -251,3 +252,51 @@ def test_many_restarts_at_once_leave_one_process(services: Services) -> None:
     assert [process.wait(30) for process in processes] == [0] * 8
     services.becomes("one", "running")
     assert len(running(services, "sleep 11223")) == 1
+
+
+APP = """
+import signal, sys, time
+def end(number, frame):
+    print("app: asked to end", flush=True)
+    time.sleep(1.5)
+    print("app: ended in order", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("app: up", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("how", ["by hand", "with the machine"])
+def test_a_program_behind_a_shell_has_the_whole_stop_timeout(services: Services, how: str) -> None:
+    """The shell ends at SIGTERM at once; the program that it started needs longer."""
+    services.boot(
+        f"""
+        [service.app]
+        command = ["sh", "-c", "{sys.executable} -c \\"$0\\" & wait", '''{APP}''']
+        stop_timeout = "9s"
+        """
+    )
+    services.box.event("service.said", service="app", line="app: up")
+    if how == "by hand":
+        assert services.box.agent("stop", "app").returncode == 0
+    else:
+        assert services.box.stop() == 0
+    services.box.event("service.said", service="app", line="app: ended in order")
+
+
+def test_what_a_shell_leaves_behind_and_will_not_end_is_killed(services: Services) -> None:
+    services.boot(
+        """
+        [service.stubborn]
+        command = ["sh", "-c", "(trap '' TERM; while :; do sleep 4321; done) & wait"]
+        stop_timeout = "1s"
+        """
+    )
+    services.becomes("stubborn", "running")
+    until(lambda: running(services, "sleep 4321"), "it runs")
+    began = time.monotonic()
+    assert services.box.agent("stop", "stubborn").returncode == 0
+    assert time.monotonic() - began >= 1
+    until(lambda: not running(services, "sleep 4321"), "its end")
