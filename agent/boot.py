@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.access import hostkeys, sshd
+from agent.access import hostkeys, sshd, utmp
 from agent.access.connection import Access
 from agent.access.gate import Gate, clock
 from agent.access.jail import Jail, Policy
@@ -32,7 +32,7 @@ from agent.events import (
 from agent.init.children import Children, become_subreaper
 from agent.network import is_own
 from agent.platform import home, volume
-from agent.platform.account import Account, AccountError, find
+from agent.platform.account import Account, AccountError, find, make_runtime_folder
 from agent.platform.environment import session_environment
 from agent.settings import Settings
 from agent.state import banlist
@@ -86,7 +86,7 @@ async def open_ssh(
     with phases("settings"):
         account = find(settings.user)
         _prepare_machine(settings, account, bus)
-        session_env = _session_env(core)
+        session_env = _session_env(core, account)
     if first:  # where programs of the account run, its home is theirs
         with phases("home"):
             _prepare_home(settings, account, bus)
@@ -155,6 +155,12 @@ def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
                 "(a password still does not let anybody in)",
             )
         )
+    if os.geteuid() == 0:
+        try:
+            make_runtime_folder(account)
+            utmp.prepare()
+        except OSError as error:
+            bus.publish(Notice(part="user", notice=f"no folder for sockets: {error}"))
     try:
         become_subreaper()
     except OSError as error:
@@ -179,8 +185,10 @@ def _prepare_home(settings: Settings, account: Account, bus: Bus) -> None:
         bus.publish(Notice(part="home", notice=f"{settings.volume} cannot be prepared: {error}"))
 
 
-def _session_env(core: Core) -> Mapping[str, str]:
-    found = session_environment(core.environ, core.settings.session_env, core.settings.agents)
+def _session_env(core: Core, account: Account) -> Mapping[str, str]:
+    found = session_environment(
+        core.environ, core.settings.session_env, core.settings.agents, account
+    )
     if found.unusable:
         names = ", ".join(found.unusable)
         core.bus.publish(

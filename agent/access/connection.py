@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent import safe
-from agent.access import sshd
+from agent.access import sshd, utmp
 from agent.access.authlog import AuthEvent, Step, Verdict, judge, parse
 from agent.access.client import Client
 from agent.access.keyring import Keyring
@@ -249,6 +249,8 @@ class Connection:
 
     def _terminal_opened(self, session: Session, event: AuthEvent) -> None:
         session.terminals.add(event.terminal)
+        if os.geteuid() == 0:
+            utmp.opened(session, event.terminal)
         if event.step is Step.SHELL:
             self._access.bus.publish(ShellOpened(session=session.id, terminal=event.terminal))
 
@@ -285,6 +287,8 @@ class Connection:
         )
 
     def _session_closed(self, session: Session, status: ExitStatus) -> None:
+        if os.geteuid() == 0:
+            utmp.closed(session)
         self._access.sessions.remove(session)
         traffic = session.traffic()
         self._access.bus.publish(

@@ -24,6 +24,9 @@ _V2_HEAD = 16
 _LOCAL, _PROXY = 0x20, 0x21
 _UNSPECIFIED = 0x00
 _ADDRESSES = {0x11: (socket.AF_INET, 4), 0x21: (socket.AF_INET6, 16)}
+_OTHERS = (0x12, 0x22, 0x31, 0x32)
+"""UDP and Unix sockets: valid, and nothing that SSH comes by."""
+
 _CRC32C = 0x03
 
 _PORT = rb"(0|[1-9]\d{0,4})"
@@ -109,7 +112,9 @@ def _parse_v2(data: bytes) -> Source | None:
     command, kind, body = data[12], data[13], data[_V2_HEAD:]
     if len(body) != int.from_bytes(data[14:16], "big"):
         raise HeaderError("the header is not complete")
-    if command == _LOCAL or kind == _UNSPECIFIED:
+    # "… provided that it automatically falls back to the UNSPEC mode for the valid combinations
+    # above that it does not support."
+    if command == _LOCAL or kind == _UNSPECIFIED or kind in _OTHERS:
         return None
     if kind not in _ADDRESSES:
         raise HeaderError(f"address family {kind:#04x} is not TCP over IPv4 or IPv6")

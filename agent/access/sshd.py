@@ -42,7 +42,7 @@ KbdInteractiveAuthentication no
 HostbasedAuthentication no
 PermitEmptyPasswords no
 PermitRootLogin no
-AllowUsers {account.name}
+AllowUsers {_as_pattern(account.name)}
 UsePAM no
 StrictModes {strict}
 UseDNS no
@@ -59,7 +59,8 @@ AllowStreamLocalForwarding yes
 AllowAgentForwarding yes
 GatewayPorts no
 PermitTunnel no
-X11Forwarding no
+X11Forwarding {"yes" if settings.x11_forwarding else "no"}
+StreamLocalBindUnlink yes
 PermitUserEnvironment no
 PermitUserRC no
 AcceptEnv LANG LC_* COLORTERM TERM_PROGRAM TERM_PROGRAM_VERSION GIT_PROTOCOL
@@ -75,6 +76,11 @@ Ciphers -*-cbc*
 MACs -hmac-sha1*,umac-64*,hmac-sha2-256,hmac-sha2-512,umac-128@openssh.com
 PubkeyAcceptedKeyTypes -ssh-rsa,ssh-rsa-cert*,ssh-dss*
 """
+
+
+def _as_pattern(name: str) -> str:
+    # What follows an "@" would be a host: a single letter stands for it.
+    return name.replace("@", "?")
 
 
 async def write_and_check(settings: Settings, account: Account, children: Children) -> None:

@@ -7,10 +7,11 @@ can reach a process id that was given to somebody else.
 """
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
@@ -19,6 +20,12 @@ REAP_BATCH = 256
 """Children reaped in one step of the loop: 10,000 orphans must not hold it."""
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+UTF_8 = "C.UTF-8"
+"""The locale where nobody asks for another: every letter is shown, and it is always there."""
+
+_HEAD = 256
+"""Bytes of a file that say whether it may be a script."""
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -84,6 +91,8 @@ class Child:
 
     def __init__(self, pid: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
         self.pid = pid
+        self.on_stop: Callable[[int], None] | None = None
+        """What happens when a signal has stopped (not ended) it."""
         self.running = True
         """Not reaped yet, so that `pid` is still ours."""
         self._process = process
@@ -177,19 +186,29 @@ class Children:
         account could type commands into ours (TIOCSTI) or take it over. Only the command in the
         `foreground` stays in our session, in a process group of its own.
         """
-        process = subprocess.Popen(
-            argv,
-            env=dict(env),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=not foreground,
-            process_group=0 if foreground else None,
-            cwd=cwd,
-            user=None if run_as is None else run_as.uid,
-            group=None if run_as is None else run_as.gid,
-            extra_groups=None if run_as is None else run_as.groups,
-        )
+
+        def start(words: "Sequence[str | bytes]") -> "subprocess.Popen[bytes]":
+            return subprocess.Popen(
+                words,
+                env=dict(env),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=not foreground,
+                process_group=0 if foreground else None,
+                cwd=cwd,
+                user=None if run_as is None else run_as.uid,
+                group=None if run_as is None else run_as.gid,
+                extra_groups=None if run_as is None else run_as.groups,
+            )
+
+        try:
+            process = start(argv)
+        except OSError as error:
+            script = _script(argv[0], env) if error.errno == errno.ENOEXEC else None
+            if script is None:
+                raise
+            process = start(["/bin/sh", script, *argv[1:]])
         with suppress(OSError):  # it has ended already, or the kernel lets only root do it
             set_oom_score_adj(process.pid, OOM_SCORE_ADJ)
         child = Child(process.pid, process)
@@ -256,17 +275,38 @@ class Children:
             return
         for _ in range(REAP_BATCH):
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
+            if os.WIFSTOPPED(status):
+                self._stopped(pid, os.WSTOPSIG(status))
+                continue
             child = self._children.pop(pid, None)
             if child is None:
                 self.orphans_reaped += 1
             else:
                 child._ended(status)
         asyncio.get_running_loop().call_soon(self.reap)
+
+    def _stopped(self, pid: int, number: int) -> None:
+        child = self._children.get(pid)
+        if child is not None and child.on_stop is not None:
+            child.on_stop(number)
+
+
+def _script(program: str | bytes, env: Mapping[str, str]) -> str | None:
+    """What execvp(3) and every shell would give to /bin/sh: a script without `#!`."""
+    import shutil
+
+    name = os.fsdecode(program)
+
+    path = name if "/" in name else shutil.which(name, path=env.get("PATH"))
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return None if b"\0" in file.read(_HEAD) else path  # a program of another machine
 
 
 def set_oom_score_adj(pid: int, value: int) -> None:
@@ -278,7 +318,7 @@ def set_oom_score_adj(pid: int, value: int) -> None:
 def clean_environment() -> dict[str, str]:
     """What every child starts from: nothing of ours, so that no secret travels by accident."""
     kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ}
-    return {"PATH": PATH} | kept
+    return {"PATH": PATH, "LANG": UTF_8} | kept
 
 
 def become_subreaper() -> None:

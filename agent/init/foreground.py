@@ -36,6 +36,13 @@ def start(children: Children, argv: Sequence[str], environ: Mapping[str, str]) -
     """
     child = children.spawn(argv, env=environ, stdin=None, foreground=True)
     _hand_over_terminal(child)
+
+    def stopped(number: int) -> None:
+        # Ctrl-Z: there is no shell above that could bring it back to the foreground.
+        if number == signal.SIGTSTP and os.isatty(0):
+            child.send_group(signal.SIGCONT)
+
+    child.on_stop = stopped
     return child
 
 

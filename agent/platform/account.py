@@ -4,9 +4,14 @@ import os
 import pwd
 from dataclasses import dataclass
 
-from agent.init.children import Credentials, clean_environment
+from agent.init.children import PATH, Credentials, clean_environment
 
 DEFAULT_UID = 1000
+
+OWN_PROGRAMS = (".npm-global/bin", ".local/bin")
+"""Where people install programs for themselves, in the home."""
+
+RUNTIME = "/run/user"
 
 CHECKPOINTS_GROUP = 65017
 """The group of the processes that read and write checkpoints, and of nothing else.
@@ -40,7 +45,26 @@ def environment_of(name: str) -> dict[str, str]:
     """What every process of this account starts from. Raises `KeyError`."""
     entry = pwd.getpwnam(name)
     who = {"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell}
-    return clean_environment() | who
+    return clean_environment() | who | places_of(entry.pw_uid, entry.pw_dir, PATH)
+
+
+def places_of(uid: int, home: str, path: str) -> dict[str, str]:
+    """PATH with what an account has installed for itself, and its folder for sockets."""
+    if uid == 0:
+        return {"PATH": path}
+    own = [f"{home}/{folder}" for folder in OWN_PROGRAMS]
+    folders = dict.fromkeys([*own, *filter(None, path.split(":"))])
+    found = {"PATH": ":".join(folders)}
+    runtime = f"{RUNTIME}/{uid}"
+    return found | {"XDG_RUNTIME_DIR": runtime} if os.path.isdir(runtime) else found
+
+
+def make_runtime_folder(account: Account) -> None:
+    """The account's own folder below /run (XDG Base Directory Specification). Raises `OSError`."""
+    os.makedirs(RUNTIME, mode=0o755, exist_ok=True)
+    path = f"{RUNTIME}/{account.uid}"
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    os.chown(path, account.uid, account.gid)
 
 
 class AccountError(Exception):

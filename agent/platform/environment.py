@@ -7,6 +7,8 @@ What people work with is named in a setting; facts about the machine are always 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from agent.init.children import PATH, UTF_8
+from agent.platform.account import Account, places_of
 from agent.platform.memory import usable_memory
 
 FACTS = (
@@ -23,6 +25,25 @@ FACTS = (
 )
 """Variables of Fly.io that are no secrets; by name, because FLY_API_TOKEN is one."""
 
+IMAGE = frozenset(
+    "LANG LANGUAGE LC_ALL LC_CTYPE LC_COLLATE LC_MESSAGES LC_NUMERIC LC_TIME TZ "
+    "EDITOR VISUAL PAGER BROWSER GIT_EDITOR GIT_PAGER DEBIAN_FRONTEND "
+    "HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY "
+    "http_proxy https_proxy ftp_proxy all_proxy no_proxy "
+    "DISABLE_AUTOUPDATER DISABLE_TELEMETRY DISABLE_ERROR_REPORTING DO_NOT_TRACK "
+    "CLAUDE_CONFIG_DIR CODEX_HOME DEVCONTAINER REMOTE_CONTAINERS "
+    "NODE_ENV NODE_VERSION NODE_EXTRA_CA_CERTS NVM_DIR NPM_GLOBAL PNPM_HOME YARN_VERSION "
+    "PYTHON_VERSION PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE VIRTUAL_ENV PIPX_HOME PIPX_BIN_DIR "
+    "GOPATH GOROOT GOPROXY GOTOOLCHAIN GOLANG_VERSION CARGO_HOME RUSTUP_HOME RUST_VERSION "
+    "JAVA_HOME JAVA_VERSION MAVEN_HOME GRADLE_HOME SDKMAN_DIR GEM_HOME BUNDLE_PATH RUBY_VERSION "
+    "DOTNET_ROOT DOTNET_CLI_TELEMETRY_OPTOUT SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE "
+    "CURL_CA_BUNDLE".split()
+)
+"""What images say about themselves (ENV) that is no secret; by name, because secrets come in the
+same way. What else sessions should get is named in SWARM_SESSION_ENV."""
+
+LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")
+
 NODE_OPTIONS = "NODE_OPTIONS"
 
 _NODE_SHARE = 0.75
@@ -38,15 +59,25 @@ class SessionEnvironment:
 
 
 def session_environment(
-    environ: Mapping[str, str], names: tuple[str, ...], agents: int
+    environ: Mapping[str, str], names: tuple[str, ...], agents: int, account: Account
 ) -> SessionEnvironment:
-    """Of the agent's environment, the facts and the named variables; and Node's heap.
+    """Of the agent's environment, the facts, the image's own and the named variables.
 
-    Each of `agents` Node programs gets its share of three quarters of the memory, unless
-    NODE_OPTIONS is given.
+    Letters are UTF-8 where the image names no locale, whatever the client sends: that may name one
+    which the machine does not have. Each of `agents` Node programs gets its share of three quarters
+    of the memory, unless NODE_OPTIONS is given.
     """
-    chosen = {name: environ[name] for name in (*FACTS, NODE_OPTIONS, *names) if name in environ}
+    chosen = {
+        name: environ[name]
+        for name in (*FACTS, *sorted(IMAGE), NODE_OPTIONS, *names)
+        if name in environ
+    }
     usable = {name: value for name, value in chosen.items() if not set(value) & set("\n\r\0")}
     heap = max(_NODE_LEAST, int(usable_memory() * _NODE_SHARE / agents) >> 20)
     defaults = {NODE_OPTIONS: f"--max-old-space-size={heap}"}
-    return SessionEnvironment(defaults | usable, tuple(sorted(chosen.keys() - usable.keys())))
+    if not any(environ.get(name) for name in LOCALE):
+        defaults["LC_CTYPE"] = UTF_8
+    places = places_of(account.uid, account.home, f"{environ.get('PATH', '')}:{PATH}")
+    return SessionEnvironment(
+        places | defaults | usable, tuple(sorted(chosen.keys() - usable.keys()))
+    )

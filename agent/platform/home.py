@@ -15,6 +15,10 @@ from agent.platform.account import Account
 from agent.settings.units import HomePath, home_paths
 
 FOLDER = ".home"
+
+PRIVATE = (".ssh", ".gnupg")
+"""Folders that their programs want to be nobody else's."""
+
 _UNFINISHED = ".moving"
 _FIELD, _RECORD = "\x1f", "\x1e"
 
@@ -144,6 +148,8 @@ def _make_folder(path: HomePath, there: str) -> None:
     # A program that makes its folder stumbles over a link to nothing (EEXIST).
     if path.is_folder:
         os.makedirs(there, exist_ok=True)
+        if path.path in PRIVATE:
+            os.chmod(there, 0o700)
 
 
 def _copy(here: str, there: str) -> None:

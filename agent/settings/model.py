@@ -103,6 +103,12 @@ class Settings:
         "30s",
         "How long a connection may take to log in before it is closed.",
     )
+    x11_forwarding: bool = _setting(
+        units.switch,
+        "off",
+        "Whether `ssh -X` works: programs of the machine then reach the client's whole screen. "
+        "Needs xauth in the image.",
+    )
     proxy_protocol: str = _setting(
         units.one_of("required", "off"),
         "off",

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from agent.notify.quiet import QuietHours
 
 _SIZE = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
+_USER_NAME = re.compile(r"(?!-)[^\s*?!,:/\"'#=]{1,64}")
+"""What accounts are called: by adduser, and by directories such as AD (`john.doe`, `ann@corp`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,3 +7,5 @@ for folder in "$HOME/.npm-global/bin" "$HOME/.local/bin"; do
 done
 export PATH
 unset folder
+# Where neither the client nor the image names a locale.
+export LANG="${LANG:-C.UTF-8}"
