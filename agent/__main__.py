@@ -15,7 +15,7 @@ def main() -> None:
         # What is sent while we are still reading ourselves from the disk is heard afterwards.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         _leave_out_tls()
-        from agent.run import run
+        from agent.life.main import run
 
         status = 1
         try:

@@ -1,13 +1,9 @@
 """The event vocabulary: everything the agent says has one of these types.
 
-An event is a fact, named once and for ever. The spine publishes events and knows nobody who
-listens; the log (and metrics, audit, status) subscribe. A listener that fails is reported and
-never costs the publisher anything.
+An event is a fact, named once and for ever. `agent/bus.py` hands them out.
 """
 
-import sys
 import time
-from collections.abc import Callable
 from typing import Any, ClassVar, dataclass_transform, get_origin
 
 
@@ -751,49 +747,3 @@ class LinesDropped(Event):
     name: ClassVar[str] = "log.dropped"
     level: ClassVar[str] = "warning"
     lines: int
-
-
-Listener = Callable[[Event], None]
-
-EARLY = 500
-"""Events since the start that are kept for listeners who come late."""
-
-
-class Bus:
-    """Hands each event to every listener, in the order they subscribed."""
-
-    def __init__(self) -> None:
-        self._listeners: list[Listener] = []
-        self._early: list[Event] = []
-
-    def subscribe(self, listener: Listener, *, early: bool = False) -> None:
-        """Call `listener` with every event from now on; it must not block.
-
-        With `early` it hears first what happened since the start: parts come late, so that the
-        first client is served before them. After `EARLY` events the rest of those is not kept.
-        """
-        if early:
-            for event in self._early:
-                self._deliver(event, listener)
-        self._listeners.append(listener)
-
-    def unsubscribe(self, listener: Listener) -> None:
-        """Call `listener` no longer."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
-
-    def publish(self, event: Event) -> None:
-        """Tell every listener; never raises."""
-        chatter = isinstance(event, SshdSaid | ServiceSaid | ConnectionClosed | ConnectionUnused)
-        if len(self._early) < EARLY and not chatter:
-            self._early.append(event)
-        for listener in tuple(self._listeners):
-            self._deliver(event, listener)
-
-    @staticmethod
-    def _deliver(event: Event, listener: Listener) -> None:
-        try:
-            listener(event)
-        except Exception as error:
-            # The log may be the listener that failed: stderr is what is left.
-            sys.stderr.write(f"swarm-agent: {event.name} not delivered: {error!r}\n")

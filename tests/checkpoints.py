@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from agent.bus import Bus
 from agent.checkpoints.away import Away
 from agent.checkpoints.keeper import Keeper
 from agent.checkpoints.undo import Undo
-from agent.events import Bus, Event
+from agent.events import Event
 from agent.init.children import Children
 from agent.platform.account import Account
 from agent.platform.volume import give_to

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
-from agent.access.client import Client
 from agent.access.jail import Jail
+from agent.access.values import Client
 from agent.network import Network, any_covers
 
 Token = TypeVar("Token")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 
+from agent.access.values import Verdict
+
 
 class Step(Enum):
     """What a line tells about its connection."""
@@ -36,7 +38,6 @@ class AuthEvent:
 
     step: Step
     user: str = ""
-    method: str = ""
     fingerprint: str = ""
     terminal: str = ""
 
@@ -50,17 +51,17 @@ _PROLOGUE = r"(?:error: |fatal: )?"
 _TABLE = (
     (
         Step.ACCEPTED,
-        rf"Accepted (?P<method>[a-z-]+(?:/[a-z-]+)?) for (?P<user>.*) {_FROM} ssh2"
+        rf"Accepted [a-z-]+(?:/[a-z-]+)? for (?P<user>.*) {_FROM} ssh2"
         r"(?:: [A-Z0-9-]+ (?P<fingerprint>SHA256:[A-Za-z0-9+/]{43})(?P<certificate> ID .*)?)?",
     ),
     (
         Step.INVALID_USER,
-        rf"Failed (?P<method>[a-z-]+(?:/[a-z-]+)?) for invalid user (?P<user>.*) {_FROM} ssh2"
+        rf"Failed [a-z-]+(?:/[a-z-]+)? for invalid user (?P<user>.*) {_FROM} ssh2"
         r"(?:: .*)?",
     ),
     (
         Step.FAILED,
-        rf"Failed (?P<method>[a-z-]+(?:/[a-z-]+)?) for (?P<user>.*) {_FROM} ssh2(?:: .*)?",
+        rf"Failed [a-z-]+(?:/[a-z-]+)? for (?P<user>.*) {_FROM} ssh2(?:: .*)?",
     ),
     (Step.INVALID_USER, rf"Invalid user (?P<user>.*) {_FROM}"),
     (Step.REFUSED_USER, r"User (?P<user>.*) not allowed because .*"),
@@ -139,21 +140,10 @@ def _event(step: Step, words: dict[str, str | None]) -> AuthEvent:
     return AuthEvent(
         step,
         user=words.get("user") or "",
-        method=words.get("method") or "",
         # A certificate is known by the authority that stands in the keys file.
         fingerprint=certificate[1] if certificate else fingerprint,
         terminal=words.get("terminal") or "",
     )
-
-
-class Verdict(Enum):
-    """What a whole connection was. The verdict is per connection, not per line."""
-
-    LOGIN = "login"
-    NOTHING = "nothing"
-    PROBE = "probe"
-    FAILED = "failed"
-    INVALID_USER = "invalid user"
 
 
 _EXIT_STATUS = {

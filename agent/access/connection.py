@@ -11,17 +11,16 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 from agent import safe
 from agent.access import sshd, utmp
-from agent.access.authlog import AuthEvent, Step, Verdict, judge, parse
-from agent.access.client import Client
+from agent.access.authlog import AuthEvent, Step, judge, parse
 from agent.access.keyring import Keyring
-from agent.access.sessions import Session, Sessions
+from agent.access.sessions import Login, Session, Sessions
+from agent.access.values import Client, Verdict
+from agent.bus import Bus
 from agent.events import (
-    Bus,
     ConnectionClosed,
     ConnectionUnused,
     SessionClosed,
@@ -29,11 +28,9 @@ from agent.events import (
     ShellOpened,
     SshdSaid,
 )
-from agent.init.children import Child, Children, ExitStatus
+from agent.init.children import Child, Children, ExitStatus, HeldChild
+from agent.init.descriptor import NONE, Descriptor
 from agent.settings import Settings
-
-if TYPE_CHECKING:
-    from agent.handover import HeldConnection, HeldLogin
 
 _PACKET = 4096
 """PIPE_BUF: the most that one packet of a pipe has. sshd's messages have at most 1 KiB."""
@@ -60,165 +57,159 @@ class Outcome:
 
     client: Client
     verdict: Verdict
-    user: str
+
+
+@dataclass(slots=True, kw_only=True)
+class ConnectionRecord:
+    """A connection and its sshd: what changes while it lasts.
+
+    `errors` is our end of the pipe on which its sshd speaks, `config` the descriptor from which
+    sshd reads its configuration.
+    """
+
+    id: str
+    client: Client
+    process: HeldChild
+    socket: Descriptor
+    errors: Descriptor
+    config: Descriptor
+    started: float
+    steps: set[Step] = field(default_factory=set)
+    user: str = ""
+    last_line: str = ""
+    was_cut: bool = False
+    login: Login | None = None
 
 
 class Connection:
-    """Runs one sshd. `on_login` is called at most once, `on_end` once, when it was reaped.
-
-    With `held` it runs already, since before this process re-executed. Raises `OSError`.
-    """
+    """Runs one sshd. `on_login` is called at most once, `on_end` once, when it was reaped."""
 
     def __init__(
         self,
+        record: ConnectionRecord,
         connection: socket.socket,
-        client: Client,
+        process: Child,
         access: Access,
-        on_login: Callable[["Connection"], None],
-        on_end: Callable[["Connection", Outcome], None],
-        held: "HeldConnection | None" = None,
+        on_login: "OnLogin",
+        on_end: "OnEnd",
     ) -> None:
-        self.id = os.urandom(4).hex()
-        self.client = client
         self.session: Session | None = None
-        self.was_cut = False
+        self._record = record
         self._socket = connection
+        self._process = process
         self._access = access
         self._on_login = on_login
         self._on_end = on_end
-        self._started = time.monotonic()
-        self._steps: set[Step] = set()
-        self._user = ""
-        self._last_line = ""
         self._loop = asyncio.get_running_loop()
-        if held is None:
-            self._config = self._write_config()
-            try:
-                self._errors, self._process = self._start()
-            except OSError:
-                self._forget_config()
-                raise
-        else:
-            self._config, self._errors = held.config, held.errors
-            self._process = access.children.adopted(held.pid)
-            self._remember(held)
-        self._loop.add_reader(self._errors, self._read)
-        self._process.exited.add_done_callback(self._ended)
+        self._loop.add_reader(record.errors, self._read)
+        process.exited.add_done_callback(self._ended)
 
-    def cut(self) -> bool:
-        """End it now: no byte of the client is read any more, no attempt succeeds.
+    @classmethod
+    def start(
+        cls,
+        connection: socket.socket,
+        client: Client,
+        access: Access,
+        on_login: "OnLogin",
+        on_end: "OnEnd",
+    ) -> "Connection":
+        """Give an accepted connection a sshd. Raises `OSError`."""
+        name = os.urandom(4).hex()
+        config = Descriptor(_write_config(access, client, name))
+        try:
+            errors, process = _start_sshd(access, connection, config)
+        except OSError:
+            os.close(config)
+            raise
+        record = ConnectionRecord(
+            id=name,
+            client=client,
+            process=process.hold(),
+            socket=Descriptor(connection.fileno()),
+            errors=errors,
+            config=config,
+            started=time.monotonic(),
+        )
+        return cls(record, connection, process, access, on_login, on_end)
 
-        False, and nothing is done, where it turns out to have logged in a moment ago.
-        """
+    @classmethod
+    def resume(
+        cls, record: ConnectionRecord, access: Access, on_login: "OnLogin", on_end: "OnEnd"
+    ) -> "Connection":
+        """The connection that `hold` recorded: its sshd kept running."""
+        connection = socket.socket(fileno=record.socket)
+        process = access.children.adopt(record.process)
+        resumed = cls(record, connection, process, access, on_login, on_end)
+        if record.login is not None:
+            resumed.session = Session.resume(record.login, process, connection)
+            access.sessions.add(resumed.session)
+        return resumed
+
+    def hold(self) -> ConnectionRecord:
+        """All that the next agent must know of it."""
+        login = None if self.session is None else self.session.hold()
+        return replace(self._record, process=self._process.hold(), login=login)
+
+    @property
+    def id(self) -> str:
+        """Its name in the log; a session has the same."""
+        return self._record.id
+
+    @property
+    def client(self) -> Client:
+        """The other end."""
+        return self._record.client
+
+    @property
+    def was_cut(self) -> bool:
+        """It was ended by `cut`."""
+        return self._record.was_cut
+
+    def catch_up(self) -> None:
+        """Act on everything that sshd has said so far."""
         while self._read():
             pass
-        if self.session is not None:
-            return False
-        self.was_cut = True
+
+    def cut(self) -> None:
+        """End it now: no byte of the client is read any more, no attempt succeeds.
+
+        It must not have a session; `catch_up` before it says so.
+        """
+        self._record.was_cut = True
         with suppress(OSError):  # the client was faster
             self._socket.shutdown(socket.SHUT_RDWR)
         self._process.send(signal.SIGKILL)
-        return True
-
-    @property
-    def running(self) -> bool:
-        """Its sshd has not ended."""
-        return self._process.running
-
-    def hold(self) -> "HeldConnection":
-        """What it takes to go on with it after this process has re-executed."""
-        from agent.handover import HeldConnection
-
-        return HeldConnection(
-            id=self.id,
-            client=self.client,
-            pid=self._process.pid,
-            socket=self._socket.fileno(),
-            errors=self._errors,
-            config=self._config,
-            steps=frozenset(self._steps),
-            user=self._user,
-            last_line=self._last_line,
-            started=self._started,
-            was_cut=self.was_cut,
-            login=None if self.session is None else _held_login(self.session),
-        )
-
-    def _remember(self, held: "HeldConnection") -> None:
-        self.id, self._started, self.was_cut = held.id, held.started, held.was_cut
-        self._steps, self._user, self._last_line = set(held.steps), held.user, held.last_line
-        if held.login is not None:
-            self.session = Session(
-                id=held.id,
-                client=held.client,
-                user=held.login.user,
-                key=held.login.key,
-                fingerprint=held.login.fingerprint,
-                process=self._process,
-                connection=self._socket,
-                started=held.login.started,
-                started_at=held.login.started_at,
-                terminals=set(held.login.terminals),
-            )
-            self._access.sessions.add(self.session)
-
-    def _write_config(self) -> int:
-        ours = {"SWARM_CLIENT": self.client.host.address, "SWARM_SESSION": self.id}
-        environ = {**self._access.session_env, **ours}
-        return sshd.connection_config(self._access.settings, environ)
-
-    def _start(self) -> tuple[int, Child]:
-        # In packets, one for each write (pipe(2), O_DIRECT): sshd writes a message at once, and a
-        # user name with line breaks in it must not look like messages of sshd.
-        reading, writing = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
-        # O_NONBLOCK belongs to the open file, which sshd shares: it must block again.
-        self._socket.setblocking(True)
-        try:
-            child = sshd.serve(
-                self._access.settings,
-                self._access.children,
-                self._socket.fileno(),
-                writing,
-                self._config,
-            )
-        except OSError:
-            os.close(reading)
-            raise
-        finally:
-            os.close(writing)
-        os.set_blocking(reading, False)
-        return reading, child
 
     def _read(self) -> bool:
         """Take one message of sshd; False when there is no more for now."""
         try:
-            data = os.read(self._errors, _PACKET)
+            data = os.read(self._record.errors, _PACKET)
         except BlockingIOError:
             return False
         self._forget_config()  # sshd says nothing before it has read it
         if not data:
-            self._loop.remove_reader(self._errors)
+            self._loop.remove_reader(self._record.errors)
             return False
         self._heard(as_line(data))
         return True
 
     def _forget_config(self) -> None:
-        if self._config >= 0:
-            os.close(self._config)
-            self._config = -1
+        if self._record.config >= 0:
+            os.close(self._record.config)
+            self._record.config = NONE
 
     def _heard(self, line: str) -> None:
         event = parse(line)
         self._access.bus.publish(SshdSaid(session=self.id, line=line))
-        self._steps.add(event.step)
+        self._record.steps.add(event.step)
         if event.step is not Step.NOISE:
-            self._last_line = line
+            self._record.last_line = line
         if event.step is Step.ACCEPTED:
             self._accepted(event)
         elif event.terminal and self.session is not None:
             self._terminal_opened(self.session, event)
         elif event.user:
-            self._user = event.user
+            self._record.user = event.user
 
     def _accepted(self, event: AuthEvent) -> None:
         if self.session is not None:
@@ -232,7 +223,6 @@ class Connection:
             fingerprint=event.fingerprint,
             process=self._process,
             connection=self._socket,
-            started=time.monotonic(),
         )
         self._access.sessions.add(self.session)
         self._access.bus.publish(
@@ -255,34 +245,33 @@ class Connection:
             self._access.bus.publish(ShellOpened(session=session.id, terminal=event.terminal))
 
     def _ended(self, exited: "asyncio.Future[ExitStatus]") -> None:
-        while self._read():
-            pass
-        self._loop.remove_reader(self._errors)
-        os.close(self._errors)
+        self.catch_up()
+        self._loop.remove_reader(self._record.errors)
+        os.close(self._record.errors)
         self._forget_config()
         if exited.result().signal is not None:
             # Its child for the login account would go on with the client, and nobody would know.
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
-        verdict = judge(frozenset(self._steps), exited.result().code)
+        verdict = judge(frozenset(self._record.steps), exited.result().code)
         if self.session is not None:
             self._session_closed(self.session, exited.result())
         else:
             self._access.bus.publish(self._closed(verdict))
         # The client waits for the end of the connection until the last duplicate is closed.
         self._socket.close()
-        self._on_end(self, Outcome(self.client, verdict, self._user))
+        self._on_end(self, Outcome(self.client, verdict))
 
     def _closed(self, verdict: Verdict) -> ConnectionClosed | ConnectionUnused:
-        client, seconds = str(self.client), time.monotonic() - self._started
+        client, seconds = str(self.client), time.monotonic() - self._record.started
         if verdict is Verdict.NOTHING and not self.was_cut:
             return ConnectionUnused(session=self.id, client=client, seconds=seconds)
         return ConnectionClosed(
             session=self.id,
             client=client,
             verdict="cut" if self.was_cut else verdict.value,
-            user=self._user,
-            reason=self._last_line,
+            user=self._record.user,
+            reason=self._record.last_line,
             seconds=seconds,
         )
 
@@ -306,26 +295,39 @@ class Connection:
         )
 
     def _reason(self, status: ExitStatus) -> str:
-        if Step.LEFT in self._steps:
+        if Step.LEFT in self._record.steps:
             return "logged out"
-        if Step.TIMEOUT in self._steps:
+        if Step.TIMEOUT in self._record.steps:
             return "client not responding"
         if status.signal is not None:
             return f"sshd ended by signal {status.signal}"
         return "connection lost"
 
 
-def _held_login(session: Session) -> "HeldLogin":
-    from agent.handover import HeldLogin
+OnLogin = Callable[[Connection], None]
+OnEnd = Callable[[Connection, Outcome], None]
 
-    return HeldLogin(
-        user=session.user,
-        key=session.key,
-        fingerprint=session.fingerprint,
-        started=session.started,
-        started_at=session.started_at,
-        terminals=frozenset(session.terminals),
-    )
+
+def _write_config(access: Access, client: Client, session: str) -> int:
+    ours = {"SWARM_CLIENT": client.host.address, "SWARM_SESSION": session}
+    return sshd.connection_config(access.settings, {**access.session_env, **ours})
+
+
+def _start_sshd(access: Access, connection: socket.socket, config: int) -> tuple[Descriptor, Child]:
+    # In packets, one for each write (pipe(2), O_DIRECT): sshd writes a message at once, and a
+    # user name with line breaks in it must not look like messages of sshd.
+    reading, writing = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
+    # O_NONBLOCK belongs to the open file, which sshd shares: it must block again.
+    connection.setblocking(True)
+    try:
+        child = sshd.serve(access.settings, access.children, connection.fileno(), writing, config)
+    except OSError:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    os.set_blocking(reading, False)
+    return Descriptor(reading), child
 
 
 def as_line(message: bytes) -> str:

@@ -9,25 +9,25 @@ machine (no descriptors, no processes), never ends the listener.
 import asyncio
 import os
 import socket
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.access.admission import Admission, Limits, Refusal
-from agent.access.client import Client, Peer, from_peer
-from agent.access.connection import Access, Connection, Outcome
-from agent.access.jail import Ban, Jail
-from agent.access.listener import Listener, ListenError, listen
-from agent.access.proxied import HeaderWait
+from agent.access.connection import Access, Connection, ConnectionRecord, Outcome
+from agent.access.jail import Jail, JailRecord
+from agent.access.listener import Listener, ListenerRecord, ListenError, listen
+from agent.access.proxied import HeaderRecord, HeaderWait
 from agent.access.proxy_header import Source
 from agent.access.refusals import Refusals
+from agent.access.values import Ban, Client, Peer, from_peer
+from agent.clock import clock
 from agent.events import BanLifted, BanStarted, ClientUnknown
 from agent.network import Network, any_covers, is_loopback, is_own
 from agent.settings import Settings
-from agent.settings.units import Endpoint
 
 if TYPE_CHECKING:
-    from agent.handover import HeldConnection, HeldGate, HeldHeader
+    from agent.settings.units import Endpoint
 
 _PUBLIC = "SWARM_LISTEN"
 
@@ -41,9 +41,15 @@ HOUSEKEEPING = 30.0
 """Seconds between looks at what can be forgotten or summed up."""
 
 
-def clock() -> float:
-    """Seconds that never step and go on while the machine sleeps (CLOCK_BOOTTIME)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRecord:
+    """Everything at the gate; listeners by the setting that names them."""
+
+    arrivals: int
+    listeners: Mapping[str, ListenerRecord]
+    connections: tuple[ConnectionRecord, ...]
+    headers: tuple[HeaderRecord, ...]
+    jail: JailRecord
 
 
 class Gate:
@@ -66,38 +72,38 @@ class Gate:
         """Clients that came so far, whether they were let in or not."""
         self.served = asyncio.Event()
 
-    def open(self, held: "HeldGate | None" = None) -> None:
-        """Listen from now on, with what this process has had open before. Raises `ListenError`."""
-        before = {} if held is None else held.listeners
-        proxied = self._settings.proxy_protocol == "required"
-        public = self._arrived_by_proxy if proxied else self._arrived
-        opened = self._listen_everywhere(before)
-        # All are open: from here on nothing fails, and what is wanted no more can go.
-        kept = {listening.fileno() for listening in opened.values()}
-        for _, descriptor in before.values():
-            if descriptor not in kept:
-                os.close(descriptor)
-        for setting, listening in opened.items():
-            on_connection = public if setting == _PUBLIC else self._arrived
-            self._listeners[setting] = Listener(listening, on_connection, self._access.bus)
-        if held is not None:
-            self._take_over(held)
-        self._keep_house()
+    @classmethod
+    def start(cls, access: Access, jail: Jail) -> "Gate":
+        """Listen from now on. Raises `ListenError`."""
+        gate = cls(access, jail)
+        gate._open({})
+        return gate
 
-    def hold(self) -> "HeldGate":
-        """Everything at the gate, for the agent that this process becomes."""
-        from agent.handover import HeldGate, HeldHeader
+    @classmethod
+    def resume(cls, record: GateRecord, access: Access, jail: Jail) -> "Gate":
+        """Listen on, with everything that was at the gate. Raises `ListenError`.
 
-        return HeldGate(
+        Then nothing was touched, and the record can be used again.
+        """
+        gate = cls(access, jail)
+        gate._open(record.listeners)
+        gate.arrivals = record.arrivals
+        for each in record.connections:
+            gate._resume_connection(each)
+        for header in record.headers:
+            gate._resume_header(header)
+        return gate
+
+    def hold(self) -> GateRecord:
+        """Everything at the gate, for the next agent."""
+        return GateRecord(
             arrivals=self.arrivals,
             listeners={
-                setting: (str(self._places[setting]), listener.descriptor)
+                setting: listener.hold(str(self._places[setting]))
                 for setting, listener in self._listeners.items()
             },
-            connections=tuple(each.hold() for each in self._connections if each.running),
-            headers=tuple(
-                HeldHeader(wait.connection.fileno(), wait.data) for wait in self._headers
-            ),
+            connections=tuple(each.hold() for each in self._connections),
+            headers=tuple(header.hold() for header in self._headers),
             jail=self.jail.hold(BANS_HELD),
         )
 
@@ -119,55 +125,55 @@ class Gate:
         places = {_PUBLIC: self._settings.listen}
         return places if private is None else places | {"SWARM_PRIVATE_LISTEN": private}
 
-    def _listen_everywhere(
-        self, before: "Mapping[str, tuple[str, int]]"
-    ) -> dict[str, socket.socket]:
-        """By setting; those that listen where it wants them already go on. Raises `ListenError`."""
+    def _open(self, before: Mapping[str, ListenerRecord]) -> None:
+        opened = self._listen_everywhere(before)
+        # All are open: from here on nothing fails, and those that no setting names can go.
+        kept = {listening.fileno() for listening in opened.values()}
+        for record in before.values():
+            if record.descriptor not in kept:
+                os.close(record.descriptor)
+        proxied = self._settings.proxy_protocol == "required"
+        for setting, listening in opened.items():
+            arrived = self._arrived_by_proxy if proxied and setting == _PUBLIC else self._arrived
+            self._listeners[setting] = Listener(listening, arrived, self._access.bus)
+        self._keep_house()
+
+    def _listen_everywhere(self, before: Mapping[str, ListenerRecord]) -> dict[str, socket.socket]:
+        """By setting; what listens in the right place already is kept. Raises `ListenError`."""
         opened: dict[str, socket.socket] = {}
         try:
             for setting, endpoint in self._places.items():
-                place, descriptor = before.get(setting, ("", -1))
+                known = before.get(setting)
                 opened[setting] = (
-                    socket.socket(fileno=descriptor)
-                    if place == str(endpoint)
+                    socket.socket(fileno=known.descriptor)
+                    if known is not None and known.place == str(endpoint)
                     else listen(endpoint, setting)
                 )
         except ListenError:
-            # What went on goes on: the settings from before will want it.
-            held = {descriptor for _, descriptor in before.values()}
+            # The settings from before will want what they had.
+            kept = {record.descriptor for record in before.values()}
             for listening in opened.values():
-                if listening.fileno() in held:
+                if listening.fileno() in kept:
                     listening.detach()
                 else:
                     listening.close()
             raise
         return opened
 
-    def _take_over(self, held: "HeldGate") -> None:
-        self.arrivals = held.arrivals
-        self.jail.take_over(held.jail)
-        for each in held.connections:
-            self._go_on(each)
-        for header in held.headers:
-            self._go_on_reading(header)
-
-    def _go_on(self, held: "HeldConnection") -> None:
-        connection = socket.socket(fileno=held.socket)
-        entry = Connection(
-            connection, held.client, self._access, self._logged_in, self._ended, held
-        )
+    def _resume_connection(self, record: ConnectionRecord) -> None:
+        entry = Connection.resume(record, self._access, self._logged_in, self._ended)
         self._connections.add(entry)
         if entry.session is None and not entry.was_cut:
-            self._admission.entered(entry, held.client)
+            self._admission.entered(entry, entry.client)
 
-    def _go_on_reading(self, held: "HeldHeader") -> None:
-        connection = socket.socket(fileno=held.socket)
+    def _resume_header(self, record: HeaderRecord) -> None:
+        connection = socket.socket(fileno=record.socket)
         try:
             peer = connection.getpeername()
         except OSError:
             connection.close()  # it has gone meanwhile
             return
-        self._await_header(connection, from_peer(peer), held.data)
+        self._await_header(connection, from_peer(peer), record.data)
 
     def ban(self, network: Network, seconds: float | None, reason: str) -> Ban:
         """Keep a network out from now on, and cut what it has open without a login."""
@@ -190,6 +196,11 @@ class Gate:
     def listening(self) -> bool:
         """New connections are taken now, in every place."""
         return bool(self._listeners) and not any(each.paused for each in self._listeners.values())
+
+    @property
+    def connections(self) -> int:
+        """Connections that have a sshd now."""
+        return len(self._connections)
 
     @property
     def unauthenticated(self) -> int:
@@ -220,10 +231,10 @@ class Gate:
         def arrived(wait: HeaderWait, source: Source | None) -> None:
             self._headers.discard(wait)
             if source is not None:
-                self._admit(connection, Client(source.host, source.port))
+                self._admit(connection, Client(source.host))
             else:
                 self._tell_unknown(proxy)
-                self._admit(connection, Client(proxy.host, proxy.port, known=False))
+                self._admit(connection, Client(proxy.host, known=False))
 
         def refused(wait: HeaderWait, refusal: Refusal, detail: str) -> None:
             self._headers.discard(wait)
@@ -247,7 +258,7 @@ class Gate:
             return
         self.accepted += 1
         try:
-            entry = Connection(connection, client, self._access, self._logged_in, self._ended)
+            entry = Connection.start(connection, client, self._access, self._logged_in, self._ended)
         except OSError as error:
             self._refuse(connection, Refusal.NO_PROCESS, str(client), str(error))
             return
@@ -296,8 +307,13 @@ class Gate:
         )
 
     def _cut(self, connection: Connection) -> bool:
+        """End a connection that has not logged in; false where it turns out that it has."""
+        connection.catch_up()
+        if connection.session is not None:
+            return False
         self._admission.left(connection)
-        return connection.cut()
+        connection.cut()
+        return True
 
     def _keep_house(self) -> None:
         now = clock()

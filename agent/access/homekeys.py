@@ -10,7 +10,8 @@ import os
 
 from agent.access.keyring import Keyring
 from agent.access.keys import AuthorizedKey, parse
-from agent.events import Bus, Event, Notice, SessionClosed
+from agent.bus import Bus
+from agent.events import Event, Notice, SessionClosed
 from agent.init.children import Children, NotDone
 from agent.platform.account import Account, credentials_of, environment_of
 

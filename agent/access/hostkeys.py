@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from agent import safe
 from agent.access.sshkey import PublicKey, public_half
-from agent.events import Bus, HostKey, HostKeyReplaced, Notice
+from agent.bus import Bus
+from agent.events import HostKey, HostKeyReplaced, Notice
 from agent.init.children import Children, NotDone, clean_environment
 from agent.platform import volume
 

@@ -9,16 +9,12 @@ strike count longer or a ban end earlier.
 """
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
-from agent.access.authlog import Verdict
+from agent.access.values import Ban, Verdict
 from agent.network import Network, any_covers
-
-if TYPE_CHECKING:
-    from agent.handover import HeldJail
 
 WEIGHTS = {Verdict.FAILED: 1.0, Verdict.INVALID_USER: 2.0, Verdict.PROBE: 0.5}
 """Strikes of one connection. Guessing user names weighs more, garbage less, silence nothing."""
@@ -56,19 +52,17 @@ class Policy:
     """Bans are only tried out: they are told, and not kept."""
 
 
+IsOwn = Callable[[Network], bool]
+
+
 @dataclass(frozen=True, slots=True)
-class Ban:
-    """A network stays out from `since` until `until`; `times` is how often it was banned.
+class JailRecord:
+    """Bans, the latest first; strikes (time and weight) and logins by network, on its clock."""
 
-    One that was made in a `dry_run` outlives nothing.
-    """
-
-    network: Network
-    since: float
-    until: float
-    times: int
-    reason: str
-    dry_run: bool = False
+    bans: tuple[Ban, ...]
+    strikes: Mapping[Network, list[tuple[float, float]]]
+    logins: Mapping[Network, float]
+    strikes_given: int
 
 
 class Jail:
@@ -77,7 +71,7 @@ class Jail:
     `is_own` tells this machine's own addresses, which are always on the ignore-list.
     """
 
-    def __init__(self, policy: Policy, is_own: Callable[[Network], bool]) -> None:
+    def __init__(self, policy: Policy, is_own: IsOwn) -> None:
         self.policy = policy
         self._is_own = is_own
         self._strikes: OrderedDict[Network, list[tuple[float, float]]] = OrderedDict()
@@ -158,21 +152,22 @@ class Jail:
         ban = self._forget(network)
         return ban if ban is not None and now < ban.until else None
 
-    def hold(self, most: int) -> "HeldJail":
-        """What it knows, with at most so many bans, the latest; `take_over` knows it again."""
-        from agent.handover import HeldJail
-
+    def hold(self, most: int) -> JailRecord:
+        """What it knows, with at most so many bans, the latest."""
         kept = (ban for ban in reversed(self._bans.values()) if not ban.dry_run)
-        bans = islice(kept, most)
-        return HeldJail(tuple(bans), self._strikes, self._logins, self.strikes_given)
+        bans = tuple(islice(kept, most))
+        return JailRecord(bans, self._strikes, self._logins, self.strikes_given)
 
-    def take_over(self, held: "HeldJail") -> None:
-        """Know what the jail of this process knew before it re-executed."""
-        for ban in reversed(held.bans):
-            self.restore(ban)
-        self._strikes.update(held.strikes)
-        self._logins.update(held.logins)
-        self.strikes_given = held.strikes_given
+    @classmethod
+    def resume(cls, record: JailRecord, policy: Policy, is_own: IsOwn) -> "Jail":
+        """The jail that `hold` recorded, under a policy that may be another."""
+        jail = cls(policy, is_own)
+        for ban in reversed(record.bans):
+            jail.restore(ban)
+        jail._strikes.update(record.strikes)
+        jail._logins.update(record.logins)
+        jail.strikes_given = record.strikes_given
+        return jail
 
     def get(self, network: Network) -> Ban | None:
         """The ban of exactly this network that is remembered, if any."""

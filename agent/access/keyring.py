@@ -8,7 +8,8 @@ from time import time
 
 from agent.access import keys
 from agent.access.keys import AuthorizedKey, Keys
-from agent.events import Bus, KeyInstalled, KeyRefused, KeyRemoved, Notice, Trouble
+from agent.bus import Bus
+from agent.events import KeyInstalled, KeyRefused, KeyRemoved, Notice, Trouble
 from agent.network import Network
 from agent.platform.account import Account
 from agent.settings import Settings

@@ -18,6 +18,7 @@ from agent.access.sshkey import TYPES, PublicKey, parse_public
 from agent.network import Network
 from agent.platform.account import Account
 from agent.platform.volume import is_safe_by_name
+from agent.settings.files import listed
 
 VARIABLE = "SSH_AUTHORIZED_KEYS"
 SUFFIX = ".pub"
@@ -164,7 +165,7 @@ def _read(
 def _files(folder: str, bad: list[LineReport]) -> list[str]:
     try:
         _require_trust(os.stat(folder))
-        return sorted(f"{folder}/{name}" for name in os.listdir(folder) if name.endswith(SUFFIX))
+        return listed(folder, SUFFIX)
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:

@@ -4,9 +4,12 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from agent.access.client import Peer
-from agent.events import Bus, ListenerPaused
+from agent.access.values import Peer
+from agent.bus import Bus
+from agent.events import ListenerPaused
+from agent.init.descriptor import Descriptor
 from agent.settings.units import Endpoint
 
 BACKLOG = 1024
@@ -21,6 +24,14 @@ _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 class ListenError(Exception):
     """The listener cannot be opened; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerRecord:
+    """A listening socket, and where it listens (`HOST:PORT`)."""
+
+    place: str
+    descriptor: Descriptor
 
 
 class Listener:
@@ -39,10 +50,9 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._accept)
 
-    @property
-    def descriptor(self) -> int:
-        """Of the listening socket."""
-        return self._socket.fileno()
+    def hold(self, place: str) -> ListenerRecord:
+        """The socket, which listens at `place` and keeps listening while the next agent starts."""
+        return ListenerRecord(place, Descriptor(self._socket.fileno()))
 
     @property
     def paused(self) -> bool:
@@ -71,9 +81,9 @@ class Listener:
         # The socket stays readable while accept fails: asking again at once would spin.
         self._loop.remove_reader(self._socket)
         self._bus.publish(ListenerPaused(problem=str(error), retry_in=PAUSE))
-        self._resume = self._loop.call_later(PAUSE, self._go_on)
+        self._resume = self._loop.call_later(PAUSE, self._listen_again)
 
-    def _go_on(self) -> None:
+    def _listen_again(self) -> None:
         self._resume = None
         self._loop.add_reader(self._socket, self._accept)
 

@@ -3,12 +3,22 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from agent.access.admission import Refusal
 from agent.access.proxy_header import HeaderError, Source, parse, wanted
+from agent.init.descriptor import Descriptor
 
 TIMEOUT = 3.0
 """Seconds a header may take (the specification asks for at least 3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRecord:
+    """A connection that has sent this much of its PROXY header."""
+
+    socket: Descriptor
+    data: bytes
 
 
 class HeaderWait:
@@ -32,6 +42,10 @@ class HeaderWait:
         self._timer = self._loop.call_later(
             TIMEOUT, self._refuse, Refusal.SLOW_HEADER, f"not complete after {TIMEOUT:g} s"
         )
+
+    def hold(self) -> HeaderRecord:
+        """The connection and what has come of its header."""
+        return HeaderRecord(Descriptor(self.connection.fileno()), self.data)
 
     def stop(self) -> None:
         """Wait no longer; the connection is the caller's again."""

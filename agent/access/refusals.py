@@ -3,7 +3,8 @@
 from collections import Counter
 
 from agent.access.admission import Refusal
-from agent.events import Bus, ConnectionsRefused
+from agent.bus import Bus
+from agent.events import ConnectionsRefused
 
 WINDOW = 60.0
 """Seconds in which refusals for one reason make one line."""

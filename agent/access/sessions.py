@@ -5,10 +5,10 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from agent.access import tcpinfo
-from agent.access.client import Client
+from agent.access.values import Client
 from agent.init.children import Child
 from agent.platform import terminals
 
@@ -16,22 +16,38 @@ FAREWELL = 0.3
 """Seconds for the last line: sshd brings it from the terminal to the client, and ends at once."""
 
 
-@dataclass(slots=True, eq=False)
-class Session:
-    """One login. `process` is the connection's sshd, which lives as long as the session."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Login:
+    """Who logged in, when, with which key; the terminals that were opened for it since."""
 
     id: str
     client: Client
     user: str
     key: str
     fingerprint: str
-    process: Child
-    connection: socket.socket
-    started: float
+    started: float = field(default_factory=time.monotonic)
     started_at: float = field(default_factory=time.time)
     terminals: set[str] = field(default_factory=set)
     ended_by: str = ""
     """Why we end it, where we do."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Session(Login):
+    """One login. `process` is the connection's sshd, which lives as long as the session."""
+
+    process: Child
+    connection: socket.socket
+
+    @classmethod
+    def resume(cls, login: Login, process: Child, connection: socket.socket) -> "Session":
+        """The session of a login that was made before this process re-executed."""
+        known = {item.name: getattr(login, item.name) for item in fields(Login)}
+        return cls(process=process, connection=connection, **known)
+
+    def hold(self) -> Login:
+        """The login alone, without its living ends."""
+        return Login(**{item.name: getattr(self, item.name) for item in fields(Login)})
 
     def traffic(self) -> tcpinfo.Traffic:
         """Bytes each way and idle seconds, as the kernel counts them now."""

@@ -12,18 +12,13 @@ from contextlib import suppress
 
 from msgspec.structs import replace as with_changes
 
-from agent.access.gate import clock
 from agent.checkpoints import policy
 from agent.checkpoints.keeper import Keeper, Refused
 from agent.checkpoints.policy import CHECK_EVERY
 from agent.checkpoints.restic import CREDENTIALS, Fault, Remote, ResticError
 from agent.checkpoints.store import Checkpoint, known
-from agent.events import (
-    CheckpointsChecked,
-    CheckpointsUploaded,
-    CheckpointUploadFailed,
-    Notice,
-)
+from agent.clock import clock
+from agent.events import CheckpointsChecked, CheckpointsUploaded, CheckpointUploadFailed, Notice
 from agent.platform.account import CHECKPOINTS_GROUP
 
 PASSWORD, SSH_KEY, KNOWN_HOSTS = (

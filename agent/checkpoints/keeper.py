@@ -15,7 +15,7 @@ from typing import TypeVar
 from msgspec.structs import replace as with_changes
 
 from agent import safe
-from agent.access.gate import clock
+from agent.bus import Bus
 from agent.checkpoints import policy, tags
 from agent.checkpoints.policy import Cause, Past
 from agent.checkpoints.restic import (
@@ -28,8 +28,8 @@ from agent.checkpoints.restic import (
     version_of,
 )
 from agent.checkpoints.store import Checkpoint, Ledger, Store, known, patterns, read_ignore_file
+from agent.clock import clock
 from agent.events import (
-    Bus,
     CheckpointFailed,
     CheckpointMade,
     CheckpointsChecked,

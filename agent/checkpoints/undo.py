@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import msgspec
 
 from agent import safe, unnamed
-from agent.access.gate import clock
 from agent.checkpoints.away import Away
 from agent.checkpoints.keeper import PATIENCE, Keeper, Refused
 from agent.checkpoints.policy import Cause
 from agent.checkpoints.restic import Change, Fault, ResticError
 from agent.checkpoints.store import Checkpoint
+from agent.clock import clock
 from agent.events import CheckpointRestored
 from agent.init.children import NotDone, clean_environment
 from agent.platform import volume

@@ -15,7 +15,7 @@ def run(command: tuple[str, ...], dry_run: bool) -> None:
     reach it, and its exit status becomes the container's.
     """
     # The whole agent: help and completion must not read it.
-    from agent.run import run as boot
+    from agent.life.main import run as boot
 
     environ = dict(os.environ) | ({"SWARM_BAN_DRY_RUN": "on"} if dry_run else {})
     raise SystemExit(boot(command, environ))

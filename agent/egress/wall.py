@@ -9,12 +9,14 @@ import os
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent import safe, unnamed
+from agent.bus import Bus
 from agent.egress import rules
 from agent.egress.rules import Allowed
-from agent.events import Bus, EgressRefused, EgressUnresolved
+from agent.events import EgressRefused, EgressUnresolved
 from agent.init.children import Children, NotDone, clean_environment
 from agent.network import Network
 from agent.settings import Settings
@@ -45,15 +47,22 @@ class EgressError(Exception):
     """The rules cannot be put in place; the message says what to do."""
 
 
+@dataclass(frozen=True, slots=True)
+class WallRecord:
+    """Addresses of allowed names, and when they were last in an answer (monotonic clock)."""
+
+    seen: Mapping[Network, float]
+
+
 class Wall:
-    """The egress rules of one life."""
+    """The egress rules of one run."""
 
     def __init__(
         self,
         settings: Settings,
         children: Children,
         bus: Bus,
-        held: Mapping[Network, float] | None = None,
+        seen: Mapping[Network, float],
     ) -> None:
         self.mode = settings.egress
         self.looked_up = asyncio.Event()
@@ -66,10 +75,14 @@ class Wall:
         self._bus = bus
         self.names, fixed = _allowed(settings.egress_allow)
         self.always = Allowed((*settings.private_networks, *fixed), _resolvers())
-        self.seen: dict[Network, float] = dict(held or {})
+        self.seen: dict[Network, float] = dict(seen)
         """Addresses of allowed names, and when they were last in an answer (monotonic clock)."""
 
-    async def raise_(self) -> None:
+    def hold(self) -> WallRecord:
+        """The addresses that the rules let pass."""
+        return WallRecord(self.seen)
+
+    async def put_up(self) -> None:
         """Refuse everything that is not allowed from now on. Raises `EgressError`."""
         await self._nft(rules.ruleset(self.mode, self.always, self.seen))
 

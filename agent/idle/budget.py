@@ -4,27 +4,27 @@ import time
 from collections.abc import Callable
 
 from agent.settings.current import Current
-from agent.state.life import LastWord
+from agent.state.runs import LastWord
 
 WARN_AT = 0.8
 """The share from which on every login is told."""
 
 
 class Budget:
-    """Knows at a login what earlier lives used; later, `counted` says it exactly (seconds)."""
+    """Knows at a login what earlier runs used, in seconds; later, a counter knows it exactly."""
 
-    def __init__(
-        self, current: Current, before: LastWord | None, held: float | None = None
-    ) -> None:
+    def __init__(self, current: Current, month_awake: float) -> None:
         self._current = current
-        known = before.month_awake if before and before.month == this_month() else 0.0
-        self._kept = known if held is None else held
-        self.counted: Callable[[], float] = lambda: self._kept
+        self._counted: Callable[[], float] = lambda: month_awake
+
+    def count_with(self, counted: Callable[[], float]) -> None:
+        """Ask `counted` from now on: seconds awake in this calendar month."""
+        self._counted = counted
 
     @property
     def awake(self) -> float:
         """Seconds awake in this calendar month (UTC)."""
-        return self.counted()
+        return self._counted()
 
     @property
     def used(self) -> float:
@@ -43,6 +43,11 @@ class Budget:
         if hours is None or self.used < WARN_AT:
             return None
         return f"awake for {self.awake / 3600:.1f} h this month, of a budget of {hours:g} h."
+
+
+def month_awake(before: LastWord | None) -> float:
+    """Seconds awake in this calendar month, as the previous run left them."""
+    return before.month_awake if before and before.month == this_month() else 0.0
 
 
 def this_month() -> str:

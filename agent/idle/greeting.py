@@ -8,11 +8,11 @@ import os
 import time
 
 from agent import words
-from agent.access.gate import clock
 from agent.access.homekeys import about
 from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
-from agent.events import Bus, Event, ShellOpened
+from agent.clock import clock
+from agent.events import Event, ShellOpened
 from agent.idle.budget import Budget
 from agent.idle.policy import sleeps_at
 from agent.idle.watch import Watch
@@ -20,11 +20,11 @@ from agent.platform import terminals
 from agent.platform.account import Account
 from agent.platform.volume import is_mounted
 from agent.settings.current import Current
-from agent.state.life import LastWord
+from agent.state.runs import LastWord
 
 
 class Greeting:
-    """Greets each shell. `before` is the last word of the life before this one."""
+    """Greets each shell that it hears of. `before` is how the previous run ended."""
 
     def __init__(
         self,
@@ -35,7 +35,6 @@ class Greeting:
         before: LastWord | None,
         budget: Budget,
         keyring: Keyring,
-        bus: Bus,
     ) -> None:
         self._current = current
         self._account = account
@@ -44,7 +43,6 @@ class Greeting:
         self._before = before
         self._budget = budget
         self._keyring = keyring
-        bus.subscribe(self._hear, early=True)
 
     def text(self) -> str:
         """The lines for a login at this moment."""
@@ -60,7 +58,8 @@ class Greeting:
             lines.append(about(self._keyring.in_home))
         return "\n".join(lines)
 
-    def _hear(self, event: Event) -> None:
+    def hear(self, event: Event) -> None:
+        """Greet the shell that starts."""
         if isinstance(event, ShellOpened):
             hushed = os.path.lexists(f"{self._account.home}/.hushlogin")
             session = self._sessions.get(event.session)
@@ -81,7 +80,7 @@ def _about(last: LastWord) -> str:
     when = time.strftime("%a %d %b %H:%M UTC", time.gmtime(last.at))
     awake = words.duration(last.awake)
     if not last.because:
-        return f"The life before ended without a word, after {awake} and after {when}."
+        return f"The previous run ended unexpectedly, after {when}, {awake} after it started."
     return f"It last stopped {when} after {awake} awake: {last.because}."
 
 

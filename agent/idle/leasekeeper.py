@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from agent import words
-from agent.access.gate import clock
-from agent.events import Bus, LeaseEnded, LeaseTaken
+from agent.bus import Bus
+from agent.clock import clock
+from agent.events import LeaseEnded, LeaseTaken
 from agent.idle.leases import Holder, Lease, LeaseError, Leases
 from agent.idle.signals.sign import Sign
 from agent.init import proctree
@@ -26,15 +27,14 @@ class LeaseKeeper:
 
     name = "lease"
 
-    def __init__(self, volume_path: str, bus: Bus, held: str | None = None) -> None:
+    def __init__(self, page: Page, leases: Iterable[Lease], bus: Bus) -> None:
         self._bus = bus
-        self._page = Page(volume_path, NAME, bus)
+        self._page = page
         self._book = Leases(_runs)
         self._rests_until = 0.0
         self._later: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
-        nothing: list[Lease] = []
-        for lease in self._page.read(_parse, nothing) if held is None else _parse(held):
+        for lease in leases:
             if lease.until > clock():
                 with suppress(LeaseError):  # of a name that none has, or one too many
                     self._book.take(lease)
@@ -79,8 +79,7 @@ class LeaseKeeper:
             self._bus.publish(LeaseEnded(lease=lease.name, reason=reason))
         await self._keep()
 
-    def hold(self) -> str:
-        """The leases that hold now, as the page has them; the volume may have none."""
+    def _text(self) -> str:
         offset, boot = time.time() - clock(), _boot_id()
         lines = []
         for lease in self.active():
@@ -98,7 +97,7 @@ class LeaseKeeper:
             return
         if now >= self._rests_until:
             self._rests_until = now + REST
-            await self._page.write(self.hold())
+            await self._page.write(self._text())
         else:
             loop = asyncio.get_running_loop()
             self._later = loop.call_later(self._rests_until - now, self._write_later)
@@ -106,6 +105,17 @@ class LeaseKeeper:
     def _write_later(self) -> None:
         self._later = None
         self._writing = asyncio.create_task(self._keep(), name="leases")
+
+
+def page(volume_path: str, bus: Bus) -> Page:
+    """Where leases are kept."""
+    return Page(volume_path, NAME, bus)
+
+
+def read(page: Page) -> list[Lease]:
+    """The leases of earlier runs."""
+    nothing: list[Lease] = []
+    return page.read(_parse, nothing)
 
 
 def says(lease: Lease, now: float) -> str:

@@ -11,18 +11,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from agent.access.gate import Gate, clock
+from agent.access.gate import Gate
 from agent.access.sessions import Sessions
-from agent.events import Bus, HookFailed, SleepBegan, SuspendFailed
+from agent.bus import Bus
+from agent.clock import clock
+from agent.events import HookFailed, SleepBegan, SuspendFailed
 from agent.idle import programs
 from agent.idle.policy import Cause
 from agent.init.children import Children
+from agent.life.ending import Ending, Stop
 from agent.platform import homekeeper, terminals
 from agent.platform.account import Account
 from agent.platform.fly import ApiError, FlyMachine
 from agent.settings.current import Current
-from agent.state.life import LifeRecord, sync_disks
-from agent.stop import Ending, Stop
+from agent.state.runs import RunJournal, sync_disks
 
 HOOKS = "sleep.d"
 API_PATIENCE = 20.0
@@ -46,7 +48,7 @@ class Sleeper:
     sessions: Sessions
     gate: Gate
     fly: FlyMachine | None
-    life: LifeRecord
+    journal: RunJournal
     stop: Stop
     bus: Bus
 
@@ -68,7 +70,7 @@ class Sleeper:
         """
         mode = self._mode()
         self.bus.publish(
-            SleepBegan(reason=cause.value, because=because, mode=mode, awake=self.life.awake)
+            SleepBegan(reason=cause.value, because=because, mode=mode, awake=self.journal.awake)
         )
         await self._run_hooks(because, mode)
         if called_off():
@@ -127,7 +129,7 @@ class Sleeper:
         if self.fly is None:
             raise ApiError("this is no machine of Fly.io, and nothing else can suspend it")
         await homekeeper.bring_back(self.current.value, self.account, self.children, self.bus)
-        await self.life.end(f"suspended: {because}")
+        await self.journal.end(f"suspended: {because}")
         await sync_disks()
         if called_off():
             return False
@@ -154,7 +156,7 @@ class Sleeper:
         finally:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
-            await self.life.beat()
+            await self.journal.beat()
         raise ApiError(f"the platform said yes, but nothing happened for {FREEZE_PATIENCE:g} s")
 
 

@@ -7,13 +7,13 @@ A signal that cannot be read counts as active: the machine never sleeps because 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 from agent import words
-from agent.access.gate import Gate, clock
+from agent.access.gate import Gate
+from agent.bus import Bus
+from agent.clock import clock
 from agent.events import (
-    Bus,
     Event,
     LeaseTaken,
     Resumed,
@@ -32,10 +32,7 @@ from agent.idle.signals.sign import Sign, Signal
 from agent.idle.sleep import Sleeper
 from agent.settings import Settings
 from agent.settings.current import Current
-from agent.state.life import BEAT, LifeRecord
-
-if TYPE_CHECKING:
-    from agent.handover import HeldIdle
+from agent.state.runs import BEAT
 
 LONGEST_PAUSE, SHORTEST_PAUSE = 15.0, 1.0
 """Seconds between two looks: a twentieth of the idle timeout, within these."""
@@ -59,7 +56,7 @@ class View:
 
 
 @dataclass(slots=True)
-class _Waking:
+class Waking:
     """This time awake, from a start or a resume on."""
 
     began: float
@@ -70,12 +67,26 @@ class _Waking:
 
 
 @dataclass(slots=True)
-class _Intent:
+class Intent:
     """A sleep that is due or was asked for."""
 
     ordered: float | None = None
     at_once: bool = False
     warned: float | None = None
+
+
+@dataclass(slots=True)
+class WatchRecord:
+    """What the watch knows of this time awake."""
+
+    waking: Waking
+    latest: Activity
+    intent: Intent = field(default_factory=Intent)
+
+    @classmethod
+    def begin(cls, now: float) -> "WatchRecord":
+        """The machine has just started."""
+        return cls(Waking(now, 0), Activity("start", now, "the machine started"))
 
 
 class Watch:
@@ -90,7 +101,7 @@ class Watch:
         sleeper: Sleeper,
         signals: Callable[[], list[Signal]],
         bus: Bus,
-        held: "HeldIdle | None" = None,
+        record: WatchRecord,
     ) -> None:
         self._current = current
         self._gate = gate
@@ -101,50 +112,22 @@ class Watch:
         self._signals = signals()
         self._bus = bus
         self.views: dict[str, View] = {}
-        if held is None:
-            self._waking = _Waking(clock(), 0)
-            self._latest = Activity("start", self._waking.began, "the machine started")
-        else:
-            self._waking = _Waking(held.woke, held.arrivals, held.logins, held.judged)
-            self._latest = held.latest
-        self._intent = _Intent()
-        if held is not None:
-            self._intent = _Intent(held.ordered, held.at_once, held.warned)
+        self.record = record
         self._woken = asyncio.Event()
         self._looked = 0.0
-        self._next_beat = self._waking.began
-        bus.subscribe(self._hear, early=True)
-
-    def hold(self, life: LifeRecord, leases: str) -> "HeldIdle":
-        """What it knows of this time awake, for the agent that this process becomes."""
-        from agent.handover import HeldIdle
-
-        return HeldIdle(
-            before=life.before,
-            awake_since=life.began,
-            woke=self._waking.began,
-            arrivals=self._waking.arrivals,
-            logins=self._waking.logins,
-            judged=self._waking.judged,
-            latest=self._latest,
-            ordered=self._intent.ordered,
-            at_once=self._intent.at_once,
-            warned=self._intent.warned,
-            month_awake=self._budget.awake,
-            leases=leases,
-        )
+        self._next_beat = record.waking.began
 
     @property
     def seen(self) -> Seen:
         """What the decision looks at now."""
         return Seen(
-            woke=self._waking.began,
-            latest=self._latest,
+            woke=self.record.waking.began,
+            latest=self.record.latest,
             # Sessions outlive a suspend: who is still there needs no new login.
-            login=self._waking.logins > 0 or self._has_sessions(),
-            connections=self._gate.arrivals > self._waking.arrivals,
-            ordered=self._intent.ordered,
-            warned=self._intent.warned,
+            login=self.record.waking.logins > 0 or self._has_sessions(),
+            connections=self._gate.arrivals > self.record.waking.arrivals,
+            ordered=self.record.intent.ordered,
+            warned=self.record.intent.warned,
         )
 
     @property
@@ -166,7 +149,7 @@ class Watch:
 
     def order_sleep(self, *, at_once: bool) -> None:
         """Sleep by hand: the terminals are warned first, and a login or a lease takes it back."""
-        self._intent = _Intent(ordered=clock(), at_once=at_once)
+        self.record.intent = Intent(ordered=clock(), at_once=at_once)
         self._woken.set()
 
     async def run(self) -> None:
@@ -181,7 +164,7 @@ class Watch:
             match decision:
                 case Awake():
                     self._stay_awake()
-                case Warn() if not self._intent.at_once:
+                case Warn() if not self.record.intent.at_once:
                     self._warn(decision)
                 case Warn() | Sleep():
                     await self._sleep(decision)
@@ -191,7 +174,7 @@ class Watch:
     async def _heartbeat(self) -> None:
         if clock() >= self._next_beat:
             self._next_beat = clock() + BEAT
-            await self._sleeper.life.beat()
+            await self._sleeper.journal.beat()
 
     async def _look(self) -> None:
         self._looked = clock()
@@ -220,20 +203,21 @@ class Watch:
 
     def _active(self, signal: str, at: float, because: str) -> Activity:
         activity = Activity(signal, at, because)
-        if at >= self._latest.at:
-            self._latest = activity
+        if at >= self.record.latest.at:
+            self.record.latest = activity
         return activity
 
-    def _hear(self, event: Event) -> None:
+    def hear(self, event: Event) -> None:
+        """Count logins and leases as they happen."""
         if isinstance(event, SessionOpened):
-            self._waking.logins += 1
-            self._intent = _Intent(warned=self._intent.warned)
+            self.record.waking.logins += 1
+            self.record.intent = Intent(warned=self.record.intent.warned)
             self._login(f"{event.user} logged in from {event.client}")
             self._judge_wake()
         elif isinstance(event, SessionClosed):
             self._login(f"{event.user} from {event.client}: {event.reason}")
         elif isinstance(event, LeaseTaken):
-            self._intent = _Intent(warned=self._intent.warned)
+            self.record.intent = Intent(warned=self.record.intent.warned)
             self._active("lease", clock(), f"{event.lease} was taken")
             self._woken.set()
         elif isinstance(event, SettingsChanged) and event.applied:
@@ -247,24 +231,26 @@ class Watch:
 
     def _judge_wake(self) -> None:
         """Say once what woke the machine: known with a login, or when the window is over."""
-        seconds = clock() - self._waking.began
+        seconds = clock() - self.record.waking.began
         over = seconds >= (self._current.value.wake_window or LONGEST_WAKE)
-        if self._waking.judged or not (self._waking.logins or over):
+        if self.record.waking.judged or not (self.record.waking.logins or over):
             return
-        self._waking.judged = True
-        reason = "login" if self._waking.logins else "scan" if self.seen.connections else "start"
+        self.record.waking.judged = True
+        reason = (
+            "login" if self.record.waking.logins else "scan" if self.seen.connections else "start"
+        )
         self._bus.publish(WakeJudged(reason=reason, seconds=seconds))
 
     def _stay_awake(self) -> None:
-        if self._intent.warned is not None:
-            self._intent.warned = None
-            self._bus.publish(SleepCancelled(because=self._latest.because))
+        if self.record.intent.warned is not None:
+            self.record.intent.warned = None
+            self._bus.publish(SleepCancelled(because=self.record.latest.because))
 
     def _warn(self, decision: Warn) -> None:
-        if self._intent.warned is not None:
+        if self.record.intent.warned is not None:
             return
-        self._intent.warned = clock()
-        seconds = decision.sleep_at - self._intent.warned
+        self.record.intent.warned = clock()
+        seconds = decision.sleep_at - self.record.intent.warned
         told = self._sleeper.tell_terminals(
             f"swarm-agent: this machine sleeps in {words.duration(seconds)} ({decision.because}).\n"
             "To stay: press a key, or type: swarm-agent awake --for 2h"
@@ -273,24 +259,28 @@ class Watch:
 
     async def _sleep(self, due: Warn | Sleep) -> None:
         """Look once more, wait for who is just logging in, and sleep if nothing has changed."""
-        at_once = self._intent.at_once
+        at_once = self.record.intent.at_once
         if not at_once:
             # Newcomers first: what happens while they are waited for must be seen by the last look.
             await self._newcomers()
             await self._look()
             if not isinstance(self.decision(), Sleep):
                 return
-        arrivals, logins, latest = self._gate.arrivals, self._waking.logins, self._latest
+        arrivals, logins, latest = (
+            self._gate.arrivals,
+            self.record.waking.logins,
+            self.record.latest,
+        )
 
         def called_off() -> bool:
             # A login or a lease: both are told as they happen.
-            return not at_once and self._latest is not latest
+            return not at_once and self.record.latest is not latest
 
         if await self._sleeper.sleep(due.cause, due.because, called_off):
-            self._resumed("resumed", arrivals, self._waking.logins - logins)
+            self._resumed("resumed", arrivals, self.record.waking.logins - logins)
         else:
-            self._intent = _Intent()
-            self._bus.publish(SleepCancelled(because=self._latest.because))
+            self.record.intent = Intent()
+            self._bus.publish(SleepCancelled(because=self.record.latest.because))
 
     async def _newcomers(self) -> None:
         patience = clock() + self._current.value.login_grace_time
@@ -302,9 +292,9 @@ class Watch:
 
         `arrivals` is what the gate had counted before; `logins` came since, and are not forgotten.
         """
-        self._waking = _Waking(clock(), arrivals, logins)
-        self._intent = _Intent()
-        self._latest = Activity("start", self._waking.began, because)
+        self.record.waking = Waking(clock(), arrivals, logins)
+        self.record.intent = Intent()
+        self.record.latest = Activity("start", self.record.waking.began, because)
         self._bus.publish(Resumed(because=because))
 
     async def _pause(self, decision: Decision) -> None:

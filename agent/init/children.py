@@ -86,6 +86,14 @@ class Finished:
     output: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class HeldChild:
+    """A child across execve(2): its process id, and how it ended where that is known already."""
+
+    pid: int
+    exited: ExitStatus | None
+
+
 class Child:
     """A process we started. `exited` is done as soon as it was reaped, whatever holds its pipes."""
 
@@ -108,13 +116,18 @@ class Child:
         if self.running:
             os.killpg(self.pid, number)
 
-    def _ended(self, status: int) -> None:
+    def hold(self) -> HeldChild:
+        """The child for the next agent: an end that nobody has acted on yet is not lost."""
+        return HeldChild(self.pid, None if self.running else self.exited.result())
+
+    def ended(self, status: ExitStatus) -> None:
+        """It was reaped; only who waits for it says so."""
         self.running = False
         if self._process is not None:
             # Popen must never wait by itself: a return code tells it that somebody did.
-            self._process.returncode = os.waitstatus_to_exitcode(status)
+            self._process.returncode = 0 if status.signal is None else -status.signal
         if not self.exited.done():
-            self.exited.set_result(ExitStatus.from_wait(status))
+            self.exited.set_result(status)
 
 
 class _Tail:
@@ -159,8 +172,6 @@ class Children:
 
     def __init__(self) -> None:
         self._children: dict[int, Child] = {}
-        self._adopted: dict[int, Child] = {}
-        self._paused = False
         self.orphans_reaped = 0
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -253,26 +264,36 @@ class Children:
             output.close()
         return Finished(child.exited.result(), bytes(output.kept))
 
-    def adopt(self, pids: Iterable[int]) -> None:
-        """Know children again that this process started before it re-executed in place.
+    def expect(self, pids: Iterable[int]) -> None:
+        """Register children that this process started before it re-executed in place.
 
         It must be called before `watch`, or a status is taken as an orphan's.
         """
         for pid in pids:
-            self._children[pid] = self._adopted[pid] = Child(pid)
+            self._children[pid] = Child(pid)
 
-    def adopted(self, pid: int) -> Child:
-        """The adopted child, once, for whom it belongs to."""
-        return self._adopted.pop(pid)
+    def adopt(self, held: HeldChild) -> Child:
+        """The child again, for whom it belongs to."""
+        if held.exited is None:
+            return self._children[held.pid]
+        child = Child(held.pid)
+        child.ended(held.exited)
+        return child
 
-    def pause(self) -> None:
-        """Reap no more: what ends from now on waits for the agent that this process becomes."""
-        self._paused = True
+    async def pause(self) -> None:
+        """Reap no more: what ends from now on waits for the next agent.
+
+        Every signal that arrived before this call has been handled when it returns.
+        """
+        settled = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        # Signals are handled in the order in which they came: ours is the last.
+        loop.add_signal_handler(signal.SIGCHLD, settled.set)
+        signal.raise_signal(signal.SIGCHLD)
+        await settled.wait()
 
     def reap(self) -> None:
         """Take every ended process, a batch at a time; SIGCHLD calls it."""
-        if self._paused:
-            return
         for _ in range(REAP_BATCH):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
@@ -287,7 +308,7 @@ class Children:
             if child is None:
                 self.orphans_reaped += 1
             else:
-                child._ended(status)
+                child.ended(ExitStatus.from_wait(status))
         asyncio.get_running_loop().call_soon(self.reap)
 
     def _stopped(self, pid: int, number: int) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from agent.access.listener import BACKLOG
-from agent.events import Bus
+from agent.bus import Bus
+from agent.machine import Machine
 from agent.observe.answers import answer
-from agent.observe.machine import Machine
 from agent.observe.requests import LEASES, Requests
 from agent.observe.serving import Serving
 

@@ -17,10 +17,10 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from agent.access.listener import listen
-from agent.events import Bus
+from agent.bus import Bus
+from agent.machine import Machine
 from agent.network import Network, any_covers, is_own
 from agent.observe.answers import answer, encode
-from agent.observe.machine import Machine
 from agent.observe.metrics import Metrics
 from agent.observe.reports import HealthReport
 from agent.observe.serving import Serving, anybody

@@ -1,7 +1,7 @@
 """The reports of the idle part: why the machine is awake, and what holds it."""
 
-from agent.access.gate import clock
-from agent.idle.assemble import Idle
+from agent.clock import clock
+from agent.idle.idle import Idle
 from agent.idle.leasekeeper import LeaseKeeper
 from agent.idle.leases import Lease
 from agent.idle.policy import Awake, Sleep, Warn, decide, held, sleeps_at

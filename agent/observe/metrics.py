@@ -25,8 +25,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from agent import __version__
 from agent.access.admission import Refusal
-from agent.access.authlog import Verdict
-from agent.access.gate import clock
+from agent.access.values import Verdict
+from agent.clock import clock
 from agent.events import (
     BanStarted,
     BootPhase,
@@ -45,8 +45,9 @@ from agent.events import (
     WakeJudged,
 )
 from agent.idle.policy import Cause, sleeps_at
+from agent.machine import Machine
+from agent.observe.host import cpu_busy, volume_space
 from agent.observe.idle import SIGNALS
-from agent.observe.machine import Machine, cpu_busy, volume_space
 from agent.platform.memory import memory_space
 from agent.services.supervisor import READY
 from agent.state.usage import Totals

@@ -1,6 +1,5 @@
 """What can be asked and ordered on the control socket; docs/control-socket.md has it for people."""
 
-import asyncio
 import math
 import os
 from collections.abc import Callable
@@ -11,11 +10,11 @@ from aiohttp import web
 from msgspec.structs import replace as replace_struct
 
 from agent.access.homekeys import about
+from agent.machine import Machine
 from agent.network import Network
 from agent.observe.answers import answer, refusal, stream
 from agent.observe.check import check
 from agent.observe.idle import idle_report, lease_report, lease_reports
-from agent.observe.machine import Machine
 from agent.observe.reports import (
     BanOrder,
     BanReport,
@@ -40,9 +39,6 @@ LEASES = "/v1/leases"
 HISTORY_SHOWN = 1000
 
 BANS_LISTED = 10_000
-
-ANSWERED = 0.05
-"""Seconds for the answer to a request that ends the control socket."""
 
 
 class Requests:
@@ -185,15 +181,17 @@ class Requests:
         self._machine.idle.watch.order_sleep(at_once=order.now)
         return answer(order)
 
-    async def _post_reload(self, _: web.Request) -> web.Response:
+    async def _post_reload(self, request: web.Request) -> web.StreamResponse:
         try:
             load(self._machine.environ, privileged=os.geteuid() == 0)
         except SettingsError as error:
             return refusal(f"{error}; nothing was changed")
-        report = ReloadReport(self._machine.past.reloads + 1)
-        # The answer is on its way before this process becomes another agent.
-        asyncio.get_running_loop().call_later(ANSWERED, self._machine.stop.reload)
-        return answer(report)
+        response = answer(ReloadReport(self._machine.past.reloads + 1))
+        # The client has its answer before this process becomes another agent.
+        await response.prepare(request)
+        await response.write_eof()
+        self._machine.stop.reload()
+        return response
 
     async def _get_leases(self, _: web.Request) -> web.Response:
         return answer(lease_reports(self._machine.idle.leases))

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.access.client import Peer
 from agent.access.listener import Listener
-from agent.events import Bus, ErrorUnhandled
+from agent.access.values import Peer
+from agent.bus import Bus
+from agent.events import ErrorUnhandled
 
 MOST_CONNECTIONS = 64
 """Connections of one origin; the oldest goes for a new one."""

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from agent import __version__
-from agent.access.gate import clock
 from agent.access.sessions import Session
+from agent.clock import clock
+from agent.machine import Machine
+from agent.observe.host import volume_space
 from agent.observe.idle import idle_report
-from agent.observe.machine import Machine, volume_space
 from agent.observe.reports import (
     BanReport,
     ChartReport,
@@ -41,7 +42,7 @@ def status_report(machine: Machine) -> StatusReport:
         region=machine.environ.get("FLY_REGION", ""),
         at=time.time(),
         user=machine.account.name,
-        awake_since=time.time() - idle.life.awake,
+        awake_since=time.time() - idle.journal.awake,
         healthy=not machine.problems(),
         problems=dict(machine.problems()),
         notices=[NoticeReport(part, at, says) for part, (at, says) in machine.notices().items()],

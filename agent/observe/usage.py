@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agent.observe.machine import Machine
+from agent.machine import Machine
 from agent.observe.reports import UsageReport
 from agent.platform import flyapi, prices
 from agent.platform.fly import ApiError

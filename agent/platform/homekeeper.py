@@ -7,7 +7,8 @@ is started cold.
 import os
 import sys
 
-from agent.events import Bus, Notice
+from agent.bus import Bus
+from agent.events import Notice
 from agent.init.children import Children, NotDone
 from agent.platform.account import Account, credentials_of, environment_of
 from agent.settings import Settings

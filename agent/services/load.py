@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from agent.platform.account import Account
 from agent.services import graph
 from agent.services.definition import DefinitionError, Service, parse
+from agent.settings.files import listed
+
+SUFFIX = ".toml"
 
 SIZE_LIMIT = 1 << 20
 
@@ -50,7 +53,7 @@ def paths(config: str, folder: str) -> list[str]:
     """The files that may have services: the settings file, and each .toml in the folder."""
     found = [config] if os.path.exists(config) else []
     if os.path.isdir(folder):
-        found += sorted(f"{folder}/{name}" for name in os.listdir(folder) if name.endswith(".toml"))
+        found += listed(folder, SUFFIX)
     return found
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent import safe
+from agent.init.descriptor import Descriptor
 
 LINE_LIMIT = 64 << 10
 KEPT_LINES, KEPT_BYTES = 1000, 128 << 10
@@ -40,7 +41,7 @@ class Line:
 class Stream:
     """Our end of a pipe (-1: it has ended), and what was read of a line that has begun."""
 
-    descriptor: int
+    descriptor: Descriptor
     begun: bytes = b""
 
 
@@ -90,7 +91,8 @@ class Output:
         on_line: Callable[[str], None],
         on_lost: Callable[[int], None],
     ) -> None:
-        self._descriptor = descriptor = stream.descriptor
+        self._descriptor: int = stream.descriptor
+        descriptor = self._descriptor
         self._on_line = on_line
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
@@ -105,8 +107,8 @@ class Output:
         self._loop.add_reader(descriptor, self._readable)
 
     def hold(self) -> Stream:
-        """The pipe as it is now, for the agent that this process becomes."""
-        return Stream(self._descriptor, self._buffer)
+        """The pipe as it is now."""
+        return Stream(Descriptor(self._descriptor), self._buffer)
 
     def close(self) -> None:
         """Take what is there, and read no more; nothing happens the second time."""

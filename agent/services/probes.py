@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from agent import safe
 from agent.init.children import Children, NotDone
+from agent.init.descriptor import Descriptor
 from agent.platform.account import credentials_of, environment_of
 from agent.services.definition import Check, Probe, Service
 
@@ -88,18 +89,26 @@ async def _command(line: str, service: Service, children: Children, patience: fl
 class Notify:
     """The socket of sd_notify(3): a datagram with READY=1 sets `ready`."""
 
-    def __init__(self, path: str, uid: int, held: int = -1) -> None:
-        """Listen at `path` for the account `uid`, or on the descriptor that does so already."""
+    def __init__(self, path: str, listening: socket.socket) -> None:
         self.path = path
         self.ready = asyncio.Event()
-        self._socket = _bind(path, uid) if held < 0 else socket.socket(fileno=held)
+        self._socket = listening
         self._socket.setblocking(False)
         asyncio.get_running_loop().add_reader(self._socket, self._read)
 
-    @property
-    def descriptor(self) -> int:
-        """Of the socket."""
-        return self._socket.fileno()
+    @classmethod
+    def start(cls, path: str, uid: int) -> "Notify":
+        """Listen at `path` for the account `uid`. Raises `OSError`."""
+        return cls(path, _bind(path, uid))
+
+    @classmethod
+    def resume(cls, path: str, descriptor: Descriptor) -> "Notify":
+        """Listen on, with the socket that `hold` recorded."""
+        return cls(path, socket.socket(fileno=descriptor))
+
+    def hold(self) -> Descriptor:
+        """The socket."""
+        return Descriptor(self._socket.fileno())
 
     def close(self) -> None:
         """Listen no more."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from agent.init import proctree
 from agent.init.children import Child, Children, set_oom_score_adj
+from agent.init.descriptor import Descriptor
 from agent.platform.account import credentials_of, environment_of
 from agent.services.definition import Service
 from agent.services.output import Stream
@@ -46,7 +47,7 @@ def start(service: Service, children: Children, given: Mapping[str, str]) -> Sta
         os.close(out_write)
         os.close(err_write)
     leader = proctree.read_process(child.pid)
-    streams = {"stdout": Stream(out_read), "stderr": Stream(err_read)}
+    streams = {"stdout": Stream(Descriptor(out_read)), "stderr": Stream(Descriptor(err_read))}
     return Started(child, streams, 0 if leader is None else leader.started)
 
 

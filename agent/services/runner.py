@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from agent.bus import Bus
 from agent.events import (
-    Bus,
     ServiceBackoff,
     ServiceFailed,
     ServiceOutputLost,
@@ -29,15 +29,13 @@ from agent.events import (
     ServiceStarted,
     ServiceStopped,
 )
-from agent.init.children import Child, Children
+from agent.init.children import Child, Children, HeldChild
+from agent.init.descriptor import NONE, Descriptor
 from agent.services import process
 from agent.services.backoff import Again, Backoff, GiveUp, Over
 from agent.services.definition import Probe, Service
 from agent.services.output import Output, Ring, Stream
 from agent.services.probes import Notify, look
-
-if TYPE_CHECKING:
-    from agent.handover import HeldProcess, HeldService
 
 FIRST_LOOK, SLOWEST_LOOK = 0.02, 1.0
 """Seconds between two looks whether a service is ready: doubled each time."""
@@ -82,10 +80,10 @@ MOVES: Mapping[State, frozenset[State]] = {
 """From each state, the states that can follow; a new start by hand is a new runner."""
 
 
-class Others(Protocol):
-    """What a runner needs to know of the rest."""
+class Siblings(Protocol):
+    """What a runner needs to know of the other services."""
 
-    async def others_ready(self, service: Service) -> None:
+    async def siblings_ready(self, service: Service) -> None:
         """Wait until every service that this one follows is where it should be."""
 
     def moved(self, name: str, state: State) -> None:
@@ -114,6 +112,32 @@ class Surroundings:
     bus: Bus
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRecord:
+    """A service's process. `leader_started` is in clock ticks since the kernel's boot."""
+
+    child: HeldChild
+    streams: Mapping[str, Stream]
+    notify: Descriptor
+    leader_started: int
+    ready_since: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRecord:
+    """Where a service is in its life. `wanted`: it has a task that was not told to end."""
+
+    state: State
+    detail: str
+    since: float
+    started_at: float | None
+    starts: int
+    restarts: int
+    said: tuple[tuple[float, str, str], ...]
+    wanted: bool
+    process: ProcessRecord | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     """How one run ended: `ran` is how long it was ready, in seconds."""
@@ -127,7 +151,7 @@ class _Outcome:
 class Runner:
     """Runs one service while `run` runs."""
 
-    def __init__(self, service: Service, around: Surroundings, others: Others) -> None:
+    def __init__(self, service: Service, around: Surroundings, siblings: "Siblings") -> None:
         self.service = service
         self.state = State.INACTIVE
         self.detail = ""
@@ -136,22 +160,17 @@ class Runner:
         self.starts = 0
         self.ring = Ring()
         self._around = around
-        self._others = others
+        self._siblings = siblings
         self._backoff = Backoff(service)
         self._process: process.Started | None = None
         self._outputs: dict[str, Output] = {}
         self._notify: Notify | None = None
         self._ready_since: float | None = None
 
-    def hold(self, *, wanted: bool) -> "HeldService":
-        """Where it is in its life, for the agent that this process becomes.
-
-        `wanted`: it has a task that was not told to end.
-        """
-        from agent.handover import HeldService
-
-        return HeldService(
-            state=self.state.value,
+    def hold(self, *, wanted: bool) -> ServiceRecord:
+        """Where it is in its life; `wanted` as in `ServiceRecord`."""
+        return ServiceRecord(
+            state=self.state,
             detail=self.detail,
             since=self.since,
             started_at=self.started_at,
@@ -159,22 +178,27 @@ class Runner:
             restarts=self._backoff.restarts,
             said=tuple((line.at, line.stream, line.text) for line in self.ring.after(0)),
             wanted=wanted,
-            process=self._held_process(),
+            process=self._hold_process(),
         )
 
-    def take_over(self, held: "HeldService") -> None:
-        """Be where the runner of this process was before it re-executed."""
-        state = State(held.state)
-        if held.process is not None:
+    @classmethod
+    def resume(
+        cls, record: ServiceRecord, service: Service, around: Surroundings, siblings: "Siblings"
+    ) -> "Runner":
+        """The runner that `hold` recorded; its process, if it has one, is `run`'s to continue."""
+        runner = cls(service, around, siblings)
+        if record.process is not None:
             # Without a state of its own it was being stopped.
-            self.state = State.STOPPING if state is State.INACTIVE else state
-        elif state in (State.FAILED, State.DONE) and not held.wanted:
-            self.state = state
-        self.detail, self.since = held.detail, held.since
-        self.started_at, self.starts = held.started_at, held.starts
-        self._backoff.restarts = held.restarts
-        for at, stream, text in held.said:
-            self.ring.add(at, stream, text)
+            stopping = record.state is State.INACTIVE
+            runner.state = State.STOPPING if stopping else record.state
+        elif record.state in (State.FAILED, State.DONE) and not record.wanted:
+            runner.state = record.state
+        runner.detail, runner.since = record.detail, record.since
+        runner.started_at, runner.starts = record.started_at, record.starts
+        runner._backoff.restarts = record.restarts
+        for at, stream, text in record.said:
+            runner.ring.add(at, stream, text)
+        return runner
 
     @property
     def pid(self) -> int | None:
@@ -186,19 +210,19 @@ class Runner:
         """Starts after the first."""
         return max(0, self.starts - 1)
 
-    async def run(self, held: "HeldProcess | None" = None) -> None:
+    async def run(self, running: "ProcessRecord | None" = None) -> None:
         """Be the service until it is over; cancelling stops it.
 
-        With `held` its process runs already, since before this process re-executed.
+        `running` is its process where it has one already.
         """
         try:
             while True:
-                if held is None:
+                if running is None:
                     self._move(State.WAITING)
-                    await self._others.others_ready(self.service)
+                    await self._siblings.siblings_ready(self.service)
                     outcome = await self._run_once()
                 else:
-                    outcome, held = await self._go_on(held), None
+                    outcome, running = await self._resume_process(running), None
                 if not await self._again(outcome):
                     return
         finally:
@@ -236,7 +260,7 @@ class Runner:
             )
         )
         if self.service.shutdown_on_failure:
-            self._others.ended_for_good(self.service, outcome.status)
+            self._siblings.ended_for_good(self.service, outcome.status)
 
     async def _run_once(self) -> _Outcome:
         self._move(State.STARTING)
@@ -259,13 +283,14 @@ class Runner:
         finally:
             self._listen_no_more()
 
-    async def _go_on(self, held: "HeldProcess") -> _Outcome:
-        child = self._around.children.adopted(held.pid)
-        self._ready_since = held.ready_since
-        self._notify = None if held.notify < 0 else self._listen(held.notify)
+    async def _resume_process(self, record: ProcessRecord) -> _Outcome:
+        child = self._around.children.adopt(record.child)
+        self._ready_since = record.ready_since
+        if record.notify >= 0:
+            self._notify = Notify.resume(self._notify_path, record.notify)
         try:
             return await self._see_through(
-                process.Started(child, held.streams, held.leader_started)
+                process.Started(child, record.streams, record.leader_started)
             )
         finally:
             self._listen_no_more()
@@ -312,15 +337,13 @@ class Runner:
             return _Outcome(True, problem, time.monotonic() - ready, _status(child))
         return self._ended(child, time.monotonic() - ready)
 
-    def _held_process(self) -> "HeldProcess | None":
-        from agent.handover import HeldProcess
-
-        if self._process is None or not self._process.child.running:
+    def _hold_process(self) -> ProcessRecord | None:
+        if self._process is None:
             return None
-        return HeldProcess(
-            pid=self._process.child.pid,
+        return ProcessRecord(
+            child=self._process.child.hold(),
             streams={stream: output.hold() for stream, output in self._outputs.items()},
-            notify=-1 if self._notify is None else self._notify.descriptor,
+            notify=NONE if self._notify is None else self._notify.hold(),
             leader_started=self._process.leader_started,
             ready_since=self._ready_since,
         )
@@ -392,7 +415,7 @@ class Runner:
         if process.has_ended(began):
             return
         process.signal_all(began, self.service.stop_signal)
-        if not await _ended_within(began, self._others.stop_patience(self.service)):
+        if not await _ended_within(began, self._siblings.stop_patience(self.service)):
             process.signal_all(began, signal.SIGKILL)
             await _ended_within(began, KILL_PATIENCE)
 
@@ -403,13 +426,15 @@ class Runner:
         given |= service.env
         return given if self._notify is None else given | {"NOTIFY_SOCKET": self._notify.path}
 
-    def _listen(self, held: int = -1) -> Notify | None:
+    def _listen(self) -> Notify | None:
         if self.service.ready is None or self.service.ready.probe is not Probe.NOTIFY:
             return None
-        folder = f"{self._around.run_dir}/notify"
-        os.makedirs(folder, mode=0o755, exist_ok=True)
-        uid = pwd.getpwnam(self.service.user).pw_uid
-        return Notify(f"{folder}/{self.service.name}", uid, held)
+        os.makedirs(os.path.dirname(self._notify_path), mode=0o755, exist_ok=True)
+        return Notify.start(self._notify_path, pwd.getpwnam(self.service.user).pw_uid)
+
+    @property
+    def _notify_path(self) -> str:
+        return f"{self._around.run_dir}/notify/{self.service.name}"
 
     def _listen_no_more(self) -> None:
         if self._notify is not None:
@@ -435,7 +460,7 @@ class Runner:
         if state not in MOVES[self.state]:
             raise AssertionError(f"{self.service.name}: {self.state.value} → {state.value}")
         self.state, self.detail, self.since = state, detail, time.time()
-        self._others.moved(self.service.name, state)
+        self._siblings.moved(self.service.name, state)
 
 
 async def _ended_within(began: process.Started, patience: float) -> bool:

@@ -5,21 +5,17 @@ What fails here costs SSH nothing, and one service costs the others nothing.
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from agent.events import ServiceCrashed, ServicesChanged, ServicesRefused
+from agent.life.ending import Ending, Stop
 from agent.platform.account import Account
 from agent.services import graph
 from agent.services.definition import Service
 from agent.services.load import Plan, Refused, load, paths
-from agent.services.runner import Runner, State, Surroundings
+from agent.services.runner import ProcessRecord, Runner, ServiceRecord, State, Surroundings
 from agent.settings.current import Current
 from agent.settings.load import config_path
-from agent.stop import Ending, Stop
-
-if TYPE_CHECKING:
-    from agent.handover import HeldProcess, HeldServices
 
 READY = (State.RUNNING, State.DONE)
 SETTLED = (*READY, State.FAILED)
@@ -32,6 +28,14 @@ class UnknownService(KeyError):
     """There is no service of that name."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServicesRecord:
+    """The plan in force, and where each of its services is."""
+
+    plan: Plan
+    services: Mapping[str, ServiceRecord]
+
+
 class Supervisor:
     """Runs the services of a plan. One for the whole life of the agent."""
 
@@ -41,7 +45,6 @@ class Supervisor:
         current: Current,
         account: Account,
         stop: Stop,
-        held: "HeldServices | None" = None,
     ) -> None:
         self.runners: dict[str, Runner] = {}
         self.refused: list[Refused] = []
@@ -59,19 +62,37 @@ class Supervisor:
         self._waiting_again: set[asyncio.Task[None]] = set()
         self._to_begin: set[str] = set()
         """Services that are being stopped in order to begin again."""
-        if held is not None:
-            self._take_over(held)
 
-    def hold(self) -> "HeldServices":
-        """The plan and what runs of it, for the agent that this process becomes."""
-        from agent.handover import HeldServices
+    @classmethod
+    def resume(
+        cls,
+        record: ServicesRecord,
+        around: Surroundings,
+        current: Current,
+        account: Account,
+        stop: Stop,
+    ) -> "Supervisor":
+        """The supervisor that `hold` recorded, with every process that kept running."""
+        supervisor = cls(around, current, account, stop)
+        supervisor._plan = record.plan
+        for name, each in record.services.items():
+            service = record.plan.services[name]
+            supervisor.runners[name] = Runner.resume(each, service, around, supervisor)
+            if each.wanted or each.process is not None:
+                supervisor._begin_task(name, each.process)
+                if not each.wanted:
+                    # Not before it has begun: what was never run cleans up nothing.
+                    asyncio.get_running_loop().call_soon(supervisor._tasks[name].cancel)
+        return supervisor
 
+    def hold(self) -> ServicesRecord:
+        """The plan and what runs of it."""
         wanted = {name for name, task in self._tasks.items() if not task.cancelling()}
         wanted |= self._to_begin
         services = {
             name: runner.hold(wanted=name in wanted) for name, runner in self.runners.items()
         }
-        return HeldServices(self._plan, services)
+        return ServicesRecord(self._plan, services)
 
     @property
     def files(self) -> list[str]:
@@ -122,7 +143,7 @@ class Supervisor:
         async with self._one_at_a_time:
             await self._end(set(self._tasks))
 
-    async def others_ready(self, service: Service) -> None:
+    async def siblings_ready(self, service: Service) -> None:
         """Wait until what it requires is ready, and what it comes after is settled."""
         while True:
             changed = self._changed
@@ -187,18 +208,6 @@ class Supervisor:
                 )
             )
 
-    def _take_over(self, held: "HeldServices") -> None:
-        self._plan = held.plan
-        for name, service in held.plan.services.items():
-            self.runners[name] = self._runner(service)
-        for name, each in held.services.items():
-            self.runners[name].take_over(each)
-            if each.wanted or each.process is not None:
-                self._begin_task(name, each.process)
-                if not each.wanted:
-                    # Not before it has begun: what was never run cleans up nothing.
-                    asyncio.get_running_loop().call_soon(self._tasks[name].cancel)
-
     def _runner(self, service: Service) -> Runner:
         runner = Runner(service, self._around, self)
         before = self.runners.get(service.name)
@@ -215,9 +224,9 @@ class Supervisor:
             self.runners[service.name] = self._runner(service)
         self._begin_task(service.name)
 
-    def _begin_task(self, name: str, held: "HeldProcess | None" = None) -> None:
+    def _begin_task(self, name: str, running: ProcessRecord | None = None) -> None:
         self._to_begin.discard(name)
-        task = asyncio.create_task(self.runners[name].run(held), name=f"service {name}")
+        task = asyncio.create_task(self.runners[name].run(running), name=f"service {name}")
         self._tasks[name] = task
         task.add_done_callback(lambda done: self._over(name, done))
 

@@ -3,7 +3,8 @@
 import sqlite3
 from dataclasses import dataclass
 
-from agent.events import Bus, Event, SessionClosed, SessionOpened
+from agent.bus import Bus
+from agent.events import Event, SessionClosed, SessionOpened
 from agent.state.database import Database
 
 SCHEMA = """

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from agent.access.jail import Ban
+from agent.access.values import Ban
 from agent.network import Network
 from agent.platform import volume
 

@@ -4,8 +4,10 @@ import sqlite3
 from contextlib import suppress
 from functools import partial
 
-from agent.access.jail import Ban, Jail
-from agent.events import BanLifted, BanStarted, Bus, Event
+from agent.access.jail import Jail
+from agent.access.values import Ban
+from agent.bus import Bus
+from agent.events import BanLifted, BanStarted, Event
 from agent.network import Network
 from agent.platform import volume
 from agent.state import banlist

@@ -17,14 +17,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from agent.events import (
-    Bus,
-    ErrorUnhandled,
-    Event,
-    StateKept,
-    StateNotKept,
-    StateReplaced,
-)
+from agent.bus import Bus
+from agent.events import ErrorUnhandled, Event, StateKept, StateNotKept, StateReplaced
 from agent.init.children import leave_signals
 from agent.platform import volume
 
@@ -100,7 +94,7 @@ class Database:
         await asyncio.wait([written], timeout=patience)
 
     def hold(self) -> tuple[Change, ...]:
-        """What could not be written, for the agent that this process becomes."""
+        """What could not be written."""
         self._take_pending()
         return tuple(self._unwritten)
 

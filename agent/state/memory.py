@@ -1,11 +1,13 @@
 """Everything that outlives the machine in the state database: bans, sessions, time awake."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from agent.access.jail import Jail
 from agent.access.sessions import Sessions
-from agent.events import Bus
+from agent.bus import Bus
+from agent.events import Event
 from agent.state import audit, bans, usage
 from agent.state.audit import Audit
 from agent.state.banlist import Clocks
@@ -13,13 +15,18 @@ from agent.state.bans import BanStore
 from agent.state.database import Change, Database
 from agent.state.usage import BEAT, Totals, Usage
 
-if TYPE_CHECKING:
-    from agent.handover import Handover
-
 PATIENCE = 5.0
 """Seconds that the last writes may take: a disk may hang."""
 
 SCHEMA = (bans.SCHEMA, bans.INDEX, audit.SCHEMA, *usage.SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRecord:
+    """Changes the volume has not taken, and events published after the database closed."""
+
+    unwritten: tuple[Change, ...] = ()
+    missed: tuple[Event, ...] = ()
 
 
 class Memory:
@@ -32,11 +39,10 @@ class Memory:
         sessions: Sessions,
         began: float,
         bus: Bus,
-        held: "Handover | None" = None,
+        record: MemoryRecord,
     ) -> None:
-        unwritten = () if held is None else held.parts.unwritten
-        self._missed = () if held is None else held.missed
-        self._database = Database(volume_path, SCHEMA, bus, unwritten)
+        self._missed = record.missed
+        self._database = Database(volume_path, SCHEMA, bus, record.unwritten)
         self._began = began
         self._bans = BanStore(self._database, volume_path, jail, bus)
         self.audit = Audit(self._database, bus)
@@ -44,9 +50,9 @@ class Memory:
         self.totals: asyncio.Future[Totals] = asyncio.get_running_loop().create_future()
         """What earlier lives had, once it was read."""
 
-    def hold(self) -> "tuple[Change, ...]":
-        """What could not be written, for the agent that this process becomes."""
-        return self._database.hold()
+    def hold(self, missed: Sequence[Event]) -> MemoryRecord:
+        """What is not written yet; `missed` was published after `run` ended."""
+        return MemoryRecord(self._database.hold(), (*self._missed, *missed))
 
     async def run(self, clocks: Clocks) -> None:
         """Keep what happened since the start and what happens, until cancelled."""

@@ -10,7 +10,8 @@ from functools import partial
 from typing import TypeVar
 
 from agent.bounded import bounded
-from agent.events import Bus, StateKept, StateNotKept, StateReplaced
+from agent.bus import Bus
+from agent.events import StateKept, StateNotKept, StateReplaced
 from agent.platform import volume
 
 T = TypeVar("T")

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.events import Bus, ConnectionClosed, Event, SessionOpened, SleepBegan, WakeJudged
+from agent.bus import Bus
+from agent.events import ConnectionClosed, Event, SessionOpened, SleepBegan, WakeJudged
 from agent.state.database import Database
 
 SLOT = 600

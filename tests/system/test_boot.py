@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.access.hostkeys import NAME as HOST_KEY
-from agent.run import EXIT_CONFIG, EXIT_UNAVAILABLE
+from agent.life.main import EXIT_CONFIG, EXIT_UNAVAILABLE
 from deploy.machine import AGENT
 from tests.conftest import BoxMaker
 from tests.support import Box, Key, make_key, until

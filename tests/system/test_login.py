@@ -15,7 +15,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from agent.run import EXIT_CONFIG
+from agent.life.main import EXIT_CONFIG
 from tests.claims import free_port
 from tests.conftest import BoxMaker
 from tests.support import Box, Key, Screen, command_lines, make_key, terminals_work, until

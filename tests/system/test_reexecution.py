@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.init.proctree import descendants
-from agent.run import EXIT_SOFTWARE
+from agent.life.main import EXIT_SOFTWARE
 from tests.conftest import BoxMaker
 from tests.services import Services
 from tests.support import Box, Client, ready, until
@@ -21,19 +21,25 @@ from tests.support import Box, Client, ready, until
 BREAKABLE = f"""#!{sys.executable}
 # The agent, with a fault built in: SIGRTMIN is an error at its top that nobody foresaw.
 import asyncio, signal, sys
-from agent import stop
+from agent.life import ending
 
-class Breaking(stop.Stop):
+class Breaking(ending.Stop):
     def __init__(self, *words):
         super().__init__(*words)
         loop = asyncio.get_running_loop()
+        self.broken = loop.create_future()
         loop.add_signal_handler(signal.SIGRTMIN, self._break)
 
     def _break(self):
-        if not self._ending.done():
-            self._ending.set_exception(RuntimeError("built in"))
+        if not self.broken.done():
+            self.broken.set_exception(RuntimeError("built in"))
 
-stop.Stop = Breaking
+    async def wait(self):
+        decided = asyncio.ensure_future(super().wait())
+        done, _ = await asyncio.wait([self.broken, decided], return_when="FIRST_COMPLETED")
+        return done.pop().result()
+
+ending.Stop = Breaking
 sys.argv[0] = "swarm-agent"
 from agent.__main__ import main
 main()
@@ -234,7 +240,7 @@ def test_more_failures_than_help_end_the_machine(breakable: Box) -> None:
 def test_an_error_in_one_step_is_told_and_ends_nothing(make_box: BoxMaker, tmp_path: Path) -> None:
     program = tmp_path / "stumbling"
     program.write_text(
-        BREAKABLE.replace("self._ending.set_exception(RuntimeError(", "(lambda e: 1 / 0)((")
+        BREAKABLE.replace("self.broken.set_exception(RuntimeError(", "(lambda e: 1 / 0)((")
     )
     program.chmod(0o755)
     box = make_box()

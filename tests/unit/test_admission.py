@@ -2,8 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.access.admission import Admission, Limits, Refusal
-from agent.access.client import Client
 from agent.access.jail import Jail, Policy
+from agent.access.values import Client
 from agent.network import Network
 
 POLICY = Policy(5, 600, 600, 600, 64, ())
@@ -14,7 +14,7 @@ def nobody(_: Network) -> bool:
 
 
 def client(text: str, *, known: bool = True) -> Client:
-    return Client(Network.host(text), 5, known)
+    return Client(Network.host(text), known)
 
 
 def admission(

@@ -3,8 +3,9 @@
 import asyncio
 from pathlib import Path
 
-from agent.events import Bus, Event
-from agent.idle.leasekeeper import LeaseKeeper
+from agent.bus import Bus
+from agent.events import Event
+from agent.idle.leasekeeper import LeaseKeeper, read
 from agent.idle.leases import MOST
 from agent.services.output import KEPT_BYTES, LINE_LIMIT, Ring
 from agent.state.page import Page
@@ -37,14 +38,14 @@ def test_a_storm_of_leases_is_written_once_a_second_and_nothing_is_forgotten(
     async def main() -> None:
         bus = Bus()
         bus.subscribe(heard.append)
-        keeper = LeaseKeeper(str(tmp_path), bus)
-        keeper._page = Counting(str(tmp_path), "leases", bus)
+        page = Counting(str(tmp_path), "leases", bus)
+        keeper = LeaseKeeper(page, read(page), bus)
         for number in range(500):
             await keeper.take(f"lease-{number % MOST}", 1000.0, None)
         assert Counting.writes <= 2
-        while Counting.writes < 2 or keeper._page.behind:  # noqa: ASYNC110  # it is written once
+        while Counting.writes < 2 or page.behind:  # noqa: ASYNC110  # it is written once
             await asyncio.sleep(0.05)
-        again = LeaseKeeper(str(tmp_path), bus)
+        again = LeaseKeeper(page, read(page), bus)
         assert {lease.name for lease in again.active()} == {f"lease-{n}" for n in range(MOST)}
 
     asyncio.run(main())

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.access.authlog import Verdict
-from agent.access.jail import HISTORY_DECAY, WEIGHTS, Ban, Jail, Policy
+from agent.access.jail import HISTORY_DECAY, WEIGHTS, Jail, Policy
+from agent.access.values import Ban, Verdict
 from agent.network import Network
 
 A = Network.host("203.0.113.9")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.init.descriptor import Descriptor
 from agent.platform.account import Account
 from agent.services import graph
 from agent.services.backoff import Again, Backoff, GiveUp, Over
@@ -228,7 +229,7 @@ def through(data: bytes) -> tuple[list[str], int]:
         reading, writing = os.pipe()
         lines: list[str] = []
         lost: list[int] = []
-        output = Output(Stream(reading), lines.append, lost.append)
+        output = Output(Stream(Descriptor(reading)), lines.append, lost.append)
 
         def write() -> None:
             with os.fdopen(writing, "wb") as pipe:

@@ -1,27 +1,27 @@
-"""The start-up order.
+"""Opening SSH: the start-up order.
 
 settings → keys → host key → sshd's configuration → listener: until here every import and every
 file is read from a disk that gives 8 MiB a second, with somebody waiting. What SSH does not need
-is imported after that, once the client who woke the machine has been served.
+is imported after that, once the client who woke the machine has been served (life/parts.py).
 """
 
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.access import hostkeys, sshd, utmp
 from agent.access.connection import Access
-from agent.access.gate import Gate, clock
+from agent.access.gate import Gate, GateRecord
 from agent.access.jail import Jail, Policy
 from agent.access.keyring import Keyring
 from agent.access.listener import ListenError
 from agent.access.sessions import Sessions
+from agent.bus import Bus
+from agent.clock import clock
 from agent.events import (
     BootPhase,
-    Bus,
     EgressApplied,
     HomeMoved,
     ListenerOpened,
@@ -29,7 +29,9 @@ from agent.events import (
     StateReplaced,
     Trouble,
 )
-from agent.init.children import Children, become_subreaper
+from agent.init.children import become_subreaper
+from agent.life.handed import Handed
+from agent.machine import Machine
 from agent.network import is_own
 from agent.platform import home, volume
 from agent.platform.account import Account, AccountError, find, make_runtime_folder
@@ -39,83 +41,73 @@ from agent.state import banlist
 
 if TYPE_CHECKING:
     from agent.egress.wall import Wall
-    from agent.handover import Handover
 
 
-class BootError(Exception):
-    """What was asked for cannot be given, and going on without it would be worse."""
+class StartError(Exception):
+    """What was asked for cannot be given, and running without it would be worse."""
 
 
-FATAL = (BootError, AccountError, hostkeys.HostKeyError, sshd.SshdError, ListenError, OSError)
+FATAL = (StartError, AccountError, hostkeys.HostKeyError, sshd.SshdError, ListenError, OSError)
 """What `open_ssh` raises where SSH cannot be served."""
 
 
-@dataclass(frozen=True, slots=True)
-class Core:
-    """What every phase needs."""
+async def open_ssh(machine: Machine, handed: Handed, *, first: bool, configure: bool) -> None:
+    """Go through the phases. Raises what `FATAL` has; `handed` can be used again then.
 
-    settings: Settings
-    environ: Mapping[str, str]
-    children: Children
-    sessions: Sessions
-    bus: Bus
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What the phases made: SSH is open."""
-
-    gate: Gate
-    account: Account
-    keyring: Keyring
-    session_env: Mapping[str, str]
-    wall: "Wall | None"
-
-
-async def open_ssh(
-    core: Core, begun: float, held: "Handover | None", *, first: bool, configure: bool
-) -> Opened:
-    """Go through the phases. Raises what `FATAL` has; `held` can be used again then.
-
-    With `held`, and where it is not the `first` time, this process has re-executed. What it needs
-    for SSH is in place: a full disk or too many processes are no reason to end what is open. sshd's
-    configuration is written with `configure`.
+    Where this process has re-executed (not the `first` time), what SSH needs is in place: a full
+    disk or too many processes are no reason to end what is open. sshd's configuration is written
+    and checked with `configure`.
     """
-    settings, bus = core.settings, core.bus
-    phases = _Phases(bus, begun)
+    settings, bus = machine.current.value, machine.bus
+    before = handed.of(Settings)
+    phases = _Phases(bus, machine.began)
     with phases("settings"):
-        account = find(settings.user)
+        account = machine.account = find(settings.user)
         _prepare_machine(settings, account, bus)
-        session_env = _session_env(core, account)
+        machine.session_env = _session_env(machine)
     if first:  # where programs of the account run, its home is theirs
         with phases("home"):
             _prepare_home(settings, account, bus)
     with phases("keys"):
         path = f"{settings.run_dir}/{sshd.AUTHORIZED_KEYS}"
-        keyring = Keyring(core.environ, settings, path, account, bus)
-        keyring.load(in_place=held is not None)
+        machine.keyring = Keyring(machine.environ, settings, path, account, bus)
+        machine.keyring.load(in_place=before is not None)
     with phases("hostkey"):
-        if held is None or not os.path.exists(f"{settings.run_dir}/{hostkeys.NAME}"):
-            await hostkeys.prepare(settings.volume, settings.run_dir, core.children, bus)
+        if before is None or not os.path.exists(f"{settings.run_dir}/{hostkeys.NAME}"):
+            await hostkeys.prepare(settings.volume, settings.run_dir, machine.children, bus)
     with phases("sshd"):
         if configure:
-            await sshd.write_and_check(settings, account, core.children)
+            await sshd.write_and_check(settings, account, machine.children)
     with phases("state"):
-        jail = _open_jail(settings, bus, read=held is None)
-    wall = None
-    if settings.egress != "open" or (held is not None and held.egress is not None):
+        jail = _open_jail(settings, bus, handed)
+    machine.wall = None
+    if settings.egress != "open" or (before is not None and before.egress != "open"):
         with phases("egress"):
-            wall = await _raise_wall(core, held)
+            machine.wall = await _open_wall(machine, handed)
     with phases("listener"):
-        access = Access(settings, session_env, keyring, core.children, core.sessions, bus)
-        gate = Gate(access, jail)
-        gate.open(None if held is None else held.gate)
+        machine.gate = _open_gate(machine, jail, handed)
     bus.publish(
         ListenerOpened(
-            listen=str(settings.listen), user=account.name, seconds=time.monotonic() - begun
+            listen=str(settings.listen),
+            user=account.name,
+            seconds=time.monotonic() - machine.began,
         )
     )
-    return Opened(gate, account, keyring, session_env, wall)
+
+
+def _open_gate(machine: Machine, jail: Jail, handed: Handed) -> Gate:
+    settings = machine.current.value
+    machine.sessions = Sessions()
+    access = Access(
+        settings,
+        machine.session_env,
+        machine.keyring,
+        machine.children,
+        machine.sessions,
+        machine.bus,
+    )
+    record = handed.of(GateRecord)
+    return Gate.start(access, jail) if record is None else Gate.resume(record, access, jail)
 
 
 class _Phases:
@@ -185,13 +177,14 @@ def _prepare_home(settings: Settings, account: Account, bus: Bus) -> None:
         bus.publish(Notice(part="home", notice=f"{settings.volume} cannot be prepared: {error}"))
 
 
-def _session_env(core: Core, account: Account) -> Mapping[str, str]:
+def _session_env(machine: Machine) -> Mapping[str, str]:
+    settings = machine.current.value
     found = session_environment(
-        core.environ, core.settings.session_env, core.settings.agents, account
+        machine.environ, settings.session_env, settings.agents, machine.account
     )
     if found.unusable:
         names = ", ".join(found.unusable)
-        core.bus.publish(
+        machine.bus.publish(
             Notice(
                 part="session_env",
                 notice=f"not in the sessions' environment, because of line breaks: {names}",
@@ -200,49 +193,50 @@ def _session_env(core: Core, account: Account) -> Mapping[str, str]:
     return found.variables
 
 
-async def _raise_wall(core: Core, held: "Handover | None") -> "Wall | None":
-    """Refuse what SWARM_EGRESS does not allow, before anybody is in. Raises `BootError`."""
-    from agent.egress.wall import EgressError, Wall
+async def _open_wall(machine: Machine, handed: Handed) -> "Wall | None":
+    """Refuse what SWARM_EGRESS does not allow, before anybody is in. Raises `StartError`."""
+    settings, bus = machine.current.value, machine.bus
+    before = handed.of(Settings)
+    from agent.egress.wall import EgressError, Wall, WallRecord
 
-    # Addresses are known by no name any more: those of one that is allowed no longer must not stay.
-    same = held is not None and held.settings.egress_allow == core.settings.egress_allow
-    known = held.egress if held is not None and same else None
-    wall = Wall(core.settings, core.children, core.bus, known)
+    record = handed.of(WallRecord)
+    # Addresses are known by no name any more: those of a name that was taken out must not stay.
+    same = before is not None and before.egress_allow == settings.egress_allow
+    seen = record.seen if record is not None and same else {}
+    wall = Wall(settings, machine.children, bus, seen)
     try:
-        if core.settings.egress == "open":
+        if settings.egress == "open":
             await wall.remove()
             return None
-        await wall.raise_()
+        await wall.put_up()
     except EgressError as error:
-        if held is not None and held.settings == core.settings:
+        if before == settings:
             notice = f"the rules from before are in force: {error}"
-            core.bus.publish(Notice(part="egress", notice=notice))
+            bus.publish(Notice(part="egress", notice=notice))
             return wall
-        if core.settings.egress == "strict":
-            raise BootError(str(error)) from error
-        core.bus.publish(Trouble(part="egress", problem=f"not restricted: {error}"))
+        if settings.egress == "strict":
+            raise StartError(str(error)) from error
+        bus.publish(Trouble(part="egress", problem=f"not restricted: {error}"))
         return None
-    core.bus.publish(EgressApplied(mode=wall.mode))
+    bus.publish(EgressApplied(mode=wall.mode))
     return wall
 
 
-def _open_jail(settings: Settings, bus: Bus, *, read: bool) -> Jail:
-    """The jail; with `read`, it has the bans of earlier lives."""
-    jail = Jail(
-        Policy(
-            maxretry=settings.maxretry,
-            findtime=settings.findtime,
-            bantime=settings.bantime,
-            bantime_max=settings.bantime_max,
-            ipv6_prefix=settings.ipv6_prefix,
-            ignore=settings.ignoreip,
-            dry_run=settings.ban_dry_run,
-        ),
-        is_own,
+def _open_jail(settings: Settings, bus: Bus, handed: Handed) -> Jail:
+    """The jail, with the bans of earlier runs."""
+    policy = Policy(
+        maxretry=settings.maxretry,
+        findtime=settings.findtime,
+        bantime=settings.bantime,
+        bantime_max=settings.bantime_max,
+        ipv6_prefix=settings.ipv6_prefix,
+        ignore=settings.ignoreip,
+        dry_run=settings.ban_dry_run,
     )
-
-    if not read:
-        return jail
+    gate = handed.of(GateRecord)
+    if gate is not None:
+        return Jail.resume(gate.jail, policy, is_own)
+    jail = Jail(policy, is_own)
 
     def replaced(reason: str, kept_as: str) -> None:
         bus.publish(StateReplaced(reason=reason, kept_as=kept_as))
@@ -251,6 +245,6 @@ def _open_jail(settings: Settings, bus: Bus, *, read: bool) -> Jail:
         for ban in banlist.read(settings.volume, banlist.Clocks(clock()), replaced):
             jail.restore(ban)
     except (OSError, volume.NotTrusted) as error:
-        notice = f"bans of earlier lives are not known yet: {settings.volume}: {error}"
+        notice = f"bans of earlier runs are not known yet: {settings.volume}: {error}"
         bus.publish(Notice(part="state", notice=notice))
     return jail

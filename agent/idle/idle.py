@@ -1,16 +1,17 @@
-"""The idle part, put together from what the spine has made."""
+"""The idle part, put together."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from agent.access.gate import Gate
 from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
-from agent.events import Bus
-from agent.idle.budget import Budget
+from agent.bus import Bus
+from agent.clock import clock
+from agent.idle import leasekeeper
+from agent.idle.budget import Budget, month_awake
 from agent.idle.greeting import Greeting
 from agent.idle.leasekeeper import LeaseKeeper
+from agent.idle.leases import Lease
 from agent.idle.signals import processes
 from agent.idle.signals.checks import Checks
 from agent.idle.signals.disk import DiskWrites, disk_of
@@ -19,60 +20,78 @@ from agent.idle.signals.sign import Signal
 from agent.idle.signals.ssh import SshTraffic
 from agent.idle.signals.terminals import Terminals
 from agent.idle.sleep import Sleeper
-from agent.idle.watch import Watch
+from agent.idle.watch import Watch, WatchRecord
 from agent.init.children import Children
+from agent.life.ending import Stop
 from agent.platform.account import Account
 from agent.platform.fly import FlyMachine
 from agent.settings import Settings
 from agent.settings.current import Current
-from agent.state.life import LifeRecord
-from agent.stop import Stop
+from agent.state import runs
+from agent.state.runs import RunJournal, RunRecord
 
-if TYPE_CHECKING:
-    from agent.handover import HeldIdle
+
+@dataclass(frozen=True, slots=True)
+class IdleRecord:
+    """What the idle part knows of this run; `month_awake` in seconds."""
+
+    run: RunRecord
+    watch: WatchRecord
+    leases: tuple[Lease, ...]
+    month_awake: float
+
+    @classmethod
+    def begin(cls, volume_path: str, bus: Bus) -> "IdleRecord":
+        """A run that begins now, with what the volume knows of earlier ones."""
+        run = runs.begin(runs.page(volume_path, bus))
+        leases = tuple(leasekeeper.read(leasekeeper.page(volume_path, bus)))
+        return cls(run, WatchRecord.begin(clock()), leases, month_awake(run.before))
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """What others may ask: whether the machine sleeps, who holds it awake, how it lived."""
+    """Whether the machine sleeps, what holds it awake, how it lived."""
 
     watch: Watch
     leases: LeaseKeeper
-    life: LifeRecord
+    journal: RunJournal
     budget: Budget
 
-    def hold(self) -> "HeldIdle":
-        """What it knows, for the agent that this process becomes."""
-        return self.watch.hold(self.life, self.leases.hold())
+    def hold(self) -> IdleRecord:
+        """What it knows, for the next agent."""
+        leases = tuple(self.leases.active())
+        return IdleRecord(self.journal.record, self.watch.record, leases, self.budget.awake)
 
 
-def assemble(
+def make(
+    record: IdleRecord,
     current: Current,
     account: Account,
     children: Children,
     sessions: Sessions,
     keyring: Keyring,
     gate: Gate,
-    environ: Mapping[str, str],
+    fly: FlyMachine | None,
     stop: Stop,
     bus: Bus,
-    held: "HeldIdle | None" = None,
 ) -> Idle:
-    """Make the idle part; `watch.run` is what runs it."""
-    settings = current.value
-    life = LifeRecord(settings.volume, bus, held)
-    leases = LeaseKeeper(settings.volume, bus, None if held is None else held.leases)
-    fly = FlyMachine.here(environ, settings.fly_api)
-    sleeper = Sleeper(current, account, children, sessions, gate, fly, life, stop, bus)
+    """Make the idle part, and let it hear what happens; `watch.run` is what runs it."""
+    volume = current.value.volume
+    budget = Budget(current, record.month_awake)
+    journal = RunJournal(runs.page(volume, bus), record.run, lambda: budget.awake)
+    leases = LeaseKeeper(leasekeeper.page(volume, bus), record.leases, bus)
+    sleeper = Sleeper(current, account, children, sessions, gate, fly, journal, stop, bus)
 
     def signals() -> list[Signal]:
         return _signals(current.value, sessions, leases, children, account)
 
-    budget = Budget(current, life.before, None if held is None else held.month_awake)
-    life.month_awake = lambda: budget.awake
-    watch = Watch(current, gate, lambda: len(sessions) > 0, budget, sleeper, signals, bus, held)
-    Greeting(current, account, sessions, watch, life.before, budget, keyring, bus)
-    return Idle(watch, leases, life, budget)
+    watch = Watch(
+        current, gate, lambda: len(sessions) > 0, budget, sleeper, signals, bus, record.watch
+    )
+    bus.subscribe(watch.hear, early=True)
+    greeting = Greeting(current, account, sessions, watch, record.run.before, budget, keyring)
+    bus.subscribe(greeting.hear, early=True)
+    return Idle(watch, leases, journal, budget)
 
 
 def _signals(

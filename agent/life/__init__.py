@@ -1,0 +1,1 @@
+"""One run of the agent: starting, serving, ending, and re-executing in place."""

@@ -1,0 +1,326 @@
+"""One run of the agent, on one page: Starting → Serving → Stopping, or Reexecuting.
+
+An unexpected error at the top, and `swarm-agent reload`, re-execute in place: the process id, the
+listener, the sessions and the services stay. The kernel keeps the descriptors open and the clients
+waiting while the new agent starts.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.bus import Bus
+from agent.clock import clock
+from agent.events import (
+    AgentFailed,
+    BootFailed,
+    ErrorUnhandled,
+    Event,
+    Notice,
+    Reexecuted,
+    SettingsRefused,
+)
+from agent.health import Health, Reexecutions
+from agent.init import shutdown
+from agent.init.children import Children, reset_signals, unblock_signals
+from agent.init.foreground import FORWARDED
+from agent.life.command import Command, start_or_resume
+from agent.life.ending import STOP_SIGNALS, Ending, Stop, StopRecord
+from agent.life.handed import Handed
+from agent.life.parts import Parts, keep_running
+from agent.life.start import FATAL, open_ssh
+from agent.life.stop import bring_down
+from agent.log import Log
+from agent.machine import Machine
+from agent.platform.account import AccountError
+from agent.settings import Settings, SettingsError, load
+from agent.settings.current import Current
+
+EXIT_UNAVAILABLE = 69
+EXIT_SOFTWARE = 70
+EXIT_CONFIG = 78
+"""Exit statuses, after sysexits(3). 0 is a stop that was asked for."""
+
+HANDED = "_SWARM_HANDED"
+"""The environment variable by which an agent finds what the previous one has handed over."""
+
+PARTS_END = 10.0
+"""Seconds that the parts may take to write what they have: a disk may hang."""
+
+STRANGERS_END = 5.0
+"""Seconds that children of another version of the agent may take to end."""
+
+SETTLE = 5.0
+"""Seconds that signals may take to be handled before the process re-executes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """SSH is being opened. With `strangers` there are children that this agent does not know."""
+
+    handed: Handed
+    strangers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """SSH is open; the parts are made and run in the background."""
+
+    command: Command
+    parts: Parts
+    running: "asyncio.Task[None]"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """Everything is brought down."""
+
+    serving: Serving
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Reexecuting:
+    """The process becomes a new agent: after a reload, or an error."""
+
+    serving: Serving
+    reload: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Nothing is left to do but to exit."""
+
+    status: int
+
+
+Phase = Starting | Serving | Stopping | Reexecuting | Over
+
+
+def run(command: Sequence[str], environ: MutableMapping[str, str]) -> int:
+    """Be the container's init until a stop signal or the end of `command`; the exit status."""
+    begun = time.monotonic()
+    reset_signals()
+    inherited = environ.pop(HANDED, None)
+    handed = None if inherited is None else _take(int(inherited))
+    try:
+        settings, refused = _settings(environ, handed)
+    except SettingsError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"swarm-agent: {problem}\n")
+        return EXIT_CONFIG
+    life = _Life(_machine(settings, environ, command, begun, handed))
+    if refused:
+        life.machine.bus.publish(SettingsRefused(problem=refused))
+    phase: Phase = Starting(handed or Handed(), inherited is not None and handed is None)
+    try:
+        while True:
+            match phase:
+                case Starting():
+                    phase = life.step(life.start(phase), Over(EXIT_SOFTWARE))
+                case Serving():
+                    phase = life.step(life.serve(phase), Reexecuting(phase))
+                case Stopping():
+                    phase = life.step(life.stop(phase), Over(EXIT_SOFTWARE))
+                case Reexecuting():
+                    phase = life.re_execute(phase)
+                case Over():
+                    return phase.status
+    finally:
+        life.machine.log.close()
+
+
+class _Life:
+    """What the phases of one run share. Each phase returns the next one."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._runner = asyncio.Runner()
+
+    def step(self, phase: Awaitable[Phase], after_error: Phase) -> Phase:
+        """Run a phase; an unexpected error is reported and leads to `after_error`."""
+
+        async def coroutine() -> Phase:
+            return await phase
+
+        try:
+            return self._runner.run(coroutine())
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+            machine = self.machine
+            machine.past = machine.past.failed(problem, clock())
+            machine.bus.publish(AgentFailed(problem=problem, where=_where(error)))
+            return Over(EXIT_SOFTWARE) if machine.past.too_many else after_error
+
+    async def start(self, phase: Starting) -> Phase:
+        """Open SSH; the parts follow in the background."""
+        machine, handed = self.machine, phase.handed
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._unhandled)
+        machine.stop = Stop(handed.of(StopRecord) or StopRecord(None, None, hurry=False))
+        machine.children.expect(handed.pids)
+        command = start_or_resume(machine, handed) if handed.records else None
+        unblock_signals()
+        machine.children.watch(loop)
+        if phase.strangers:
+            await _end_strangers(machine)
+        try:
+            await self._open(handed, first=not handed.records and not phase.strangers)
+        except FATAL as error:
+            machine.bus.publish(BootFailed(problem=str(error)))
+            return Over(EXIT_CONFIG if isinstance(error, AccountError) else EXIT_UNAVAILABLE)
+        parts = Parts(machine, handed)
+        if handed.records:
+            parts.resume()
+            machine.bus.publish(_reexecuted(machine, parts))
+        command = command or start_or_resume(machine, handed)
+        running = asyncio.create_task(keep_running("parts", parts.run, machine.bus))
+        return Serving(command, parts, running)
+
+    async def serve(self, phase: Serving) -> Phase:
+        """Wait for a reason to end or to re-execute."""
+        decision = await self.machine.stop.wait()
+        if isinstance(decision, Ending):
+            return Stopping(phase, decision)
+        return Reexecuting(phase, reload=True)
+
+    async def stop(self, phase: Stopping) -> Phase:
+        """Bring everything down, and keep how this run ended."""
+        command, parts, ending = phase.serving.command, phase.serving.parts, phase.ending
+        await bring_down(self.machine, command, parts.supervisor, ending)
+        self.machine.log.start()  # what is still to come may wait for a disk
+        await _end_parts(phase.serving)
+        await parts.finish(ending.reason)
+        return Over(command.status if ending.status is None else ending.status)
+
+    def re_execute(self, phase: Reexecuting) -> Phase:
+        """Become a new agent; where that is not possible, the process ends."""
+        missed: list[Event] = []
+        self.machine.bus.subscribe(missed.append)
+        with suppress(Exception):  # the loop itself may be what is broken
+            self._runner.run(_end_parts(phase.serving))
+        if phase.reload:  # not before: who asks for the count must hear the next agent
+            self.machine.past = self.machine.past.reloaded()
+        # Blocked signals wait through execve(2), and are heard by the new agent.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, *FORWARDED})
+        with suppress(Exception):  # as above
+            self._runner.run(_settled(self.machine.children))
+        try:
+            records = self._hold(phase.serving, missed)
+            self.machine.log.close()
+            from agent.life.reexec import re_execute
+
+            re_execute(Handed(records), self.machine.environ, HANDED)
+        except Exception as failure:
+            sys.stderr.write(f"swarm-agent: cannot re-execute {sys.executable}: {failure!r}\n")
+            return Over(EXIT_SOFTWARE)
+
+    def _hold(self, serving: Serving, missed: list[Event]) -> list[object]:
+        """Every record of this run. Nothing may happen in the event loop from here on."""
+        machine = self.machine
+        held = [machine.past, machine.current.value, machine.stop.hold(), machine.gate.hold()]
+        optional = [serving.command.hold(), None if machine.wall is None else machine.wall.hold()]
+        return [*held, *filter(None, optional), *serving.parts.hold(missed)]
+
+    async def _open(self, handed: Handed, *, first: bool) -> None:
+        """Open SSH; with settings that do not work, as it was before this process re-executed."""
+        machine, before = self.machine, handed.of(Settings)
+        same = before == machine.current.value
+        try:
+            await open_ssh(machine, handed, first=first, configure=not same)
+        except FATAL as error:
+            if before is None or same:
+                raise
+            machine.bus.publish(SettingsRefused(problem=str(error)))
+            machine.current.value = before
+            await open_ssh(machine, handed, first=first, configure=True)
+
+    def _unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        problem = context["message"] if error is None else f"{context['message']}: {error!r}"
+        self.machine.bus.publish(ErrorUnhandled(problem=problem, where=_where(error)))
+
+
+def _machine(
+    settings: Settings,
+    environ: Mapping[str, str],
+    command: Sequence[str],
+    begun: float,
+    handed: Handed | None,
+) -> Machine:
+    log = Log(settings.log_format, settings.log_level, settings.log_line_limit)
+    bus, health = Bus(), Health()
+    bus.subscribe(log.write)
+    bus.subscribe(health.hear)
+    past = (None if handed is None else handed.of(Reexecutions)) or Reexecutions()
+    return Machine(Current(settings), environ, command, begun, past, bus, log, Children(), health)
+
+
+async def _end_parts(serving: Serving) -> None:
+    serving.running.cancel()
+    await asyncio.wait([serving.running], timeout=PARTS_END)
+
+
+async def _settled(children: Children) -> None:
+    async with asyncio.timeout(SETTLE):
+        await children.pause()
+
+
+async def _end_strangers(machine: Machine) -> None:
+    machine.bus.publish(
+        Notice(
+            part="agent",
+            notice="it was re-executed as another version, which knows nothing of the "
+            "sessions and services that were open: they are ended",
+        )
+    )
+    deadline = asyncio.get_running_loop().time() + STRANGERS_END
+    await shutdown.end_descendants(deadline, machine.stop.hurry, set())
+
+
+def _take(file: int) -> Handed | None:
+    from agent.life.reexec import take
+
+    return take(file)
+
+
+def _settings(environ: Mapping[str, str], handed: Handed | None) -> tuple[Settings, str]:
+    """The settings, and why they are those from before if they are. Raises `SettingsError`."""
+    before = None if handed is None else handed.of(Settings)
+    try:
+        wanted = load(environ, privileged=os.geteuid() == 0).settings
+    except SettingsError as error:
+        if before is None:
+            raise
+        # The machine runs with them: a file that was spoilt since must not end it.
+        return before, str(error)
+    if before is None:
+        return wanted, ""
+    # Where things lie is for the next start: they lie there.
+    return replace(
+        wanted,
+        volume=before.volume,
+        run_dir=before.run_dir,
+        home_links=before.home_links,
+    ), ""
+
+
+def _reexecuted(machine: Machine, parts: Parts) -> Reexecuted:
+    supervisor = parts.supervisor
+    return Reexecuted(
+        failures=machine.past.failures,
+        reloads=machine.past.reloads,
+        connections=machine.gate.connections,
+        services=0 if supervisor is None else len(supervisor.runners),
+    )
+
+
+def _where(error: BaseException | None) -> str:
+    return "" if error is None else "".join(traceback.format_exception(error))

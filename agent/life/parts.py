@@ -1,0 +1,369 @@
+"""Parts that SSH does not need: each may crash and is restarted; none takes SSH with it.
+
+They are made once the client who woke the machine has been served: what they import takes seconds
+to read from a cold disk. `TABLE` says what there is, and when each starts.
+"""
+
+import asyncio
+import importlib
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from agent.access.gate import Gate
+from agent.bus import Bus
+from agent.events import Event, Notice, PartFailed
+from agent.init.children import leave_signals
+from agent.life.handed import Handed
+from agent.machine import Machine
+
+if TYPE_CHECKING:
+    from agent.services.supervisor import Supervisor
+
+BANNER_FIRST = 0.05
+"""Seconds that belong to the banner of a client who is waiting already."""
+
+FIRST_LOOK_UP = 5.0
+"""Seconds that services wait for the addresses of the names they may connect to."""
+
+QUIET = 1.0
+"""Seconds without any connection after which nobody is waiting."""
+
+PATIENCE = 15.0
+"""Seconds a first connection may take before parts are started beside it."""
+
+FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0
+"""Seconds before a crashed part is started again; doubled each time it crashes."""
+
+STABLE = 300.0
+"""Seconds of life after which a crash counts as the first again."""
+
+Run = Callable[[], Awaitable[None]]
+
+
+class When(IntEnum):
+    """The moment at which a part is made."""
+
+    BANNER = 1
+    """Once a client who was waiting has its banner."""
+    SERVED = 2
+    """Once the first connection was served."""
+    QUIET = 3
+    """Once nobody is likely to wait for a first login."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part. `make` puts it on the machine and returns what runs until cancelled, if anything.
+
+    `modules` are imported in a thread before that. A part with a `record` is made at once, from
+    that record, where it was handed over; `hold` makes the record.
+    """
+
+    name: str
+    when: When
+    make: Callable[[Machine, Handed], Run | None]
+    modules: tuple[str, ...] = ()
+    hold: Callable[[Machine], object] | None = None
+
+
+def _idle(machine: Machine, handed: Handed) -> None:
+    # A few small modules, in place: the greeting of the first login is theirs.
+    from agent.idle.idle import IdleRecord, make
+    from agent.platform.fly import FlyMachine
+
+    settings = machine.current.value
+    machine.fly = FlyMachine.here(machine.environ, settings.fly_api)
+    record = handed.of(IdleRecord) or IdleRecord.begin(settings.volume, machine.bus)
+    machine.idle = make(
+        record,
+        machine.current,
+        machine.account,
+        machine.children,
+        machine.sessions,
+        machine.keyring,
+        machine.gate,
+        machine.fly,
+        machine.stop,
+        machine.bus,
+    )
+
+
+def _egress(machine: Machine, _: Handed) -> Run | None:
+    return None if machine.wall is None else machine.wall.run
+
+
+def _services(machine: Machine, handed: Handed) -> Run:
+    from agent.services.runner import Surroundings
+    from agent.services.supervisor import ServicesRecord, Supervisor
+
+    around = Surroundings(
+        machine.children,
+        machine.environ,
+        machine.session_env,
+        machine.account.name,
+        machine.current.value.run_dir,
+        machine.bus,
+    )
+    record = handed.of(ServicesRecord)
+    if record is None:
+        supervisor = Supervisor(around, machine.current, machine.account, machine.stop)
+    else:
+        supervisor = Supervisor.resume(
+            record, around, machine.current, machine.account, machine.stop
+        )
+    machine.supervisor = supervisor
+
+    async def run() -> None:
+        if machine.wall is not None:
+            await _waited(machine.wall.looked_up, FIRST_LOOK_UP)
+        await supervisor.follow()
+
+    return run
+
+
+def _log(machine: Machine, _: Handed) -> None:
+    machine.log.start()
+
+
+def _watch(machine: Machine, _: Handed) -> Run:
+    return machine.idle.watch.run
+
+
+def _memory(machine: Machine, handed: Handed) -> Run:
+    from agent.clock import clock
+    from agent.state.banlist import Clocks
+    from agent.state.memory import Memory, MemoryRecord
+
+    memory = machine.memory = Memory(
+        _safe_volume(machine.current.value.volume, machine.bus),
+        machine.gate.jail,
+        machine.sessions,
+        machine.began,
+        machine.bus,
+        handed.of(MemoryRecord) or MemoryRecord(),
+    )
+
+    async def run() -> None:
+        await memory.run(Clocks(clock()))
+
+    return run
+
+
+def _metrics(machine: Machine, _: Handed) -> Run:
+    from agent.observe.metrics import Metrics
+
+    metrics = machine.metrics = Metrics(machine)
+    machine.bus.subscribe(metrics.hear, early=True)
+
+    async def take_up_totals() -> None:
+        # What earlier runs had is known once the database was read.
+        totals = await asyncio.shield(machine.memory.totals)
+        metrics.resume(totals, machine.began)
+        machine.idle.budget.count_with(lambda: machine.memory.usage.this_month)
+
+    return take_up_totals
+
+
+def _lag(machine: Machine, _: Handed) -> Run:
+    from agent.observe.lag import Lag
+
+    machine.lag = Lag()
+    return machine.lag.run
+
+
+def _control(machine: Machine, _: Handed) -> Run:
+    from agent.observe.control import Control
+
+    return Control(machine, machine.bus).serve
+
+
+def _http(machine: Machine, _: Handed) -> Run | None:
+    from agent.observe.http import Http
+
+    endpoint = machine.current.value.http_listen
+    if endpoint is None:
+        return None
+    return Http(endpoint, machine, machine.metrics, machine.bus).serve
+
+
+def _files(machine: Machine, _: Handed) -> Run:
+    from agent.follow import Files
+
+    return Files(
+        machine.current, machine.environ, machine.keyring, machine.supervisor, machine.bus
+    ).follow
+
+
+def _home_keys(machine: Machine, _: Handed) -> Run:
+    from agent.access.homekeys import HomeKeys
+
+    return HomeKeys(machine.keyring, machine.account, machine.children, machine.bus).run
+
+
+TABLE = (
+    Part("idle", When.BANNER, _idle, hold=lambda machine: machine.idle.hold()),
+    Part("egress", When.SERVED, _egress),
+    Part("services", When.SERVED, _services, hold=lambda machine: machine.supervisor.hold()),
+    Part("log", When.QUIET, _log),
+    Part("watch", When.QUIET, _watch),
+    Part("state", When.QUIET, _memory, ("agent.state.memory",)),
+    Part("metrics", When.QUIET, _metrics, ("agent.observe.metrics",)),
+    Part("lag", When.QUIET, _lag),
+    Part("control socket", When.QUIET, _control, ("agent.observe.control",)),
+    Part("http", When.QUIET, _http, ("agent.observe.http",)),
+    Part("keys in the home", When.QUIET, _home_keys),
+    Part("files", When.QUIET, _files, ("agent.follow", "agent.life.reexec")),
+)
+"""In the order in which they are made. The last one also imports what a re-execution needs: later
+the files may be others, or out of reach."""
+
+
+class Parts:
+    """Makes the parts of one run, and keeps them running."""
+
+    def __init__(self, machine: Machine, handed: Handed) -> None:
+        self._machine = machine
+        self._handed = handed
+        self._runs: dict[str, Run | None] = {}
+        """By the part's name, once it is made."""
+
+    def resume(self) -> None:
+        """Make at once what this process had before it re-executed in place."""
+        for part in TABLE:
+            if part.hold is not None and self._handed.records:
+                try:
+                    self._make(part)
+                except Exception as error:
+                    # It is made anew later: what it knew is no reason to end the sessions.
+                    problem = f"{type(error).__name__}: {error}"
+                    self._machine.bus.publish(
+                        PartFailed(part=part.name, problem=problem, retry_in=0.0)
+                    )
+                    self._handed = Handed()
+
+    def hold(self, missed: list[Event]) -> list[object]:
+        """The records of the parts; of those that are not made yet, what was handed over.
+
+        `missed` are events that were published after the parts had stopped.
+        """
+        from agent.idle.idle import IdleRecord
+        from agent.services.supervisor import ServicesRecord
+        from agent.state.memory import MemoryRecord
+
+        made = [p.hold(self._machine) for p in TABLE if p.hold and p.name in self._runs]
+        if "state" in self._runs:
+            made.append(self._machine.memory.hold(missed))
+        else:
+            before = self._handed.of(MemoryRecord) or MemoryRecord()
+            made.append(MemoryRecord(before.unwritten, (*before.missed, *missed)))
+        kinds = {type(record) for record in made}
+        for kind in (IdleRecord, ServicesRecord):
+            if kind not in kinds and (record := self._handed.of(kind)) is not None:
+                made.append(record)
+        return made
+
+    @property
+    def supervisor(self) -> "Supervisor | None":
+        """The services, if they are made."""
+        return self._machine.supervisor if "services" in self._runs else None
+
+    async def run(self) -> None:
+        """Make everything in its turn, and keep it running until cancelled."""
+        await asyncio.sleep(BANNER_FIRST)
+        _prepare_threads()
+        gate, bus = self._machine.gate, self._machine.bus
+        when = When.BANNER
+        async with asyncio.TaskGroup() as group:
+            for part in TABLE:
+                if part.when > when:
+                    when = part.when
+                    await _moment(when, gate)
+                for module in part.modules:
+                    await asyncio.to_thread(importlib.import_module, module)
+                run = self._make(part)
+                if run is not None:
+                    group.create_task(keep_running(part.name, run, bus))
+
+    async def finish(self, reason: str) -> None:
+        """Keep on the volume how this run ended and what the home has new; have it all written."""
+        from agent.life.stop import take_down
+        from agent.platform import homekeeper
+
+        machine = self._machine
+        await homekeeper.bring_back(
+            machine.current.value, machine.account, machine.children, machine.bus
+        )
+        if machine.wall is not None:
+            await take_down(machine.wall, machine.bus)
+        if "idle" in self._runs:
+            from agent.state.runs import sync_disks
+
+            await machine.idle.journal.end(reason)
+            await sync_disks()
+
+    def _make(self, part: Part) -> Run | None:
+        if part.name not in self._runs:
+            self._runs[part.name] = part.make(self._machine, self._handed)
+        return self._runs[part.name]
+
+
+def retry_delay(failures: int) -> float:
+    """Seconds to wait after the `failures`-th crash in a row."""
+    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))
+
+
+async def keep_running(name: str, part: Run, bus: Bus) -> None:
+    """Run a part until it is over; after a crash, which is reported, it is started again."""
+    loop = asyncio.get_running_loop()
+    failures = 0
+    while True:
+        began = loop.time()
+        try:
+            await part()
+        except Exception as error:
+            failures = 1 if loop.time() - began > STABLE else failures + 1
+            delay = retry_delay(failures)
+            bus.publish(
+                PartFailed(part=name, problem=f"{type(error).__name__}: {error}", retry_in=delay)
+            )
+        else:
+            return
+        await asyncio.sleep(delay)
+
+
+def _prepare_threads() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    executor = ThreadPoolExecutor(thread_name_prefix="asyncio", initializer=leave_signals)
+    asyncio.get_running_loop().set_default_executor(executor)
+
+
+def _safe_volume(path: str, bus: Bus) -> str | None:
+    """The volume, where SQLite can open files by name: nobody may put others in their place."""
+    from agent.platform import volume
+
+    reason = "others may replace folders in it: chown root, and chmod 1777 if they must write"
+    try:
+        if volume.is_safe_by_name(path):
+            return path
+    except OSError as error:
+        reason = str(error)
+    notice = f"bans, sessions and time awake are kept for this run only: {path}: {reason}"
+    bus.publish(Notice(part="state", notice=notice))
+    return None
+
+
+async def _moment(when: When, gate: Gate) -> None:
+    if when is When.QUIET:
+        await asyncio.sleep(QUIET)
+    if gate.accepted:
+        await _waited(gate.served, PATIENCE)
+
+
+async def _waited(event: asyncio.Event, patience: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            await event.wait()

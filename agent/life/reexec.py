@@ -1,0 +1,79 @@
+"""Re-executing in place: the process becomes a new agent by execve(2).
+
+Its children stay its children and its descriptors keep their numbers. What else the next agent must
+know travels as records, pickled into a file in memory that nobody but root can open. Each record is
+the matter of the module that makes it; this one knows no field of any. Which descriptors stay open
+and which children are waited for, the pickler finds by their types (`Descriptor`, `HeldChild`).
+Nothing here is imported on the way from exec to the first banner of an ordinary start.
+"""
+
+import copyreg
+import io
+import os
+import pickle
+import sys
+from collections.abc import Mapping
+from typing import NoReturn
+
+from agent import __version__
+from agent.init.children import HeldChild
+from agent.init.descriptor import Descriptor
+from agent.life.handed import Handed
+
+
+class _Pickler(pickle.Pickler):
+    """Notes every descriptor and every running child that it meets in a record."""
+
+    def __init__(self, out: io.BytesIO) -> None:
+        super().__init__(out)
+        self.descriptors: list[int] = []
+        self.pids: list[int] = []
+        self.dispatch_table = copyreg.dispatch_table.copy()
+        self.dispatch_table[Descriptor] = self._descriptor
+        self.dispatch_table[HeldChild] = self._child
+
+    def _descriptor(self, descriptor: Descriptor) -> tuple[type[Descriptor], tuple[int]]:
+        if descriptor >= 0:
+            self.descriptors.append(int(descriptor))
+        return Descriptor, (int(descriptor),)
+
+    def _child(self, child: HeldChild) -> tuple[type[HeldChild], tuple[object, ...]]:
+        if child.exited is None:
+            self.pids.append(child.pid)
+        return HeldChild, (child.pid, child.exited)
+
+
+def re_execute(handed: Handed, environ: Mapping[str, str], variable: str) -> NoReturn:
+    """Become a new agent, which finds what it is handed by `variable`. Raises `OSError`."""
+    records = io.BytesIO()
+    pickler = _Pickler(records)
+    pickler.dump(handed.records)
+    file = os.memfd_create("handed")
+    with open(file, "wb", closefd=False) as out:
+        head = (__version__, pickler.descriptors, pickler.pids, records.getvalue())
+        pickle.dump(head, out)
+    os.lseek(file, 0, os.SEEK_SET)
+    for descriptor in (file, *pickler.descriptors):
+        os.set_inheritable(descriptor, True)
+    # The interpreter by the name that it was called by: a virtual environment is found by that.
+    argv = [sys.executable, *sys.orig_argv[1:]]
+    os.execve(sys.executable, argv, {**environ, variable: str(file)})  # noqa: S606  # ourselves
+
+
+def take(file: int) -> Handed | None:
+    """What the previous agent has handed over; None where it is of another version.
+
+    Then its children are ours, and we do not know them.
+    """
+    try:
+        with open(file, "rb") as content:
+            version, descriptors, pids, records = pickle.load(content)  # noqa: S301  # ours
+        handed = Handed(pickle.loads(records), tuple(pids))  # noqa: S301  # as above
+    except Exception:
+        version = None
+    if version != __version__:
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        return None
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return handed
