@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.cloud import Cloud
@@ -11,6 +12,11 @@ from tests.support import ROOT, Box, Client, Key, make_key
 
 BoxMaker = Callable[..., Box]
 CloudMaker = Callable[..., Cloud]
+
+
+# How long an example takes says something of the computer, not of the code.
+hypothesis.settings.register_profile("swarm", deadline=None)
+hypothesis.settings.load_profile("swarm")
 
 
 def pytest_xdist_auto_num_workers() -> int:
