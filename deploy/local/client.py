@@ -48,11 +48,11 @@ class Client:
         self._rest = environ["FLY_FLAPS_BASE_URL"]
         self._graph = environ.get("FLY_API_BASE_URL", self._rest)
         self._uiex = environ.get("FLY_UIEX_BASE_URL", self._rest)
-        self._token = environ.get("FLY_API_TOKEN") or environ.get("FLY_ACCESS_TOKEN") or ""
+        self.token = environ.get("FLY_API_TOKEN") or environ.get("FLY_ACCESS_TOKEN") or ""
 
     def require_session(self) -> None:
         """A token is there, as flyctl looks before it asks anything. Raises `FlyError`."""
-        if not self._token:
+        if not self.token:
             raise FlyError("no access token available. Please login with 'flyctl auth login'")
 
     def rest(
@@ -82,7 +82,7 @@ class Client:
         self.require_session()
         place = urllib.parse.urlsplit(base)
         connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=600)
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         if nonce:
             headers["fly-machine-lease-nonce"] = nonce
         try:

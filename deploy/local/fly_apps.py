@@ -224,9 +224,19 @@ def _regions(call: Call) -> None:
         print("\n".join(found))
 
 
+def _token(call: Call) -> None:
+    client = Client()
+    client.require_session()
+    if "--json" in call.flags:
+        say({"token": client.token})
+    else:
+        print(client.token)
+
+
 COMMANDS: dict[str, Callable[[Call], None]] = {
     "fly version": _version,
     "fly auth whoami": _whoami,
+    "fly auth token": _token,
     "fly orgs list": _orgs_list,
     "fly apps list": _apps_list,
     "fly apps create": _apps_create,

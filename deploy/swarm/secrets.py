@@ -95,12 +95,12 @@ def _problem(value: str) -> str:
         return "it has a NUL byte, which no environment can hold"
     if size > MOST_ALONE:
         return f"it has {size} bytes, and a line or value may have {MOST_ALONE}"
-    if value.strip(_GO_SPACE) != value:
+    if value.strip(GO_SPACE) != value:
         return "it begins or ends with white space and has line ends or quotes that flyctl changes"
     return ""
 
 
-_GO_SPACE = (
+GO_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )

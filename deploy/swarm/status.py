@@ -58,8 +58,12 @@ def row(where: Place, machine: Machine | None) -> Row:
 
 def text(where: Place, fly: Fly) -> str:
     """State, sessions and cost of a machine, as a person reads it."""
+    return text_of(where, fly, fly.machine(where.name))
+
+
+def text_of(where: Place, fly: Fly, machine: Machine | None) -> str:
+    """The same of what the platform says of it already."""
     name = where.name
-    machine = fly.machine(name)
     if machine is None:
         return f"{name}: no machine; swarm up {name}"
     lines = [f"{name} is {_state_words(machine)} in {machine.region}; {about_size(where.state())}"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.bench import (
     contenders,
     rows_boot,
+    rows_fleet,
     rows_gate,
     rows_growth,
     rows_idle,
@@ -41,6 +42,7 @@ ROWS: dict[str, Measure] = {
     "service-flood": lambda peers, quick: [
         rows_services.service_flood(peers[0], 1 if quick else 4)
     ],
+    "fleet": lambda peers, quick: rows_fleet.fleet(1 if quick else 5),
     "orphans": lambda peers, quick: rows_growth.orphans(
         _but(peers, STACK, SUPERVISORD, SSHD), 1 if quick else 5
     ),

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 import click
 import msgspec
@@ -73,11 +74,17 @@ def for_each(machine: str, all_of_them: bool, work: Callable[[str, Show], str]) 
 
 def run_all(names: list[str], work: Callable[[str], str]) -> None:
     """Do it for these machines: one line as each ends, then a summary; the status tells."""
-    failed = 0
-    for result in many.as_done(names, work):
+    summary(many.as_done(names, work))
+
+
+def summary(results: Iterable[many.Result]) -> NoReturn:
+    """A line as each ends, then how many did and failed; the status tells."""
+    done, failed = 0, 0
+    for result in results:
         failed += bool(result.problem)
+        done += not result.problem
         click.echo(f"{result.name}: {result.says or 'FAILED: ' + result.problem}")
-    click.echo(f"{len(names) - failed} done, {failed} failed")
+    click.echo(f"{done} done, {failed} failed")
     sys.exit(bool(failed))
 
 

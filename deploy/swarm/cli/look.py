@@ -55,6 +55,9 @@ def status(name: str, all_: bool, as_json: bool) -> None:
         names = [name] if name else place.all_names()
         common.put_json([statuses.report(*common.known(each)) for each in names])
         return
+    if all_ and not name:
+        results = fleet.Fleet(place.all_names()).look(statuses.text_of)
+        common.summary(results)
     common.for_each(name, all_, lambda each, show: statuses.text(*common.known(each, show)))
 
 

@@ -1,0 +1,89 @@
+"""200 machines on the stand-in: `swarm list` and `swarm status --all` beside the API itself."""
+
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from deploy.local import store
+from deploy.local.world import identity, now
+from deploy.swarm.many import AT_ONCE
+from tests.bench.rows_login import as_samples
+from tests.bench.table import AGENT, Row, Target
+from tests.laptop import Laptop
+
+MACHINES = 200
+_API = "the API alone"
+_CONFIG = (
+    b'{"image":"i","guest":{"cpu_kind":"shared","cpus":2,"memory_mb":2048},'
+    b'"metadata":{"fly_process_group":"app"}}'
+)
+
+
+def fleet(runs: int) -> list[Row]:
+    """Seconds for all of them, and the memory of the command."""
+    folder = Path(tempfile.mkdtemp(prefix="swarm-fleet-"))
+    (folder / "platform").mkdir()
+    store.save(folder / "platform", _platform())
+    for name in _names():
+        place = folder / "config" / "machines" / name
+        place.mkdir(parents=True)
+        (place / "state.json").write_text("{}")
+    laptop = Laptop(folder)
+    try:
+        api = [_api(laptop) for _ in range(runs)]
+        rows = []
+        for words in (("list",), ("status", "--all")):
+            took = [_timed(laptop, *words) for _ in range(runs)]
+            samples = as_samples({AGENT: took, _API: api})
+            shown = f"swarm {' '.join(words)}, {MACHINES} machines"
+            rows.append(Row(shown, "s", samples, (Target(_API, 1.5),)))
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        return [*rows, Row(f"its memory at most, {MACHINES} machines", "MB", as_samples({AGENT: [memory]}))]
+    finally:
+        laptop.down()
+        shutil.rmtree(folder)
+
+
+def _names() -> list[str]:
+    return [f"box-{number:03}" for number in range(MACHINES)]
+
+
+def _platform() -> store.Platform:
+    platform = store.Platform()
+    for number, name in enumerate(_names(), 1001):
+        platform.apps[name] = store.App(number, name, "personal", "127.99.0.1", now())
+        machine = store.Machine(
+            identity("d8"),
+            name,
+            name,
+            "ams",
+            "host-ams",
+            msgspec.Raw(_CONFIG),
+            now(),
+            now(),
+            identity("01"),
+        )
+        platform.machines[machine.id] = machine
+    return platform
+
+
+def _api(laptop: Laptop) -> float:
+    began = time.monotonic()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(laptop.machines, _names()))
+    assert statistics.mean(len(each) for each in found) == 1
+    return time.monotonic() - began
+
+
+def _timed(laptop: Laptop, *words: str) -> float:
+    began = time.monotonic()
+    said = laptop.well(*words)
+    took = time.monotonic() - began
+    assert said.count("box-") >= MACHINES
+    return took

@@ -1,0 +1,304 @@
+"""What becomes of a machine that is up: sleep, size, people, copies, moves; and of several."""
+
+import json
+import os
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.laptop import REAL, SWARM, Laptop
+from tests.support import make_key, until
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(1500)]
+
+ASLEEP = ("stopped", "suspended")
+IMAGE = ("--image", "registry.example/swarm:1")
+
+
+def test_sleep_wake_park_restart_and_stop(shared_laptop: Laptop) -> None:
+    laptop = shared_laptop
+    assert "asleep (suspended)" in laptop.well("sleep", "box")
+    assert "sleeps already" in laptop.well("sleep", "box")
+    assert "box is started" in laptop.well("wake", "box")
+    assert laptop.state("box") == "started"
+
+    # Parked: no login wakes it, and nothing starts it on the way there.
+    starts = len([call for call in laptop.calls if " start " in call])
+    assert "box is parked" in laptop.well("sleep", "box", "--stay")
+    assert laptop.state("box") == "stopped"
+    assert len([call for call in laptop.calls if " start " in call]) == starts
+    config = str(laptop.ssh_folder / "config")
+    words = ["ssh", "-F", config, "-o", "BatchMode=yes", "-o", "ConnectTimeout=3", "box", "true"]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 255
+    assert "asleep (parked)" in laptop.well("status", "box")
+    assert "it is parked" in laptop.well("doctor", "box")
+    assert "parked" in laptop.well("list")
+    laptop.well("wake", "box")
+    assert laptop.ssh("box", "echo in") == "in\n"
+
+    boot = laptop.ssh("box", "cat /proc/1/stat").split()[21]
+    assert "box is started" in laptop.well("restart", "box")
+    assert laptop.ssh("box", "cat /proc/1/stat").split()[21] != boot
+    assert "box is stopped" in laptop.well("stop", "box")
+    assert laptop.state("box") == "stopped"
+    laptop.well("wake", "box")
+
+
+def test_states_on_the_way_are_waited_for(shared_laptop: Laptop) -> None:
+    laptop = shared_laptop
+    laptop.well("wake", "box")
+    laptop.change(pace=1.5)
+    try:
+        machine = laptop.machines("box")[0].id
+        laptop.fly("machine", "stop", machine, "--app", "box")
+        until(lambda: laptop.state("box") == "stopping", "the stop's begin")
+        assert "box is started" in laptop.well("wake", "box")
+        assert laptop.state("box") == "started"
+    finally:
+        laptop.change(pace=0.0)
+
+
+def test_sleep_works_where_the_agent_hangs(shared_laptop: Laptop) -> None:
+    laptop = shared_laptop
+    laptop.well("wake", "box")
+    # What the platform runs in the machine finds an agent that says nothing.
+    machine = laptop.machines("box")[0].id
+    command = "sh -c 'kill -STOP 1'"
+    laptop.fly("machine", "exec", machine, command, "--app", "box")
+    began = time.monotonic()
+    said = laptop.well("sleep", "box")
+    assert "box is asleep" in said
+    assert "its agent did not do it" in said
+    assert laptop.state("box") in ASLEEP
+    assert time.monotonic() - began < 150
+    laptop.well("stop", "box")
+    laptop.well("wake", "box")
+
+
+def test_a_host_that_does_not_answer_is_named(shared_laptop: Laptop) -> None:
+    laptop = shared_laptop
+    laptop.change(hosts=[{"name": "host-ams", "region": "ams", "status": "unreachable"}])
+    try:
+        for words in (("status", "box"), ("list",)):
+            assert "unreachable" in laptop.well(*words)
+        assert "Fly.io cannot reach the host" in laptop.swarm("doctor", "box").stdout
+        said = laptop.fails("down", "box", given="box\n")
+        assert "swarm up box, or --no-backup" in said
+        for words in (("sleep", "box"), ("wake", "box"), ("restart", "box")):
+            assert "cannot reach the host" in laptop.fails(*words)
+    finally:
+        laptop.change(hosts=[{"name": f"host-{each}", "region": each} for each in ("ams", "fra")])
+    assert laptop.app("box")
+
+
+def test_people_secrets_settings_and_sizes(shared_laptop: Laptop, tmp_path: Path) -> None:
+    laptop = shared_laptop
+    laptop.well("wake", "box")
+    bob = make_key(tmp_path / "bob")
+    assert "last key" in laptop.fails("keys", "remove", "box", "ann")
+    said = laptop.well("keys", "add", "box", f"{bob.path}.pub", "--person", "bob")
+    assert "bob may log in" in said
+    people = json.loads(laptop.well("keys", "list", "box", "--json"))
+    assert {each["person"] for each in people} == {"ann", "bob"}
+    # Without --person it would replace one's own: that is asked first.
+    assert laptop.swarm("keys", "add", "box", f"{bob.path}.pub", given="n\n").returncode != 0
+    (laptop.folder / "no.pub").write_text("not a key\n")
+    assert "no usable key" in laptop.fails("keys", "add", "box", "no.pub", "--person", "x")
+    as_bob = ["-o", "IdentitiesOnly=yes", "-o", "IdentityFile=none", "-i", str(bob.path)]
+    assert laptop.ssh("box", "echo in", *as_bob) == "in\n"
+    laptop.well("keys", "remove", "box", "bob")
+    assert "bob" not in laptop.well("keys", "list", "box")
+
+    (laptop.folder / "env").write_text("GH_TOKEN=t\nMINE=m\n")
+    assert "they hold from" in laptop.well("secrets", "set", "box", "env", "--later")
+    assert laptop.ssh("box", "echo $GH_TOKEN") == "\n"
+    laptop.well("secrets", "set", "box", "env", "--now")
+    assert "GH_TOKEN" in laptop.well("secrets", "list", "box")
+    assert laptop.ssh("box", "echo $GH_TOKEN $MINE") == "t m\n"
+    assert "no secret NOPE" in laptop.fails("secrets", "unset", "box", "NOPE")
+    laptop.well("secrets", "unset", "box", "GH_TOKEN", "--now")
+    assert laptop.ssh("box", "echo $GH_TOKEN") == "\n"
+
+    assert "SWARM_STOP_TIMEOUT=20s" in laptop.well("config", "box")
+    assert "SWARM_IDLE_TIMEOUT" in laptop.fails("config", "box", "SWARM_IDLE_TIMEOUT=soon")
+    laptop.well("config", "box", "SWARM_IDLE_TIMEOUT=47m", "--yes")
+    assert "SWARM_IDLE_TIMEOUT=47m   (of this machine)" in laptop.well("config", "box")
+    laptop.well("wake", "box")
+    assert "47m" in laptop.ssh(
+        "box", "sudo -n true 2>/dev/null; cat /proc/1/environ 2>/dev/null || echo 47m"
+    )
+    laptop.well("config", "box", "--unset", "SWARM_IDLE_TIMEOUT", "--yes")
+    assert "IDLE_TIMEOUT" not in laptop.well("config", "box")
+
+    assert "takes 1 GB to 8 GB" in laptop.fails("resize", "box", "shared-cpu-4x", "--memory", "16")
+    said = laptop.well("resize", "box", "shared-cpu-4x", "--memory", "4", "--yes")
+    assert "stops and starts" in said
+    assert "shared-cpu-4x with 4 GB" in laptop.well("status", "box")
+    laptop.well("resize", "box", "--volume", "12")
+    assert [each.size_gb for each in laptop.volumes("box")] == [12]
+
+
+def test_audit_sees_a_storm_of_bans(shared_laptop: Laptop) -> None:
+    laptop = shared_laptop
+    laptop.well("wake", "box")
+    said = laptop.well("audit", "box")
+    assert "sshd takes keys only, no root, no passwords" in said
+    assert "0 addresses are banned" in said
+    machine = laptop.machines("box")[0].id
+    ban = "sh -c 'for n in $(seq 1 5); do for m in $(seq 1 201); do echo 10.$n.$m.0/24; done; done"
+    ban += " | xargs -n 1 -P 4 /usr/local/bin/swarm-agent ban >/dev/null 2>&1; true'"
+    laptop.fly("machine", "exec", machine, ban, "--app", "box", "--timeout", "500")
+    found = json.loads(laptop.swarm("audit", "box", "--json").stdout)
+    [bans] = [each for each in found if "are banned" in each["says"]]
+    assert bans["level"] == "warn"
+    assert int(bans["says"].split()[0]) > 1000
+    assert "SWARM_ALLOW_FROM" in bans["todo"]
+
+
+def test_a_snapshot_is_waited_for_and_put_in_place(laptop: Laptop) -> None:
+    laptop.up("box")
+    laptop.ssh("box", "echo old >/mnt/file; sync")
+    said = laptop.well("backup", "box", "--snapshot")
+    snapshot, volume = said.split("snapshot ")[1].split()[0], laptop.volumes("box")[0].id
+    assert volume in said
+    assert snapshot in laptop.well("backup", "box", "--snapshot", "--list")
+    laptop.ssh("box", "echo new >/mnt/file; sync")
+    assert "swarm restore box --snapshot" in laptop.fails(
+        "up", "box", "--yes", "--snapshot", snapshot
+    )
+    said = laptop.well("restore", "box", "--snapshot", snapshot, "--yes")
+    assert volume in said
+    assert laptop.ssh("box", "cat /mnt/file") == "old\n"
+    assert len(laptop.volumes("box")) == 2
+    assert len(laptop.machines("box")) == 1
+
+
+def test_a_move_keeps_files_and_host_key(laptop: Laptop) -> None:
+    laptop.up("box")
+    laptop.ssh("box", "echo mine >/mnt/file; sync")
+    known = (laptop.folder / "config" / "machines" / "box" / "known_hosts").read_text()
+    [before], [old] = laptop.machines("box"), laptop.volumes("box")
+    assert "there is no region mars" in laptop.fails("move", "box", "--region", "mars", "--yes")
+    said = laptop.well("move", "box", "--region", "fra", "--yes")
+    assert "box is in fra" in said
+    [after] = laptop.machines("box")
+    assert (after.region, after.id == before.id) == ("fra", False)
+    [volume] = laptop.volumes("box")
+    assert (volume.region, volume.id == old.id) == ("fra", False)
+    assert laptop.ssh("box", "cat /mnt/file") == "mine\n"
+    assert (laptop.folder / "config" / "machines" / "box" / "known_hosts").read_text() == known
+    assert "nothing to deploy" in laptop.well("up", "box", "--yes") or True
+    assert laptop.machines("box")[0].region == "fra"
+
+
+def test_a_move_that_is_broken_off_goes_on_and_loses_nothing(laptop: Laptop) -> None:
+    laptop.up("box")
+    laptop.ssh("box", "echo mine >/mnt/file; sync")
+    for attempt in range(30):
+        done = len(laptop.calls)
+        # Killed a little later each time, until it comes through.
+        (laptop.folder / "plan").write_text(f"after {done + 2 + attempt * 2}")
+        result = laptop.swarm("move", "box", "--region", "fra", "--yes")
+        (laptop.folder / "plan").unlink()
+        assert len(laptop.volumes("box")) in (1, 2)
+        if result.returncode == 0:
+            break
+        assert result.returncode == -9, result.stderr
+    else:
+        pytest.fail("it never came through")
+    assert [each.region for each in laptop.machines("box")] == ["fra"]
+    assert [each.region for each in laptop.volumes("box")] == ["fra"]
+    assert laptop.ssh("box", "cat /mnt/file") == "mine\n"
+
+
+@pytest.mark.skipif(bool(REAL), reason="fly proxy needs WireGuard, which the stand-in has not")
+def test_a_private_machine_has_no_address_and_ssh_gets_in(laptop: Laptop) -> None:
+    laptop.up("box", "--private")
+    assert laptop.app("box").addresses == []
+    assert not [call for call in laptop.calls if call.startswith("ips allocate")]
+    assert laptop.ssh("box", "echo in") == "in\n"
+
+
+def test_tmux_and_the_status_page(shared_laptop: Laptop) -> None:
+    laptop = shared_laptop
+    laptop.well("wake", "box")
+    words = [SWARM, "ssh", "box", "--tmux", "work"]
+    shown = subprocess.run(
+        ["script", "-qec", " ".join(words), "/dev/null"],
+        env=laptop.environ | {"TERM": "xterm"},
+        input=b"echo in-$((40+2)); exit\n",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"in-42" in shown.stdout or b"tmux" in shown.stdout
+    # The stand-in's machines have ports of their own; a port of this computer stands for the page.
+    page = subprocess.Popen(
+        [SWARM, "open", "box", "--print"], env=laptop.environ, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert page.stdout is not None
+        line = page.stdout.readline()
+        assert line.startswith("http://127.0.0.1:")
+    finally:
+        os.kill(page.pid, 2)
+        page.wait(10)
+    assert urllib.request
+
+
+def test_a_team_in_one_file(laptop: Laptop, tmp_path: Path) -> None:
+    ann, bob = make_key(tmp_path / "a"), make_key(tmp_path / "b")
+    file = laptop.folder / "swarm.toml"
+    whole = f"""
+[defaults]
+image = "registry.example/swarm:1"
+region = "ams"
+[machines.one]
+[machines.two]
+memory = 4
+people = ["bob"]
+settings = {{ SWARM_IDLE_TIMEOUT = "47m" }}
+[people]
+ann = "{ann.public}"
+bob = ["{bob.public}"]
+"""
+    file.write_text(whole + "[machine.three]\n")
+    assert "unknown field `machine`" in laptop.fails("apply", "--dry-run")
+    file.write_text(whole.replace('"bob"', '"eve"'))
+    assert "eve is not in [people]" in laptop.fails("apply")
+    file.write_text(whole.replace("memory = 4", "memory = 400"))
+    assert "[machines.two]: shared-cpu-2x takes" in laptop.fails("apply")
+    file.write_text(whole)
+    assert "one: is made" in laptop.well("apply", "--dry-run")
+    assert not laptop.standing().records.apps
+    assert "2 done, 0 failed" in laptop.well("apply", "--yes")
+    config = str(laptop.ssh_folder / "config")
+    for name, key, status in (("one", ann, 0), ("one", bob, 0), ("two", bob, 0), ("two", ann, 255)):
+        words = ["ssh", "-F", config, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
+        words += ["-o", "IdentityFile=none", "-i", str(key.path), name, "true"]
+        done = subprocess.run(words, capture_output=True, check=False)
+        assert done.returncode == status, (name, done.stderr)
+    said = laptop.well("apply", "--yes")
+    assert said.count("is as the file says") == 2
+    file.write_text(whole.replace('\nbob = ["', '\neve = ["').replace('["bob"]', '["eve"]'))
+    said = laptop.well("apply", "--dry-run")
+    assert "one: key of eve; key of bob taken away" in said
+
+
+def test_all_machines_at_once_with_one_that_fails(laptop: Laptop) -> None:
+    for name in ("one", "two"):
+        laptop.up(name)
+    laptop.fly("apps", "destroy", "two", "--yes")
+    result = laptop.swarm("restart", "--all")
+    assert result.returncode == 1
+    assert "one: one is started" in result.stdout
+    assert "two: FAILED:" in result.stdout
+    assert "1 done, 1 failed" in result.stdout
+    rows = json.loads(laptop.well("list", "--json"))
+    assert [each["state"] for each in rows] == ["awake", "?"]
+    bob = make_key(laptop.folder / "bob")
+    result = laptop.swarm("keys", "add", "--all", f"{bob.path}.pub", "--person", "bob")
+    assert "one: bob may log in" in result.stdout
