@@ -111,7 +111,8 @@ def _import(call: Call) -> None:
     try:
         given = parse(sys.stdin.buffer.read())
     except IndexError as error:
-        sys.exit(f"panic: runtime error: {error}")
+        print(f"panic: runtime error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error  # a Go program that crashed
     if not given:
         raise FlyError("requires at least one SECRET=VALUE pair")
     _change(call, dict(given))

@@ -5,6 +5,7 @@ States are waited for.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from agent import safe
 from deploy.sizes import SUSPEND_LIMIT
@@ -14,7 +15,7 @@ from deploy.swarm.place import Place
 from deploy.swarm.records import ASLEEP, AWAKE, ON_THE_WAY, Machine
 
 AGENT = "/usr/local/bin/swarm-agent"
-SLEEP_LIMIT = 30
+SLEEP_LIMIT = 20
 """Seconds that the agent may take to answer before the platform is asked instead."""
 
 _LAST = 15
@@ -73,8 +74,9 @@ def sleep(fly: Fly, app: str, note: Callable[[Machine], None]) -> str:
     if machine.state in ASLEEP:
         return f"{app} sleeps already ({machine.state})"
     how = ""
-    try:
+    with suppress(FlyError):  # what it cost so far is worth no sleep
         note(machine)
+    try:
         fly.told(app, machine, f"{AGENT} sleep --now", SLEEP_LIMIT)
         machine = _until(fly, app, lambda each: each.state in ASLEEP, SLEEP_LIMIT)
     except (FlyError, LifeError) as error:

@@ -138,7 +138,7 @@ def _state_words(machine: Machine) -> str:
 def note_usage(where: Place, fly: Fly, machine: Machine) -> None:
     """Remember what the machine says of its use, for when it sleeps. Raises `FlyError`."""
     state = where.state()
-    state.usage = safe.lines(fly.told(where.name, machine, f"{life.AGENT} usage", 20).rstrip())
+    state.usage = safe.lines(fly.told(where.name, machine, f"{life.AGENT} usage", 8).rstrip())
     state.seen = time.time()
     where.keep(state)
 

@@ -44,7 +44,10 @@ def fleet(runs: int) -> list[Row]:
             shown = f"swarm {' '.join(words)}, {MACHINES} machines"
             rows.append(Row(shown, "s", samples, (Target(_API, 1.5),)))
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        return [*rows, Row(f"its memory at most, {MACHINES} machines", "MB", as_samples({AGENT: [memory]}))]
+        return [
+            *rows,
+            Row(f"its memory at most, {MACHINES} machines", "MB", as_samples({AGENT: [memory]})),
+        ]
     finally:
         laptop.down()
         shutil.rmtree(folder)

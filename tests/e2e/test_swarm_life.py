@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
-import time
-import urllib.request
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,25 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(1500)]
 
 ASLEEP = ("stopped", "suspended")
 IMAGE = ("--image", "registry.example/swarm:1")
+
+
+STORM = """
+from agent.cli import client
+from agent.observe.reports import BanOrder, BanReport
+for number in range(1005):
+    order = BanOrder(f"10.{number // 250}.{number % 250}.0/24", None)
+    client.ask("POST", "/v1/bans", BanReport, order)
+"""
+
+
+def init_of(machine: str) -> int:
+    """The process of a machine's PID 1, as this computer sees it."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            inside = re.search(r"^NSpid:.*\t1$", (folder / "status").read_text(), re.MULTILINE)
+            if inside and f"FLY_MACHINE_ID={machine}" in (folder / "environ").read_text():
+                return int(folder.name)
+    raise AssertionError(f"no process is the init of {machine}")
 
 
 def test_sleep_wake_park_restart_and_stop(shared_laptop: Laptop) -> None:
@@ -64,17 +85,15 @@ def test_states_on_the_way_are_waited_for(shared_laptop: Laptop) -> None:
 def test_sleep_works_where_the_agent_hangs(shared_laptop: Laptop) -> None:
     laptop = shared_laptop
     laptop.well("wake", "box")
-    # What the platform runs in the machine finds an agent that says nothing.
-    machine = laptop.machines("box")[0].id
-    command = "sh -c 'kill -STOP 1'"
-    laptop.fly("machine", "exec", machine, command, "--app", "box")
-    began = time.monotonic()
-    said = laptop.well("sleep", "box")
+    init = init_of(laptop.machines("box")[0].id)
+    os.kill(init, signal.SIGSTOP)
+    try:
+        said = laptop.well("sleep", "box")
+    finally:
+        os.kill(init, signal.SIGCONT)
     assert "box is asleep" in said
     assert "its agent did not do it" in said
     assert laptop.state("box") in ASLEEP
-    assert time.monotonic() - began < 150
-    laptop.well("stop", "box")
     laptop.well("wake", "box")
 
 
@@ -127,9 +146,8 @@ def test_people_secrets_settings_and_sizes(shared_laptop: Laptop, tmp_path: Path
     laptop.well("config", "box", "SWARM_IDLE_TIMEOUT=47m", "--yes")
     assert "SWARM_IDLE_TIMEOUT=47m   (of this machine)" in laptop.well("config", "box")
     laptop.well("wake", "box")
-    assert "47m" in laptop.ssh(
-        "box", "sudo -n true 2>/dev/null; cat /proc/1/environ 2>/dev/null || echo 47m"
-    )
+    environ = Path(f"/proc/{init_of(laptop.machines('box')[0].id)}/environ").read_text()
+    assert "SWARM_IDLE_TIMEOUT=47m" in environ
     laptop.well("config", "box", "--unset", "SWARM_IDLE_TIMEOUT", "--yes")
     assert "IDLE_TIMEOUT" not in laptop.well("config", "box")
 
@@ -147,10 +165,12 @@ def test_audit_sees_a_storm_of_bans(shared_laptop: Laptop) -> None:
     said = laptop.well("audit", "box")
     assert "sshd takes keys only, no root, no passwords" in said
     assert "0 addresses are banned" in said
+    # A thousand commands would take minutes: one process gives a thousand orders.
+    storm = laptop.folder / "storm.py"
+    storm.write_text(STORM)
     machine = laptop.machines("box")[0].id
-    ban = "sh -c 'for n in $(seq 1 5); do for m in $(seq 1 201); do echo 10.$n.$m.0/24; done; done"
-    ban += " | xargs -n 1 -P 4 /usr/local/bin/swarm-agent ban >/dev/null 2>&1; true'"
-    laptop.fly("machine", "exec", machine, ban, "--app", "box", "--timeout", "500")
+    words = ["machine", "exec", machine, f"{sys.executable} {storm}", "--app", "box"]
+    assert laptop.fly(*words, "--timeout", "60").returncode == 0
     found = json.loads(laptop.swarm("audit", "box", "--json").stdout)
     [bans] = [each for each in found if "are banned" in each["says"]]
     assert bans["level"] == "warn"
@@ -190,8 +210,8 @@ def test_a_move_keeps_files_and_host_key(laptop: Laptop) -> None:
     assert (volume.region, volume.id == old.id) == ("fra", False)
     assert laptop.ssh("box", "cat /mnt/file") == "mine\n"
     assert (laptop.folder / "config" / "machines" / "box" / "known_hosts").read_text() == known
-    assert "nothing to deploy" in laptop.well("up", "box", "--yes") or True
-    assert laptop.machines("box")[0].region == "fra"
+    laptop.well("up", "box", "--yes")
+    assert [each.region for each in laptop.machines("box")] == ["fra"]
 
 
 def test_a_move_that_is_broken_off_goes_on_and_loses_nothing(laptop: Laptop) -> None:
@@ -246,7 +266,6 @@ def test_tmux_and_the_status_page(shared_laptop: Laptop) -> None:
     finally:
         os.kill(page.pid, 2)
         page.wait(10)
-    assert urllib.request
 
 
 def test_a_team_in_one_file(laptop: Laptop, tmp_path: Path) -> None:
