@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TypeVar
 
@@ -198,26 +199,35 @@ class Fly:
         found = self.ask(list[Secret], "secrets", "list", "--app", app)
         return [each.name or each.Name for each in found]
 
-    def start_of(self, *words: str) -> "subprocess.Popen[bytes]":
+    def start_of(self, *words: str, stdout: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
         """A flyctl that goes on running, such as a proxy. Raises `FlyError`."""
         try:
             return subprocess.Popen(
                 [*self.program, *words],
                 env=self._environ(),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=stdout,
                 stderr=subprocess.PIPE,
             )
         except OSError as error:
             raise self._cannot_run(error) from error
 
-    def run_through(self, *words: str) -> int:
-        """Run flyctl with this terminal; its status. Raises `FlyError`."""
-        try:
-            done = subprocess.run([*self.program, *words], env=self._environ(), check=False)
-        except OSError as error:
-            raise self._cannot_run(error) from error
-        return done.returncode
+    @contextmanager
+    def lines_of(self, *words: str) -> Iterator[Iterator[str]]:
+        """The lines of a flyctl as it writes them, until it ends or the block does.
+
+        Raises `FlyError` where it fails.
+        """
+        with self.start_of(*words, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            try:
+                yield (raw.decode(errors="replace").rstrip("\n") for raw in process.stdout)
+            except KeyboardInterrupt:
+                process.terminate()
+                return
+            said = process.communicate()[1].decode(errors="replace").strip()
+        if process.returncode:
+            raise explained(words, said)
 
     def _environ(self) -> dict[str, str]:
         return {**os.environ, **self.environ}

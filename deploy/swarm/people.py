@@ -1,13 +1,22 @@
 """Whose keys may log in: secrets of the app, one for each person.
 
-A key is staged as a secret, and the machine takes it when it starts anew. What holds now, in a
-machine that is awake, is written into its folder of keys by the agent itself where it has one.
+A key is staged as a secret, which the machine has from its next deploy or restart on. Into a
+machine that is awake it is also written as a file of its keys' folder, which the agent follows: it
+holds at once, and no session ends. A key that goes needs a restart: the agent has it from its
+environment.
 """
 
+import base64
+import shlex
+
 from deploy.swarm import life, secrets, up
-from deploy.swarm.fly import Fly
+from deploy.swarm.fly import Fly, FlyError
 from deploy.swarm.place import Place
+from deploy.swarm.records import Machine
 from deploy.swarm.wish import KEYS, UpError, person_of, secret_name
+
+FOLDER = "/etc/swarm/keys.d"
+"""Where the agent looks for keys, beside its environment."""
 
 
 def replaces(where: Place, fly: Fly, secret: str, text: str) -> bool:
@@ -23,7 +32,25 @@ def give(where: Place, fly: Fly, person: str, text: str) -> str:
     state = where.state()
     up.remember_secrets(state, {secret: text})
     where.keep(state)
-    return f"{person_of(secret)} may log in: {life.apply_secrets(fly, where.name)}"
+    who = person_of(secret)
+    machine = fly.machine(where.name)
+    if machine is not None and machine.awake and _written(fly, where.name, machine, who, text):
+        return (
+            f"{who} may log in, at once and without a restart (after a restart it is the secret "
+            f"that counts: swarm restart {where.name} when nobody works)"
+        )
+    return f"{who} may log in: {life.apply_secrets(fly, where.name)}"
+
+
+def _written(fly: Fly, app: str, machine: Machine, who: str, text: str) -> bool:
+    """The key lies in the machine's folder of keys."""
+    content = base64.b64encode(f"{text}\n".encode()).decode()
+    script = f"mkdir -p {FOLDER} && echo {content} | base64 -d >{FOLDER}/{who}.pub"
+    try:
+        fly.told(app, machine, f"sh -c {shlex.quote(script)}", 20)
+    except FlyError:
+        return False
+    return True
 
 
 def take(where: Place, fly: Fly, person: str) -> str:
@@ -35,6 +62,10 @@ def take(where: Place, fly: Fly, person: str) -> str:
     if [each for each in there if each.startswith(KEYS)] == [secret]:
         raise UpError("it is the last key: add another first, or nobody gets in")
     unset(where, fly, [secret])
+    machine = fly.machine(where.name)
+    if machine is not None and machine.awake:
+        path = f"{FOLDER}/{person_of(secret)}.pub"
+        fly.told(where.name, machine, f"rm -f {path}", 20)
     return f"{person} may log in no more: {life.apply_secrets(fly, where.name)}"
 
 

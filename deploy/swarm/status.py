@@ -8,7 +8,7 @@ from agent import safe
 from agent.platform import prices
 from agent.platform.flyapi import Size
 from deploy import sizes
-from deploy.swarm import life
+from deploy.swarm import life, logs
 from deploy.swarm.fly import Fly, FlyError
 from deploy.swarm.place import Place, State
 from deploy.swarm.records import ASLEEP, Event, Machine
@@ -76,6 +76,8 @@ def text_of(where: Place, fly: Fly, machine: Machine | None) -> str:
         except FlyError as error:
             lines.append(f"its agent does not answer: {str(error).splitlines()[0]}")
     lines += notes(machine)
+    if _woken(machine.events):
+        lines += _wakers(name, fly)
     lines.append(_cost(where.state()))
     return "\n".join(filter(None, lines))
 
@@ -107,10 +109,20 @@ def notes(machine: Machine) -> list[str]:
             found.append(f"its last run ended with status {ended.exit_code}")
     if woken := _woken(machine.events):
         found.append(
-            f"it was woken {woken} times, each time to sleep again soon: swarm status while it is "
-            "awake names the client; swarm sleep --stay parks it"
+            f"it was woken {woken} times lately, each time to sleep again soon: swarm sleep --stay "
+            "parks it"
         )
     return found
+
+
+def _wakers(name: str, fly: Fly) -> list[str]:
+    """Who woke it for nothing, as far as its log goes back."""
+    try:
+        said = fly.do("logs", "--app", name, "--no-tail", why="reads its log")
+    except FlyError:
+        return []
+    found = logs.wakers(said.splitlines())[:3]
+    return [f"  {client} woke it {times} times without a login" for client, times in found]
 
 
 def _woken(events: list[Event]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from deploy.swarm import backup as backups
+from deploy.swarm import logs as said
 from deploy.swarm import ssh as sshs
 from deploy.swarm import tunnel
 from deploy.swarm.cli import common
@@ -69,13 +70,18 @@ def proxy(name: str) -> None:
 
 @click.command()
 @common.name
+@click.argument("service", default="")
 @click.option("--follow", "-f", is_flag=True, help="Go on as new lines come.")
+@click.option("-n", "most", type=int, default=0, help="The last N lines only.")
 @common.as_json
-def logs(name: str, follow: bool, as_json: bool) -> None:
-    """Show what the agent and its services said."""
+def logs(name: str, service: str, follow: bool, most: int, as_json: bool) -> None:
+    """Show what the agent and its services said; of one service, where it is named."""
     _, fly = common.known(name)
     words = ["logs", "--app", name, *([] if follow else ["--no-tail"])]
-    sys.exit(fly.run_through(*words, *(["--json"] if as_json else [])))
+    with fly.lines_of(*words) as lines:
+        found = iter(lines) if follow else iter(list(lines)[-most:])
+        for line in said.chosen(found, service):
+            click.echo(line.said if as_json else str(line))
 
 
 @click.command()
