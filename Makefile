@@ -1,4 +1,4 @@
-.PHONY: run shell test image-test check bench soak fuzz setup lock docs
+.PHONY: run shell test image-test check bench soak fuzz mutants setup lock docs
 
 run: setup
 	@.venv/bin/python -m deploy.run
@@ -29,6 +29,9 @@ soak: setup
 fuzz: setup
 	@.venv/bin/python -m pip install -qq --disable-pip-version-check atheris
 	@.venv/bin/python -m tests.fuzz $(TARGETS)
+
+mutants: setup
+	@.venv/bin/python -m tests.mutants $(MODULES)
 
 setup: .venv/.ready
 

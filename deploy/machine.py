@@ -142,7 +142,10 @@ class Machine:
             return
         below = [] if self.namespaces else descendants(self.process.pid)
         if self.running():
-            os.kill(self.init, signal.SIGKILL)
+            try:
+                os.kill(self.init, signal.SIGKILL)
+            except ProcessLookupError:
+                self.process.kill()  # its init has just ended, or is about to begin
             if wait:
                 self.wait()
         for process in below:

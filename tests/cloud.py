@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,15 +16,25 @@ from tests.support import Box, Key, until
 
 T = TypeVar("T")
 
+
+def at(event: Mapping[str, Any]) -> float:
+    """When an event happened, as Unix time."""
+    return datetime.fromisoformat(event["timestamp"].replace("Z", "+00:00")).timestamp()
+
+
+IDLE, WARNING = 4.0, 2.0
 SOON = {
-    "SWARM_IDLE_TIMEOUT": "4s",
-    "SWARM_IDLE_WARNING": "2s",
+    "SWARM_IDLE_TIMEOUT": f"{IDLE:g}s",
+    "SWARM_IDLE_WARNING": f"{WARNING:g}s",
     "SWARM_BOOT_GRACE": "1s",
     "SWARM_WAKE_WINDOW": "3s",
     # The commands of a test make a shell and an ssh, which are a lot in a look of one second.
     "SWARM_IDLE_CPU": "30%",
 }
 """The settings of a machine that lives fast."""
+
+_LONG = "1h"
+"""An idle timeout that no test sees the end of."""
 
 
 class Cloud(Box):
@@ -43,7 +55,7 @@ class Cloud(Box):
         command: Sequence[str] = (),
     ) -> "Cloud":
         """Bring platform and edge up, and boot."""
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.error_path.touch()
         # Unix sockets have short names; the machine sees the host's /tmp.
         socket = Path(f"/tmp/swarm-api-{self.machine_port}.sock")
@@ -69,6 +81,31 @@ class Cloud(Box):
         self.do(self.standin.start("the test"))
         self.event("boot.listening")
         return self
+
+    def up_patiently(self, environ: Mapping[str, str]) -> "Cloud":
+        """Like `up`, but the machine sleeps only after `hurry`, however long a test prepares."""
+        self._config = self.folder.with_suffix(".toml")
+        self.be_patient()
+        soon = {name: value for name, value in SOON.items() if name != "SWARM_IDLE_TIMEOUT"}
+        self.up({"SWARM_CONFIG": str(self._config)} | dict(environ), soon)
+        until(lambda: self.agent("why").returncode == 0, f"the control socket; {self.said()}")
+        return self
+
+    def be_patient(self) -> None:
+        """From the next boot on, or from now on, do not sleep by yourself."""
+        self._config.write_text(f'idle_timeout = "{_LONG}"\n')
+
+    def hurry(self, idle: float = IDLE) -> float:
+        """Sleep after so many seconds, which count from now; when that was, as Unix time."""
+        self._config.write_text(f'idle_timeout = "{idle:g}s"\n')
+        return at(self.event("settings.changed", applied=["idle_timeout"]))
+
+    def stays_awake(self, seconds: float = IDLE + WARNING + 2) -> None:
+        """Nothing is warned of for so long, which would be enough to sleep."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert not self.events("sleep.warned"), self.said()
+            time.sleep(0.1)
 
     def do(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
         """Run something of the platform's, and wait for it."""

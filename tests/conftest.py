@@ -10,6 +10,12 @@ from tests.cloud import Cloud
 from tests.services import Services
 from tests.support import ROOT, Box, Client, Key, make_key
 
+# A busy computer makes no test fail.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
+
 BoxMaker = Callable[..., Box]
 CloudMaker = Callable[..., Cloud]
 
@@ -24,10 +30,17 @@ def pytest_xdist_auto_num_workers() -> int:
     return 3 * len(os.sched_getaffinity(0))
 
 
+COSTLY = {"shared_box", "watched", "bulk"}
+"""Fixtures that a module's tests share: one worker runs all of these tests."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root") and not ROOT:
             item.add_marker(pytest.mark.skip(reason="needs root: namespaces and other accounts"))
+        if isinstance(item, pytest.Function) and COSTLY & set(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,7 @@ def ask(box: Box, request: str) -> socket.socket:
 
 
 @pytest.mark.root
+@pytest.mark.xdist_group("heavy")
 def test_long_lines_and_answers_that_nobody_reads_are_bounded(services: Services) -> None:
     box = services.boot(LONG_LINES, {"SWARM_LOG_LEVEL": "warning"}).box
     services.becomes("long", "running")

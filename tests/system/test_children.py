@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 STORM_AND_CHILDREN = """
 import asyncio, os, signal, sys
 from agent.init.children import Children, become_subreaper, clean_environment
@@ -68,6 +70,7 @@ def run(script: str) -> str:
     return result.stdout.strip()
 
 
+@pytest.mark.xdist_group("heavy")
 def test_five_hundred_exit_statuses_are_right_in_a_storm_of_orphans() -> None:
     assert run(STORM_AND_CHILDREN) == "[]"
 

@@ -567,6 +567,7 @@ def hammer(command: list[str], stop: threading.Event, count: Callable[[], None])
 
 @pytest.mark.root
 @pytest.mark.timeout(300)
+@pytest.mark.xdist_group("heavy")
 def test_fifty_attackers_are_banned_and_no_honest_login_is_refused(
     make_box: BoxMaker, internet: World, tmp_path: Path
 ) -> None:

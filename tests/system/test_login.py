@@ -198,6 +198,7 @@ def test_agent_forwarding(shared_box: Box, key: Key, tmp_path: Path) -> None:
         agent.wait()
 
 
+@pytest.mark.xdist_group("heavy")
 def test_fifty_sessions_at_once(shared_box: Box) -> None:
     clients = [
         subprocess.Popen(

@@ -95,6 +95,68 @@ def test_an_order_by_hand_holds_whatever_is_active() -> None:
     )
 
 
+def test_sleep_by_hand_comes_after_its_own_warning() -> None:
+    ordered = seen(at=WOKE, ordered=WOKE + 500, warned=WOKE + 500)
+    assert sleeps_at(decide(ordered, settings(), WOKE + 501), WOKE + 501) == WOKE + 500 + WARNING
+    now = WOKE + 500 + WARNING
+    assert decide(ordered, settings(), now) == Sleep(Cause.HAND, "asked for by hand")
+    assert sleeps_at(Sleep(Cause.HAND, ""), now) == now
+
+
+def test_a_warning_of_before_does_not_shorten_the_next() -> None:
+    looks = seen(at=WOKE + 1000, warned=WOKE + 10)
+    due = WOKE + 1000 + TIMEOUT
+    assert decide(looks, settings(), due) == Warn(due + WARNING, Cause.IDLE, "idle for 30 min")
+
+
+def test_a_sleep_that_comes_late_without_a_warning_comes_at_once() -> None:
+    late = WOKE + WINDOW + 50
+    assert isinstance(decide(seen(connections=True), settings(), late), Sleep)
+
+
+def test_awake_tells_when_a_scan_would_sleep() -> None:
+    due = WOKE + WINDOW
+    because = "pid 7 cc1: 98% of a core"
+    assert decide(seen(connections=True), settings(), WOKE) == Awake(due, due, because)
+
+
+def test_a_window_longer_than_the_timeout_ends_with_it() -> None:
+    short = settings(idle_timeout=100.0)
+    decision = decide(seen(connections=True), short, WOKE + 100)
+    because = "woken by a connection, and nobody logged in within 1 min 40 s"
+    assert decision == Sleep(Cause.SCAN, because)
+
+
+def test_grace_holds_for_a_scan_and_for_the_limit() -> None:
+    scanned = decide(seen(connections=True), settings(wake_window=1.0), WOKE + GRACE - 0.001)
+    assert isinstance(scanned, Awake)
+    assert scanned.until == WOKE + GRACE
+    limited = decide(seen(), settings(max_awake=WARNING + 1), WOKE + GRACE - 0.001)
+    assert isinstance(limited, Awake)
+    assert limited.until == WOKE + GRACE
+
+
+def test_the_soonest_of_several_reasons_counts() -> None:
+    looks = seen(at=WOKE + 5000, ordered=WOKE + 6000)
+    until = decide(looks, settings(max_awake=7000.0), WOKE + 5000)
+    assert isinstance(until, Awake)
+    assert until.until == WOKE + 6000
+    limited = decide(looks, settings(max_awake=5500.0), WOKE + 5000)
+    assert isinstance(limited, Awake)
+    assert limited.until == WOKE + 5500 - WARNING
+
+
+def test_off_holds_against_limit_and_order() -> None:
+    off = settings(sleep_mode="off", max_awake=3600.0)
+    assert isinstance(decide(seen(ordered=WOKE), off, WOKE + 1e9), Awake)
+
+
+def test_without_a_timeout_the_limit_and_an_order_still_count() -> None:
+    never = settings(idle_timeout=None, max_awake=3600.0)
+    assert isinstance(decide(seen(), never, WOKE + 3600), Warn)
+    assert isinstance(decide(seen(ordered=WOKE + 1), never, WOKE + 1), Warn)
+
+
 @pytest.mark.parametrize("changed", [{"sleep_mode": "off"}, {"idle_timeout": None}])
 def test_off_never_sleeps(changed: dict[str, object]) -> None:
     decision = decide(seen(connections=True), settings(**changed), WOKE + 1e9)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -96,18 +97,19 @@ def test_what_is_wrong_is_named_with_its_key(keys: dict[str, object], words: str
     assert words in str(told.value)
 
 
-@given(
-    st.dictionaries(
-        st.text(),
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.text(),
-            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-        ),
-    )
+KEYS = [each.name for each in fields(Service)] + ["on_failure"]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
 )
+
+
+@given(st.dictionaries(st.sampled_from(KEYS) | st.text(), VALUES, max_size=3))
 def test_no_table_breaks_the_parser(table: dict[str, object]) -> None:
+    """Keys that exist, with values that nobody thought of."""
     try:
-        parse("x", table, me())
+        parse("x", {"command": "true"} | table, me())
     except DefinitionError as error:
         assert str(error)
 
@@ -116,6 +118,19 @@ def test_backoff_doubles_up_to_its_limit_and_gives_up() -> None:
     backoff = Backoff(service(backoff="1s", backoff_max="4s", max_restarts=4))
     ends = [backoff.ended(failed=True, ran=0) for _ in range(5)]
     assert ends == [Again(1, 1), Again(2, 2), Again(4, 3), Again(4, 4), GiveUp(4)]
+
+
+def test_the_longest_pause_holds_after_however_many_restarts() -> None:
+    backoff = Backoff(service(backoff="1s", backoff_max="1h", max_restarts=3000))
+    ends = [backoff.ended(failed=True, ran=0) for _ in range(3000)]
+    assert ends[11] == Again(2048, 12)
+    assert ends[12:] == [Again(3600, number) for number in range(13, 3001)]
+    assert backoff.ended(failed=True, ran=0) == GiveUp(3000)
+    assert backoff.restarts == 3000
+
+
+def test_a_oneshot_that_failed_is_tried_again() -> None:
+    assert Backoff(service(oneshot=True)).ended(failed=True, ran=0) == Again(1, 1)
 
 
 def test_a_stable_run_forgets_the_restarts() -> None:
