@@ -10,18 +10,14 @@ from tests.cloud import Cloud
 from tests.services import Services
 from tests.support import ROOT, Box, Client, Key, make_key
 
-# A busy computer makes no test fail.
-hypothesis.settings.register_profile(
-    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("busy")
-
 BoxMaker = Callable[..., Box]
 CloudMaker = Callable[..., Cloud]
 
 
 # How long an example takes says something of the computer, not of the code.
-hypothesis.settings.register_profile("swarm", deadline=None)
+hypothesis.settings.register_profile(
+    "swarm", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("swarm")
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from agent.access import jail as module
-from agent.access.authlog import Verdict
-from agent.access.jail import EXPIRE_BATCH, HISTORY_DECAY, PATIENCE, Ban, Jail, Policy
+from agent.access.jail import EXPIRE_BATCH, HISTORY_DECAY, PATIENCE, Jail, Policy
+from agent.access.values import Ban, Verdict
 from agent.network import Network
 
 POLICY = Policy(maxretry=5, findtime=600, bantime=600, bantime_max=86400, ipv6_prefix=64, ignore=())
