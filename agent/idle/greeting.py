@@ -12,7 +12,7 @@ from agent.access.homekeys import about
 from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
 from agent.clock import clock
-from agent.events import Event, ShellOpened
+from agent.events import Event, Notice, ShellOpened
 from agent.idle.budget import Budget
 from agent.idle.policy import sleeps_at
 from agent.idle.watch import Watch
@@ -43,6 +43,7 @@ class Greeting:
         self._before = before
         self._budget = budget
         self._keyring = keyring
+        self._home = ""
 
     def text(self) -> str:
         """The lines for a login at this moment."""
@@ -54,12 +55,16 @@ class Greeting:
             lines.append(_about(self._before))
         lines += filter(None, [self._budget.says()])
         lines.append(_about_volume(settings.volume))
+        if self._home:
+            lines.append(self._home)
         if self._keyring.in_home:
             lines.append(about(self._keyring.in_home))
         return "\n".join(lines)
 
     def hear(self, event: Event) -> None:
         """Greet the shell that starts."""
+        if isinstance(event, Notice) and event.part == "home":
+            self._home = event.notice
         if isinstance(event, ShellOpened):
             hushed = os.path.lexists(f"{self._account.home}/.hushlogin")
             session = self._sessions.get(event.session)

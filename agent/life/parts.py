@@ -203,6 +203,12 @@ def _home_keys(machine: Machine, _: Handed) -> Run:
     return HomeKeys(machine.keyring, machine.account, machine.children, machine.bus).run
 
 
+def _home(machine: Machine, _: Handed) -> Run:
+    from agent.platform.homekeeper import HomeKeeper
+
+    return HomeKeeper(machine.current.value, machine.account, machine.children, machine.bus).run
+
+
 TABLE = (
     Part("idle", When.BANNER, _idle, hold=lambda machine: machine.idle.hold()),
     Part("egress", When.SERVED, _egress),
@@ -215,6 +221,7 @@ TABLE = (
     Part("control socket", When.QUIET, _control, ("agent.observe.control",)),
     Part("http", When.QUIET, _http, ("agent.observe.http",)),
     Part("keys in the home", When.QUIET, _home_keys),
+    Part("home", When.QUIET, _home),
     Part("files", When.QUIET, _files, ("agent.follow", "agent.life.reexec")),
 )
 """In the order in which they are made. The last one also imports what a re-execution needs: later

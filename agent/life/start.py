@@ -171,7 +171,7 @@ def _prepare_home(settings: Settings, account: Account, bus: Bus) -> None:
         for linked in home.link_all(account, settings.volume, paths) if paths else ():
             if linked.moved:
                 bus.publish(HomeMoved(path=str(linked.path)))
-            elif str(linked):
+            if str(linked):
                 bus.publish(Notice(part="home", notice=str(linked)))
     except OSError as error:
         bus.publish(Notice(part="home", notice=f"{settings.volume} cannot be prepared: {error}"))

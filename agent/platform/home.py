@@ -1,13 +1,19 @@
-"""Paths of the home that live on the volume: moved there once, linked in at every boot.
+"""Paths of the home that live on the volume: moved there once, linked in at every boot, kept so.
 
 Fly.io resets the home at every cold start. Everything here is done by processes with the rights of
 the account whose home it is: home and volume are full of its links, and none may lead root.
+
+What a person does to a path counts at once. One that was replaced (a program renamed a new file
+over the link, or somebody removed the folder and made another) is brought to the volume; of one
+that was removed nothing comes back. What was on the volume before is set aside in `.home/.before`.
 """
 
+import fcntl
 import os
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -15,26 +21,47 @@ from agent.platform.account import Account
 from agent.settings.units import HomePath, home_paths
 
 FOLDER = ".home"
+BEFORE = ".before"
+"""Below it: what was on the volume and was replaced or removed in the home."""
+
+MOST_BEFORE, LARGEST_BEFORE = 2, 256 << 20
+"""So many of each path are kept there, of at most so many bytes: more is removed."""
+
+MOST_LOOKED_AT = 20_000
+"""Files of a folder that are asked for their time or size."""
+
+MARK = ".cache/swarm-agent/home-is-linked"
+"""In a home that was linked already: what stands in the place of a link there was put there by
+somebody, and is newer. A home that was reset has what the image has."""
+
+OFF = ".cache/swarm-agent/off-volume"
+"""Where the parts of linked folders lie that are not worth a volume."""
 
 PRIVATE = (".ssh", ".gnupg")
 """Folders that their programs want to be nobody else's."""
 
 _UNFINISHED = ".moving"
 _FIELD, _RECORD = "\x1f", "\x1e"
+_AT_FDCWD, _EXCHANGE = -100, 2  # renameat2(2)
 
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """What became of one path. `kept_as`: where the home's own lies, when the volume's counts."""
+    """What became of one path. `kept_as`: where the side lies that does not count any more."""
 
     path: HomePath
     moved: bool = False
+    removed: bool = False
     kept_as: str = ""
     problem: str = ""
 
     def __str__(self) -> str:
         if self.problem:
             return f"~/{self.path} is not on the volume: {self.problem}"
+        if self.removed:
+            return f"~/{self.path} was removed; what the volume had is kept as {self.kept_as}"
+        if self.kept_as and self.moved:
+            return f"~/{self.path} was replaced; what the volume had is kept as {self.kept_as}"
         if self.kept_as:
             return f"~/{self.path} is the volume's; the home's own is kept as {self.kept_as}"
         return ""
@@ -43,12 +70,13 @@ class Linked:
 def link_all(account: Account, volume: str, paths: tuple[HomePath, ...]) -> list[Linked]:
     """Put links to the volume in the place of `paths`; what happened to each.
 
-    What is in the home and not yet on the volume is moved there. Where both have something, the
-    volume's counts and the home's is kept beside it. A boot that broke off is taken up again.
-    Raises `OSError`. Only before there are threads: it forks.
+    What is in the home and not yet on the volume is moved there. Where both have something, what
+    was put into a linked home counts; of a home that was reset the volume's does. The other is
+    kept. A boot that broke off is continued. Raises `OSError`. Only before there are threads: it
+    forks.
     """
     if os.geteuid() != 0:
-        return _link_each(account, volume, paths)
+        return _link_each(account.home, volume, paths)
     # A child, not a change of our own ids: that would leave us "not dumpable" (prctl(2)), and sshd
     # reads its configuration by way of our descriptors.
     reading, writing = os.pipe()
@@ -59,13 +87,25 @@ def link_all(account: Account, volume: str, paths: tuple[HomePath, ...]) -> list
     with open(reading, encoding="utf-8", errors="replace") as pipe:
         told = pipe.read()
     os.waitpid(pid, 0)
+    return parse(told, paths)
+
+
+def parse(told: str, paths: tuple[HomePath, ...]) -> list[Linked]:
+    """What a process said about each path. Raises `OSError` where it did not get so far."""
     records = [record.split(_FIELD) for record in told.split(_RECORD)]
-    if len(records) != len(paths):
-        raise OSError(f"the home was not linked: {told or 'no answer'}")
+    if len(records) != len(paths) or {len(record) for record in records} != {4}:
+        raise OSError(f"the home was not linked: {told[-300:] or 'no answer'}")
     return [
-        Linked(path, moved=moved == "1", kept_as=kept_as, problem=problem)
-        for path, (moved, kept_as, problem) in zip(paths, records, strict=True)
+        Linked(path, moved=moved == "1", removed=removed == "1", kept_as=kept_as, problem=problem)
+        for path, (moved, removed, kept_as, problem) in zip(paths, records, strict=True)
     ]
+
+
+def _say(found: list[Linked]) -> str:
+    return _RECORD.join(
+        _FIELD.join((str(int(each.moved)), str(int(each.removed)), each.kept_as, each.problem))
+        for each in found
+    )
 
 
 def _link_and_exit(
@@ -76,11 +116,7 @@ def _link_and_exit(
         os.setgroups(os.getgrouplist(account.name, account.gid))
         os.setgid(account.gid)
         os.setuid(account.uid)
-        records = [
-            _FIELD.join((str(int(each.moved)), each.kept_as, each.problem))
-            for each in _link_each(account, volume, paths)
-        ]
-        text = _RECORD.join(records)
+        text = _say(_link_each(account.home, volume, paths))
     except Exception as error:  # told by the parent, whatever it is
         text = repr(error)
     with open(writing, "w", encoding="utf-8", errors="replace") as pipe:
@@ -88,88 +124,285 @@ def _link_and_exit(
     os._exit(0)
 
 
-def _link_each(account: Account, volume: str, paths: tuple[HomePath, ...]) -> list[Linked]:
-    return [_try_link(account.home, f"{volume}/{FOLDER}", path) for path in paths]
+def _link_each(home: str, volume: str, paths: tuple[HomePath, ...]) -> list[Linked]:
+    was_linked = _mode(f"{home}/{MARK}") is not None
+    found = [_try(home, volume, path, was_linked=was_linked) for path in paths]
+    os.makedirs(os.path.dirname(f"{home}/{MARK}"), exist_ok=True)
+    os.close(os.open(f"{home}/{MARK}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    return found
+
+
+def is_replaced(home: str, path: HomePath) -> bool:
+    """Something else, or nothing, stands where a link was put. Of names only: nothing is read."""
+    try:
+        return not stat.S_ISLNK(os.lstat(f"{home}/{path.path}").st_mode)
+    except OSError:
+        return True
 
 
 def bring_back(home: str, volume: str, paths: tuple[HomePath, ...]) -> list[Linked]:
-    """Copy to the volume what has replaced a link since: programs that rename a new file over it.
+    """Take to the volume what has replaced a link, and set aside what was removed.
 
-    For the end of a life, in a process of the account's own; what was on the volume before is
-    replaced, as the program meant.
+    In a process of the account's own, while others of it run: what one of them has open is copied,
+    and stays where it is for now.
     """
-    return [_try_return(home, f"{volume}/{FOLDER}", path) for path in paths]
+    return [_try(home, volume, path, was_linked=True) for path in paths]
 
 
-def _try_link(home: str, kept: str, path: HomePath) -> Linked:
+def _try(home: str, volume: str, path: HomePath, *, was_linked: bool) -> Linked:
+    place = _Place(path, home, f"{volume}/{FOLDER}")
     try:
-        return _link(path, f"{home}/{path.path}", f"{kept}/{path.path}")
+        return place.settle(was_linked=was_linked)
     except OSError as error:
         return Linked(path, problem=str(error))
 
 
-def _try_return(home: str, kept: str, path: HomePath) -> Linked:
-    here, there = f"{home}/{path.path}", f"{kept}/{path.path}"
-    try:
-        mode = _mode(here)
-        if mode is None or stat.S_ISLNK(mode):
-            return Linked(path)
-        if stat.S_ISDIR(mode) and _mode(there) is not None:
-            return Linked(path, problem=f"{here} is a folder of its own, and {there} another")
-        _copy(here, there)
-    except OSError as error:
-        return Linked(path, problem=str(error))
-    return Linked(path, moved=True)
+class _Place:
+    """One path: `here` in the home, and `there` on the volume."""
+
+    def __init__(self, path: HomePath, home: str, kept: str) -> None:
+        self.path, self.home, self.kept = path, home, kept
+        self.here, self.there = f"{home}/{path.path}", f"{kept}/{path.path}"
+
+    def settle(self, *, was_linked: bool) -> Linked:
+        """Make `here` a link to `there`, with the content that counts."""
+        for path in (self.here, self.there):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        mode = _mode(self.here)
+        if mode is not None and stat.S_ISLNK(mode) and os.readlink(self.here) == self.there:
+            self._make_folder()
+            self._finish(self.here + _UNFINISHED)
+            return Linked(self.path)
+        if mode is None:
+            return self._link_nothing(was_linked=was_linked)
+        if stat.S_ISLNK(mode):
+            # Another's link is no content: it stays beside.
+            return self._take_the_volumes()
+        if _mode(self.there) is None:
+            return self._move()
+        if was_linked and (self._is_copied() or _changed(self.here) >= _changed(self.there)):
+            return self._move()
+        return self._take_the_volumes()
+
+    def _link_nothing(self, *, was_linked: bool) -> Linked:
+        removed = was_linked and _mode(self.there) is not None
+        removed = removed and not _is_empty(self.there)
+        kept_as = self._set_aside() if removed else ""
+        self._make_folder()
+        os.symlink(self.there, self.here)
+        return Linked(self.path, removed=removed, kept_as=kept_as)
+
+    def _take_the_volumes(self) -> Linked:
+        kept_as = f"{self.here}.before-{_now()}"
+        os.rename(self.here, kept_as)
+        self._make_folder()
+        os.symlink(self.there, self.here)
+        return Linked(self.path, kept_as=kept_as)
+
+    def _move(self) -> Linked:
+        """Take what is here to the volume, complete or not at all; what was there is set aside."""
+        kept_as = ""
+        if self._is_copied():
+            _copy_newer(self.here, self.there)
+        else:
+            kept_as = self._copy_whole()
+        if stat.S_ISDIR(os.lstat(self.here).st_mode) and _is_open(self.here):
+            self._note_copy()
+            return Linked(self.path, kept_as=kept_as, problem="copied; a program still has it open")
+        old = self.here + _UNFINISHED
+        if _mode(old) is not None:
+            _remove(old)
+        os.symlink(self.there, old)
+        _exchange(old, self.here)
+        self._finish(old)
+        self._forget_copy()
+        return Linked(self.path, moved=True, kept_as=kept_as)
+
+    def _copy_whole(self) -> str:
+        unfinished = self.there + _UNFINISHED
+        if _mode(unfinished) is not None:
+            _remove(unfinished)
+        _copy(self.here, unfinished, {f"{self.here}/{off}" for off in self.path.off})
+        os.sync()
+        # Removed after the copy is safe, so that a kill in between loses neither.
+        kept_as = self._set_aside() if _mode(self.there) is not None else ""
+        os.rename(unfinished, self.there)
+        self._make_folder()
+        return kept_as
+
+    def _finish(self, old: str) -> None:
+        """Take over what was written to the old side after it was copied, and remove that."""
+        mode = _mode(old)
+        if mode is None:
+            return
+        if not stat.S_ISLNK(mode):
+            _copy_newer(old, self.there)
+            for off in self.path.off:
+                self._keep_off(old, off)
+        _remove(old)
+
+    @property
+    def _note(self) -> str:
+        return f"{self.kept}/{BEFORE}/{self.path.path.replace('/', '%')}.copied"
+
+    def _note_copy(self) -> None:
+        os.makedirs(os.path.dirname(self._note), mode=0o700, exist_ok=True)
+        with open(self._note, "w", encoding="ascii") as file:
+            file.write(_identity(self.here))
+
+    def _is_copied(self) -> bool:
+        """What is there is an earlier copy of what is here."""
+        try:
+            with open(self._note, encoding="ascii") as file:
+                return file.read(100) == _identity(self.here)
+        except (OSError, ValueError):
+            return False
+
+    def _forget_copy(self) -> None:
+        if _mode(self._note) is not None:
+            os.unlink(self._note)
+
+    def _make_folder(self) -> None:
+        # A program that makes its folder stumbles over a link to nothing (EEXIST).
+        if not self.path.is_folder:
+            return
+        os.makedirs(self.there, exist_ok=True)
+        if self.path.path in PRIVATE:
+            os.chmod(self.there, 0o700)
+        for off in self.path.off:
+            target, link = f"{self.home}/{OFF}/{self.path.path}/{off}", f"{self.there}/{off}"
+            os.makedirs(target, exist_ok=True)
+            if _mode(link) is None:
+                os.makedirs(os.path.dirname(link), exist_ok=True)
+                os.symlink(target, link)
+
+    def _keep_off(self, old: str, off: str) -> None:
+        """Move what stays off the volume to its place in the home, which costs nothing."""
+        source, target = f"{old}/{off}", f"{self.home}/{OFF}/{self.path.path}/{off}"
+        if _mode(source) is not None and os.path.isdir(target) and not os.listdir(target):
+            os.rmdir(target)
+            os.rename(source, target)
+
+    def _set_aside(self) -> str:
+        """Move away what is on the volume, and where to; the oldest of this path make room."""
+        if _bytes(self.there) > LARGEST_BEFORE:
+            _remove(self.there)
+            return ""
+        folder = f"{self.kept}/{BEFORE}"
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        name = self.path.path.replace("/", "%")
+        older = sorted(each for each in os.listdir(folder) if each.startswith(f"{name}@"))
+        for each in older[: max(0, len(older) + 1 - MOST_BEFORE)]:
+            _remove(f"{folder}/{each}")
+        kept_as = f"{folder}/{name}@{_now()}"
+        os.rename(self.there, kept_as)
+        return kept_as
 
 
-def _link(path: HomePath, here: str, there: str) -> Linked:
-    os.makedirs(os.path.dirname(there), exist_ok=True)
-    os.makedirs(os.path.dirname(here), exist_ok=True)
-    mode, moved, kept_as = _mode(here), False, ""
-    if mode is not None and stat.S_ISLNK(mode) and os.readlink(here) == there:
-        _make_folder(path, there)
-        return Linked(path)
-    if mode is not None:
-        if _mode(there) is None and not stat.S_ISLNK(mode):
-            _copy(here, there)
-            moved = True
-        # Only when the volume has it: a boot that breaks off here finds both, and loses neither.
-        kept_as = f"{here}.before-{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(2).hex()}"
-        os.rename(here, kept_as)
-    _make_folder(path, there)
-    os.symlink(there, here)
-    if moved:
-        _remove(kept_as)
-        return Linked(path, moved=True)
-    return Linked(path, kept_as=kept_as)
+def _now() -> str:
+    return f"{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(2).hex()}"
 
 
-def _make_folder(path: HomePath, there: str) -> None:
-    # A program that makes its folder stumbles over a link to nothing (EEXIST).
-    if path.is_folder:
-        os.makedirs(there, exist_ok=True)
-        if path.path in PRIVATE:
-            os.chmod(there, 0o700)
+def _is_empty(path: str) -> bool:
+    mode = os.lstat(path).st_mode
+    return not os.listdir(path) if stat.S_ISDIR(mode) else os.lstat(path).st_size == 0
 
 
-def _copy(here: str, there: str) -> None:
-    """Copy to the volume, complete or not at all."""
+def _identity(path: str) -> str:
+    status = os.lstat(path)
+    return f"{status.st_dev} {status.st_ino}"
+
+
+def _all(path: str) -> Iterator[os.stat_result]:
+    """A file, or a folder with what is in it, as far as it is looked at."""
+    yield os.lstat(path)
+    count = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            status = _status(f"{folder}/{name}")
+            count += 1
+            if count > MOST_LOOKED_AT:
+                return
+            if status is not None:
+                yield status
+
+
+def _changed(path: str) -> float:
+    """When it was last touched: a time that no program can choose."""
+    return max(status.st_ctime for status in _all(path))
+
+
+def _bytes(path: str) -> int:
+    return sum(status.st_blocks * 512 for status in _all(path))
+
+
+def _is_open(folder: str) -> bool:
+    """A process of the account works in the folder, or writes a file of it."""
+    inside = os.path.realpath(folder) + "/"
+    return any(f"{path}/".startswith(inside) for path in _open_paths())
+
+
+def _open_paths() -> Iterator[str]:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if int(pid) == os.getpid():
+            continue
+        try:
+            yield os.readlink(f"/proc/{pid}/cwd")
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                path = os.readlink(f"/proc/{pid}/fd/{number}")
+                if path.startswith("/") and os.lstat(f"/proc/{pid}/fd/{number}").st_mode & 0o200:
+                    yield path
+        except OSError:
+            continue  # it has ended, or is another account's
+
+
+def _exchange(one: str, other: str) -> None:
+    """Swap two names in one step: nobody sees a moment without either. Raises `OSError`."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE) == 0:
+        return
+    # Not every file system can.
+    aside = f"{one}.{_now()}"
+    os.rename(other, aside)
+    os.rename(one, other)
+    os.rename(aside, one)
+
+
+def _copy(here: str, there: str, left_out: set[str]) -> None:
     import shutil
 
-    unfinished = there + _UNFINISHED
-    if _mode(unfinished) is not None:
-        _remove(unfinished)
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return _special(folder, names) | {n for n in names if f"{folder}/{n}" in left_out}
+
     if stat.S_ISDIR(os.lstat(here).st_mode):
-        shutil.copytree(here, unfinished, symlinks=True, ignore=_special)
+        shutil.copytree(here, there, symlinks=True, ignore=ignored)
     else:
-        shutil.copy2(here, unfinished, follow_symlinks=False)
-    os.sync()
-    os.rename(unfinished, there)
+        shutil.copy2(here, there, follow_symlinks=False)
+
+
+def _copy_newer(old: str, new: str) -> None:
+    """Take over what was written to the old side since it was copied."""
+    import shutil
+
+    if not stat.S_ISDIR(os.lstat(old).st_mode):
+        if os.lstat(old).st_mtime_ns != os.lstat(new).st_mtime_ns:
+            shutil.copy2(old, new, follow_symlinks=False)
+        return
+    for folder, _, names in os.walk(old):
+        there = new + folder[len(old) :]
+        for name in sorted(set(names) - _special(folder, names)):
+            status, copied = os.lstat(f"{folder}/{name}"), _status(f"{there}/{name}")
+            if copied is None or status.st_mtime_ns > copied.st_mtime_ns:
+                os.makedirs(there, exist_ok=True)
+                shutil.copy2(f"{folder}/{name}", f"{there}/{name}", follow_symlinks=False)
 
 
 def _special(folder: str, names: list[str]) -> set[str]:
     """Sockets and pipes cannot be copied, and mean nothing without their process."""
-    kinds = {name: os.lstat(f"{folder}/{name}").st_mode for name in names}
+    kinds = {name: _mode(f"{folder}/{name}") or 0 for name in names}
     kept = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
     return {name for name, mode in kinds.items() if not any(is_kind(mode) for is_kind in kept)}
 
@@ -184,13 +417,25 @@ def _remove(path: str) -> None:
 
 
 def _mode(path: str) -> int | None:
+    status = _status(path)
+    return None if status is None else status.st_mode
+
+
+def _status(path: str) -> os.stat_result | None:
     try:
-        return os.lstat(path).st_mode
-    except FileNotFoundError:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
+def _main() -> None:
+    os.umask(0o022)
+    home, volume, *words = sys.argv[1:]
+    os.makedirs(os.path.dirname(f"{home}/{MARK}"), exist_ok=True)
+    with open(f"{home}/{MARK}", "w", encoding="ascii") as mark:
+        fcntl.flock(mark, fcntl.LOCK_EX)  # at the end of a run another may be at it
+        sys.stdout.write(_say(bring_back(home, volume, home_paths(" ".join(words)))))
+
+
 if __name__ == "__main__":
-    for linked in bring_back(sys.argv[1], sys.argv[2], home_paths(" ".join(sys.argv[3:]))):
-        if linked.problem:
-            sys.stderr.write(f"swarm-agent: {linked}\n")
+    _main()

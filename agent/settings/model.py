@@ -75,10 +75,10 @@ class Settings:
     )
     home_links: tuple[units.HomePath, ...] = _setting(
         units.home_paths,
-        ".claude/ .claude.json .config/ .gitconfig .ssh/ .npm-global/ .local/share/ .local/state/ "
-        ".vscode-server/ .cursor-server/ .zsh_history .bash_history",
+        "usual",
         "Paths of the home that live on the volume, in its `.home`, and are linked in at boot; a "
-        "folder's ends with a slash.",
+        "folder's ends with a slash. `usual`: those of agent/data/home.txt, to which others can be "
+        "added (`usual .mytool/`). A minus in front: stays off the volume (`-.mytool/cache`).",
         unprivileged="",
     )
     run_dir: str = _setting(

@@ -161,25 +161,54 @@ _NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+", re.ASCII | re.IG
 
 @dataclass(frozen=True, slots=True)
 class HomePath:
-    """A path relative to the home. A folder is made when it is nowhere yet."""
+    """A path relative to the home. A folder is made when it is nowhere yet.
+
+    `off`: paths in it that stay off the volume.
+    """
 
     path: str
     is_folder: bool
+    off: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.path + ("/" if self.is_folder else "")
 
+    @property
+    def words(self) -> str:
+        """As `home_paths` reads it."""
+        return " ".join([str(self), *(f"-{self.path}/{off}" for off in self.off)])
+
+
+USUAL = "usual"
+"""Stands for the paths of agent/data/home.txt."""
+
 
 def home_paths(text: str) -> tuple[HomePath, ...]:
-    """Paths below the home, separated by spaces; a folder's ends with a slash."""
-    paths = tuple(HomePath(word.rstrip("/"), word.endswith("/")) for word in words(text))
+    """Paths below the home, separated by spaces; a folder's ends with a slash.
+
+    A path in one of these folders that stays off the volume has a minus in front.
+    """
+    given = [each for word in words(text) for each in (_usual() if word == USUAL else (word,))]
+    off = [word[1:].rstrip("/") for word in given if word.startswith("-")]
+    paths: tuple[HomePath, ...] = ()
+    for word in dict.fromkeys(word for word in given if not word.startswith("-")):
+        inside = word.rstrip("/") + "/"
+        left_out = tuple(each.removeprefix(inside) for each in off if each.startswith(inside))
+        paths += (HomePath(word.rstrip("/"), word.endswith("/"), left_out),)
     for path in paths:
-        parts = path.path.split("/")
+        parts = [part for each in (path.path, *path.off) for part in each.split("/")]
         if not all(parts) or {".", ".."} & set(parts):
             raise ValueError("paths relative to the home, without . and ..")
         if any(path.path.startswith(f"{other.path}/") for other in paths):
             raise ValueError(f"paths of which none lies in another, as {str(path)!r} does")
     return paths
+
+
+def _usual() -> tuple[str, ...]:
+    path = os.path.join(os.path.dirname(os.path.dirname(__file__)), "data", "home.txt")
+    with open(path, encoding="ascii") as file:
+        lines = [line.partition("#")[0] for line in file]
+    return tuple(word for line in lines for word in line.split())
 
 
 def variable_names(text: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from tests.conftest import BoxMaker
-from tests.support import Box, shell
+from tests.support import Box, ready, shell, until
 
 pytestmark = pytest.mark.root
 
@@ -165,3 +165,134 @@ def test_without_a_volume_it_is_said_at_login(make_box: BoxMaker) -> None:
     box = make_box().boot({"SWARM_VOLUME": "/srv"})
     with shell(box) as screen:
         screen.expect("No volume is mounted at /srv: nothing outlives this machine.")
+
+
+def cold_start(box: Box, environ: dict[str, str] | None = None, *, plug: bool = False) -> None:
+    """Sleep and wake as on the platform, or after the plug was pulled."""
+    if plug:
+        box.machine.kill()
+    else:
+        assert box.stop() == 0
+    reset(box)
+    box.boot(environ or LINKS)
+
+
+def is_link(box: Box, path: str) -> None:
+    until(lambda: box.ssh(f"test -L {path}").returncode == 0, f"{path} is a link", timeout=60)
+
+
+@pytest.mark.parametrize("plug", [False, True])
+def test_a_folder_that_was_removed_and_made_anew_stays_new(make_box: BoxMaker, plug: bool) -> None:
+    """The usual remedies: a new login after rm -rf ~/.claude."""
+    box = ready(make_box().boot(LINKS))
+    box.ssh("echo old >.claude/old; mkdir .claude/projects; echo x >.claude/projects/a")
+    box.ssh("rm -rf ~/.claude; mkdir ~/.claude; echo new >~/.claude/login")
+    if plug:
+        is_link(box, ".claude")
+    cold_start(box, plug=plug)
+    assert box.ssh("ls .claude; cat .claude/login").stdout == "login\nnew\n"
+    assert box.ssh("cat /mnt/.home/.before/.claude@*/old").stdout == "old\n"
+
+
+@pytest.mark.parametrize("plug", [False, True])
+def test_what_was_removed_does_not_come_back(make_box: BoxMaker, plug: bool) -> None:
+    """rm -rf ~/.vscode-server, the remedy for an editor's broken server."""
+    links = {"SWARM_HOME_LINKS": ".vscode-server/ .gitconfig"}
+    box = ready(make_box().boot(links))
+    box.ssh("mkdir .vscode-server/bin; echo broken >.vscode-server/bin/server; echo me >.gitconfig")
+    box.ssh("rm -rf ~/.vscode-server ~/.gitconfig")
+    if plug:
+        is_link(box, ".vscode-server")
+    cold_start(box, links, plug=plug)
+    assert box.ssh("ls -A .vscode-server; cat .gitconfig").stdout == ""
+    notices = box.machine.volume / ".home" / ".before"
+    assert sorted(name.partition("@")[0] for name in os.listdir(notices)) == [
+        ".gitconfig",
+        ".vscode-server",
+    ]
+
+
+def test_a_replaced_path_is_brought_to_the_volume_when_it_happens_and_told(
+    make_box: BoxMaker,
+) -> None:
+    box = ready(make_box().boot(LINKS))
+    box.ssh("echo old >.gitconfig; echo deep >.claude/deep")
+    box.ssh(
+        "echo new >.g; mv .g .gitconfig; mv .claude .claude.bak; mkdir .claude; echo n >.claude/n"
+    )
+    is_link(box, ".gitconfig")
+    is_link(box, ".claude")
+    assert box.ssh("cat .gitconfig .claude/n").stdout == "new\nn\n"
+    assert (box.machine.volume / ".home" / ".gitconfig").read_text() == "new\n"
+    assert "was replaced; what the volume had is kept as" in box.agent("status").stdout
+    assert "was replaced" in box.ssh("-tt", input="exit\n", options=["-tt"]).stdout
+
+
+def test_what_a_program_has_open_is_copied_and_linked_when_it_has_ended(make_box: BoxMaker) -> None:
+    box = ready(make_box().boot(LINKS))
+    box.ssh("echo old >.claude/old")
+    script = (
+        "rm -rf .claude; mkdir .claude; exec 3>>.claude/log; "
+        "echo one >&3; echo up; cat; echo two >&3"
+    )
+    login = subprocess.Popen(
+        box.ssh_command(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert login.stdout is not None
+    assert login.stdout.readline() == "up\n"
+    there = box.machine.volume / ".home" / ".claude" / "log"
+    until(lambda: there.exists() and there.read_text() == "one\n", "the copy", timeout=60)
+    assert box.ssh("test -L .claude").returncode == 1
+    login.communicate("")
+    cold_start(box)
+    assert box.ssh("cat .claude/log").stdout == "one\ntwo\n"
+
+
+def test_after_a_kill_the_newer_side_of_the_same_home_wins_and_the_other_is_kept(
+    make_box: BoxMaker,
+) -> None:
+    box = make_box().boot(LINKS)
+    box.ssh("echo old >.gitconfig; echo old >.claude/f")
+    box.ssh("echo new >.g; mv .g .gitconfig; rm .claude; mkdir .claude; echo new >.claude/f")
+    box.machine.kill()
+    box.boot(LINKS)
+    assert box.ssh("cat .gitconfig .claude/f; readlink .claude").stdout == (
+        "new\nnew\n/mnt/.home/.claude\n"
+    )
+    assert (
+        box.ssh("cat /mnt/.home/.before/.claude@*/f /mnt/.home/.before/.git*").stdout
+        == "old\nold\n"
+    )
+
+
+def test_what_is_set_aside_is_bounded(make_box: BoxMaker) -> None:
+    box = ready(make_box().boot(LINKS))
+    for number in range(4):
+        box.ssh(f"echo {number} >.g; mv .g .gitconfig")
+        is_link(box, ".gitconfig")
+    assert box.ssh("cat /mnt/.home/.before/.git*").stdout == "1\n2\n"
+
+
+def test_a_part_that_is_only_a_copy_of_a_program_stays_off_the_volume(make_box: BoxMaker) -> None:
+    links = {"SWARM_HOME_LINKS": ".codex/ -.codex/packages"}
+    box = make_box()
+    write(
+        box, "mkdir -p .codex/packages; echo big >.codex/packages/codex; echo key >.codex/auth.json"
+    )
+    box.boot(links)
+    assert box.ssh("cat .codex/auth.json .codex/packages/codex").stdout == "key\nbig\n"
+    kept = box.machine.volume / ".home" / ".codex"
+    assert sorted(os.listdir(kept)) == ["auth.json", "packages"]
+    assert (kept / "packages").is_symlink()
+    cold_start(box, links)
+    assert (
+        box.ssh("cat .codex/auth.json; ls -A .codex/packages; mkdir .codex/packages/x").stdout
+        == "key\n"
+    )
+
+
+def test_agents_and_editors_folders_are_among_the_usual(make_box: BoxMaker) -> None:
+    box = make_box().boot({"SWARM_HOME_LINKS": "usual .mytool/"})
+    paths = ".claude .codex .gemini .local/share .config .vscode-server .mytool"
+    said = box.ssh(f"for p in {paths}; do readlink $p; done").stdout
+    assert said == "".join(f"/mnt/.home/{path}\n" for path in paths.split())
