@@ -12,6 +12,7 @@ OWN_PROGRAMS = (".npm-global/bin", ".local/bin")
 """Where people install programs for themselves, in the home."""
 
 RUNTIME = "/run/user"
+ROOT_HOME = "/root/"
 
 CHECKPOINTS_GROUP = 65017
 """The group of the processes that read and write checkpoints, and of nothing else.
@@ -53,7 +54,9 @@ def places_of(uid: int, home: str, path: str) -> dict[str, str]:
     if uid == 0:
         return {"PATH": path}
     own = [f"{home}/{folder}" for folder in OWN_PROGRAMS]
-    folders = dict.fromkeys([*own, *filter(None, path.split(":"))])
+    # The agent's own PATH may have folders of root's home, which nobody else can read.
+    others = [each for each in path.split(":") if each and not f"{each}/".startswith(ROOT_HOME)]
+    folders = dict.fromkeys([*own, *others])
     found = {"PATH": ":".join(folders)}
     runtime = f"{RUNTIME}/{uid}"
     return found | {"XDG_RUNTIME_DIR": runtime} if os.path.isdir(runtime) else found
