@@ -31,8 +31,8 @@ MOST_LOOKED_AT = 20_000
 """Files of a folder that are asked for their time or size."""
 
 MARK = ".cache/swarm-agent/home-is-linked"
-"""In a home that was linked already: what stands in the place of a link there was put there by
-somebody, and is newer. A home that was reset has what the image has."""
+"""In a home that was linked already, the paths that were: what stands in place of such a link was
+put there by somebody, and is newer. A home that was reset has what the image has."""
 
 OFF = ".cache/swarm-agent/off-volume"
 """Where the parts of linked folders lie that are not worth a volume."""
@@ -125,11 +125,20 @@ def _link_and_exit(
 
 
 def _link_each(home: str, volume: str, paths: tuple[HomePath, ...]) -> list[Linked]:
-    was_linked = _mode(f"{home}/{MARK}") is not None
-    found = [_try(home, volume, path, was_linked=was_linked) for path in paths]
+    before = _marked(home)
+    found = [_try(home, volume, path, was_linked=path.path in before) for path in paths]
     os.makedirs(os.path.dirname(f"{home}/{MARK}"), exist_ok=True)
-    os.close(os.open(f"{home}/{MARK}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    with open(f"{home}/{MARK}", "w", encoding="utf-8") as mark:
+        mark.writelines(f"{path.path}\n" for path in paths if not is_replaced(home, path))
     return found
+
+
+def _marked(home: str) -> set[str]:
+    try:
+        with open(f"{home}/{MARK}", encoding="utf-8", errors="replace") as mark:
+            return set(mark.read(1 << 16).splitlines())
+    except OSError:
+        return set()
 
 
 def is_replaced(home: str, path: HomePath) -> bool:
@@ -432,7 +441,7 @@ def _main() -> None:
     os.umask(0o022)
     home, volume, *words = sys.argv[1:]
     os.makedirs(os.path.dirname(f"{home}/{MARK}"), exist_ok=True)
-    with open(f"{home}/{MARK}", "w", encoding="ascii") as mark:
+    with open(f"{home}/{MARK}", "a", encoding="utf-8") as mark:
         fcntl.flock(mark, fcntl.LOCK_EX)  # at the end of a run another may be at it
         sys.stdout.write(_say(bring_back(home, volume, home_paths(" ".join(words)))))
 

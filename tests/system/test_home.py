@@ -265,6 +265,17 @@ def test_after_a_kill_the_newer_side_of_the_same_home_wins_and_the_other_is_kept
     )
 
 
+def test_a_path_that_this_home_never_had_is_not_taken_for_a_removed_one(
+    make_box: BoxMaker,
+) -> None:
+    """A volume that comes from another machine, and a setting that names one path more."""
+    box = make_box().boot({"SWARM_HOME_LINKS": ".claude/"})
+    box.ssh("mkdir /mnt/.home/.codex; echo key >/mnt/.home/.codex/auth.json")
+    assert box.stop() == 0
+    box.boot({"SWARM_HOME_LINKS": ".claude/ .codex/"})
+    assert box.ssh("cat .codex/auth.json").stdout == "key\n"
+
+
 def test_what_is_set_aside_is_bounded(make_box: BoxMaker) -> None:
     box = ready(make_box().boot(LINKS))
     for number in range(4):
