@@ -52,8 +52,10 @@ class Show:
         with self._spinning(doing):
             yield step
         took = time.monotonic() - began
-        outcome = step.outcome or doing
-        self.say(f"  {outcome}" + (f"   {_took(took)}" if self.live and took >= 0.1 else ""))
+        if not self.quiet:
+            outcome = step.outcome or doing
+            clock = f"   {_took(took)}" if self.live and took >= 0.1 else ""
+            click.echo(f"  {outcome}{clock}", err=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -258,9 +258,19 @@ class Up:
         addresses.sort(key=lambda each: each.type)
         address = "" if state.private or not addresses else addresses[0].address
         ssh.configure(self._place, address, state.host_key, state.key)
+        if self._keys is not None and not self._ours(state):
+            return  # somebody else's machine: nobody here can log in
         with self._show.step("logs in") as step:
             life.require_login(self._place, self._fly, PATIENCE)
             step.outcome = f"ssh {self._name} gets in"
+
+    def _ours(self, state: State) -> bool:
+        """One of the keys that are given is this laptop's user's."""
+        own = Path(state.key) if state.key else ssh.private_key()
+        if own is None:
+            return False
+        text = read_key(own.with_name(own.name + ".pub"))
+        return any(text.split()[1] in given for given in (self._keys or {}).values())
 
     def _host_key(self, machine: Machine) -> str:
         return host_key(self._fly, self._name, machine)

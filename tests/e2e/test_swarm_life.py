@@ -182,7 +182,7 @@ def test_a_snapshot_is_waited_for_and_put_in_place(laptop: Laptop) -> None:
     laptop.up("box")
     laptop.ssh("box", "echo old >/mnt/file; sync")
     said = laptop.well("backup", "box", "--snapshot")
-    snapshot, volume = said.split("snapshot ")[1].split()[0], laptop.volumes("box")[0].id
+    snapshot, volume = re.findall(r"vs_\w+", said)[0], laptop.volumes("box")[0].id
     assert volume in said
     assert snapshot in laptop.well("backup", "box", "--snapshot", "--list")
     laptop.ssh("box", "echo new >/mnt/file; sync")

@@ -16,23 +16,23 @@ def keys() -> None:
 
 
 @keys.command(name="add")
-@click.argument("name", default="", callback=common.checked)
-@click.argument("file", default="", type=click.Path(path_type=Path))
+@click.argument("words", nargs=-1, metavar="NAME FILE")
 @click.option("--person", default="", help="Whose key it is; your own without it.")
 @common.all_
 @common.yes
-def keys_add(name: str, file: Path, person: str, all_: bool, yes: bool) -> None:
-    """Let the keys of a .pub file log in; sessions stay open."""
+def keys_add(words: tuple[str, ...], person: str, all_: bool, yes: bool) -> None:
+    """Let the keys of a .pub file log in; sessions stay open. With --all: FILE alone."""
+    if len(words) != (1 if all_ else 2):
+        raise click.UsageError("a machine's NAME and a FILE, or --all and a FILE")
     if all_:
-        file = Path(name) if name and str(file) in ("", ".") else file
-        text = read_key(file)
+        text = read_key(Path(words[0]))
         common.run_all(
             place.all_names(),
             lambda each: people.give(*common.known(each, Show(quiet=True)), person, text),
         )
         return
-    where, fly = common.known(name)
-    secret, text = secret_name(person), read_key(file)
+    where, fly = common.known(words[0])
+    secret, text = secret_name(person), read_key(Path(words[1]))
     if people.replaces(where, fly, secret, text):
         question = (
             f"{person_of(secret)} has a key there, which this replaces (--person keeps it). Go on?"
