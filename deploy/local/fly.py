@@ -9,7 +9,14 @@ real one passes the same tests (tests/e2e/test_flyctl.py).
 import sys
 from collections.abc import Callable
 
-from deploy.local import fly_apps, fly_deploy, fly_machines, fly_secrets, fly_volumes
+from deploy.local import (
+    fly_apps,
+    fly_deploy,
+    fly_machines,
+    fly_secrets,
+    fly_streams,
+    fly_volumes,
+)
 from deploy.local.client import FlyError
 from deploy.local.surface import Call, UsageError, parse
 
@@ -18,6 +25,7 @@ _COMMANDS: dict[str, Callable[[Call], None]] = {
     **fly_volumes.COMMANDS,
     **fly_secrets.COMMANDS,
     **fly_machines.COMMANDS,
+    **fly_streams.COMMANDS,
     **fly_deploy.COMMANDS,
 }
 

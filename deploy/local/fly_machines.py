@@ -1,10 +1,6 @@
 """flyctl's commands about machines: starts that do not wait, leases, what is asked where."""
 
-import http.client
-import shutil
-import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 
@@ -19,29 +15,6 @@ from deploy.local.surface import Call
 
 _ASLEEP = ("stopped", "suspended", "created")
 _WAIT = 60
-_LOG_EVERY = 1.0
-
-
-class _Entry(msgspec.Struct, frozen=True):
-    message: str
-    timestamp: str = ""
-
-
-class _Attributes(msgspec.Struct, frozen=True):
-    attributes: _Entry
-
-
-class _Meta(msgspec.Struct, frozen=True):
-    next_token: str = ""
-
-
-class _Logs(msgspec.Struct, frozen=True):
-    data: list[_Attributes]
-    meta: _Meta
-
-
-class _Port(msgspec.Struct, frozen=True):
-    port: int
 
 
 def machines(client: Client, app: str) -> list[shapes.MachineInfo]:
@@ -299,58 +272,6 @@ def _exec(call: Call) -> None:
     print(done.stderr, end="", file=sys.stderr)
 
 
-def _logs(call: Call) -> None:
-    """The last lines, and with no --no-tail those that come; lines as flyctl prints them."""
-    client = Client()
-    token = ""
-    while True:
-        path = f"/apps/{call.app}/logs?next_token={token}"
-        found = client.uiex(_Logs, "GET", path)
-        for each in found.data:
-            line = each.attributes
-            if "--json" in call.flags:
-                said = {"timestamp": line.timestamp, "message": line.message}
-                print(msgspec.json.encode(said).decode())
-            else:
-                print(f"{line.timestamp} app[{call.app}] [info]{line.message}")
-        sys.stdout.flush()
-        token = found.meta.next_token
-        if "--no-tail" in call.flags:
-            return
-        time.sleep(_LOG_EVERY)
-
-
-def _proxy(call: Call) -> None:
-    """`LOCAL:REMOTE`: a local port that leads into the app's private network."""
-    local, _, remote = call.words[0].partition(":")
-    client = Client()
-    server = socket.create_server((call.flags.get("--bind-addr", "127.0.0.1"), int(local)))
-    if "--quiet" not in call.flags:
-        print(f"Proxying localhost:{local} to remote [{call.app}.internal]:{remote or local}")
-    while True:
-        connection, _ = server.accept()
-        port = _private_port(client, call.app, int(remote or local))
-        inner = socket.create_connection(("127.0.0.1", port))
-        for source, target in ((connection, inner), (inner, connection)):
-            threading.Thread(target=_pump, args=(source, target), daemon=True).start()
-
-
-def _private_port(client: Client, app: str, port: int) -> int:
-    try:
-        return client.stand_in(_Port, f"/apps/{app}/ports/{port}").port
-    except (RefusedError, http.client.HTTPException) as error:
-        raise FlyError(f"error connecting to {app}.internal: {error}") from error
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with source.makefile("rb", buffering=0) as reading, target.makefile("wb", buffering=0) as out:
-        try:
-            shutil.copyfileobj(reading, out)
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            target.close()
-
-
 def _duration(text: str) -> float:
     """Seconds of a duration as people type it."""
     units = {"s": 1, "m": 60, "h": 3600}
@@ -367,6 +288,4 @@ COMMANDS: dict[str, Callable[[Call], None]] = {
     "fly machine clone": _clone,
     "fly machine destroy": _destroy,
     "fly machine exec": _exec,
-    "fly logs": _logs,
-    "fly proxy": _proxy,
 }

@@ -5,6 +5,7 @@ of the query, so what a flyctl asks beyond it is seen.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import graphql
@@ -15,95 +16,7 @@ from deploy.local import rest_apps, store
 from deploy.local.web import WORLD
 from deploy.local.world import World
 
-_SCHEMA = graphql.build_schema(
-    """
-    scalar JSON
-    scalar BigInt
-    scalar ISO8601DateTime
-    type User { id: ID! email: String enablePaidHobby: Boolean! }
-    type Macaroon { email: String }
-    union Principal = User | Macaroon
-    type PageInfo { hasNextPage: Boolean! endCursor: String }
-    type Organization {
-      id: ID! internalNumericId: BigInt! slug: String! rawSlug: String! name: String! type: String!
-      paidPlan: Boolean! billable: Boolean! viewerRole: String!
-      addOns(type: AddOnType): AddOns!
-    }
-    enum AddOnType { tigris redis upstash_redis sentry }
-    type AddOnPlan { displayName: String description: String }
-    type AddOn {
-      id: ID! name: String addOnPlan: AddOnPlan privateIp: String primaryRegion: String
-      readRegions: [String!] options: JSON metadata: JSON
-    }
-    type AddOns { nodes: [AddOn!]! }
-    type Organizations { nodes: [Organization!]! }
-    type Region {
-      name: String! code: String! latitude: Float! longitude: Float! gatewayAvailable: Boolean!
-      requiresPaidPlan: Boolean! deprecated: Boolean!
-    }
-    type PlatformRegions { requestRegion: String regions: [Region!]! }
-    type Release {
-      id: ID! version: Int! status: String! inProgress: Boolean! evaluationId: String
-      imageRef: String createdAt: ISO8601DateTime! configDefinition: JSON
-    }
-    type AppConfig { definition: JSON! }
-    type Network { name: String! organization: Organization }
-    type IPAddress {
-      id: ID! address: String! type: String! region: String createdAt: ISO8601DateTime!
-      network: Network serviceName: String
-    }
-    type IPAddresses { nodes: [IPAddress!]! }
-    type EgressIPAddress {
-      id: ID! ip: String! version: Int! region: String updatedAt: ISO8601DateTime!
-    }
-    type EgressIPAddresses { nodes: [EgressIPAddress!]! }
-    type Image { id: ID! digest: String! ref: String! compressedSizeFull: String! manifest: JSON }
-    type ImageVersion {
-      registry: String repository: String tag: String digest: String version: String
-    }
-    type ServicePort { port: Int handlers: [String!] }
-    type Service {
-      description: String protocol: String internalPort: Int ports: [ServicePort!]
-    }
-    type MachineIP { family: String kind: String ip: String maskSize: Int }
-    type MachineIPs { nodes: [MachineIP!]! }
-    type Host { id: ID! }
-    type GqlMachine {
-      id: ID! name: String! config: JSON! state: String! region: String!
-      createdAt: ISO8601DateTime! app: App! ips: MachineIPs! host: Host!
-    }
-    type Machines { nodes: [GqlMachine!]! }
-    type Role { name: String! }
-    type App {
-      id: ID! internalNumericId: Int! name: String! hostname: String deployed: Boolean!
-      status: String! version: Int! appUrl: String platformVersion: String! network: String
-      cnameTarget: String
-      currentRelease: Release currentReleaseUnprocessed: Release
-      config: AppConfig! organization: Organization! services: [Service!]!
-      ipAddresses: IPAddresses! egressIpAddresses: EgressIPAddresses! sharedIpAddress: String
-      imageDetails: ImageVersion machines: Machines! role: Role
-      image(ref: String!): Image
-    }
-    type Apps { pageInfo: PageInfo! nodes: [App!]! }
-    type Volume { id: ID! app: App! }
-    type Query {
-      viewer: Principal!
-      organizations(admin: Boolean): Organizations!
-      organization(slug: String!): Organization
-      platform: PlatformRegions!
-      apps(type: String, first: Int, after: String, organizationId: ID): Apps!
-      app(name: String!): App
-      volume(id: ID!): Volume
-      machine(machineId: String!): GqlMachine
-      appNameAvailable(name: String!): Boolean!
-    }
-    input AllocateIPAddressInput {
-      appId: ID! type: String! organizationId: ID region: String network: String
-    }
-    type AllocateIPAddressPayload { app: App! ipAddress: IPAddress }
-    type Mutation { allocateIpAddress(input: AllocateIPAddressInput!): AllocateIPAddressPayload }
-    """
-)
+_SCHEMA = graphql.build_schema(Path(__file__).with_name("schema.graphql").read_text())
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The REST API of machines. Their life itself is deploy/api.py's, as in the machine."""
 
-import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -9,13 +8,12 @@ from aiohttp import web
 from deploy import sizes
 from deploy.api import ApiError
 from deploy.local import shapes, store
+from deploy.local.rest_leases import changing, found, new_lease
 from deploy.local.web import answer, body, world
 from deploy.local.world import World, identity, merged, now
 from deploy.standin import State
 
-NONCE = "fly-machine-lease-nonce"
 _ONE = "/v1/apps/{app}/machines/{machine}"
-_LEASE_SECONDS = 60
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
@@ -31,9 +29,6 @@ def add_routes(router: web.UrlDispatcher) -> None:
     router.add_get(f"{_ONE}/wait", _wait)
     router.add_post(f"{_ONE}/exec", _exec)
     router.add_get(f"{_ONE}/ps", _ps)
-    router.add_get(f"{_ONE}/lease", _lease)
-    router.add_post(f"{_ONE}/lease", _take_lease)
-    router.add_delete(f"{_ONE}/lease", _release_lease)
     router.add_get(f"{_ONE}/metadata", _metadata)
     router.add_post(f"{_ONE}/metadata/{{key}}", _set_metadata)
     router.add_delete(f"{_ONE}/metadata/{{key}}", _delete_metadata)
@@ -89,19 +84,6 @@ def _event(event: store.Event) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(said))
 
 
-def _found(request: web.Request) -> tuple[World, store.Machine]:
-    place = world(request)
-    app, name = request.match_info["app"], request.match_info["machine"]
-    place.app(app)
-    return place, place.machine(app, name)
-
-
-def _changing(request: web.Request) -> tuple[World, store.Machine]:
-    place, machine = _found(request)
-    place.require_lease(machine.id, request.headers.get(NONCE, ""))
-    return place, machine
-
-
 async def _list(request: web.Request) -> web.Response:
     place, app = world(request), request.match_info["app"]
     place.app(app)
@@ -109,7 +91,7 @@ async def _list(request: web.Request) -> web.Response:
 
 
 async def _get(request: web.Request) -> web.Response:
-    place, machine = _found(request)
+    place, machine = found(request)
     return answer(await machine_info(place, machine))
 
 
@@ -156,7 +138,7 @@ async def _create(request: web.Request) -> web.Response:
     )
     place.records.machines[machine.id] = machine
     place.note(machine, "launch", "created", "user")
-    lease = _new_lease(place, machine.id, wanted.lease_ttl) if wanted.lease_ttl else None
+    lease = new_lease(place, machine.id, wanted.lease_ttl) if wanted.lease_ttl else None
     place.refresh_edges()
     if not wanted.skip_launch:
         running = place.run(machine)
@@ -178,7 +160,7 @@ def _mounts(place: World, app: str) -> list[store.Mount]:
 
 async def _update(request: web.Request) -> web.Response:
     """A new version: the running one ends for it, a suspended one's memory is thrown away."""
-    place, machine = _changing(request)
+    place, machine = changing(request)
     wanted = await body(request, shapes.Launch)
     config = msgspec.json.decode(wanted.config, type=store.Config)
     _checked(place, config)
@@ -212,7 +194,7 @@ async def _update(request: web.Request) -> web.Response:
 
 
 async def _destroy(request: web.Request) -> web.Response:
-    place, machine = _changing(request)
+    place, machine = changing(request)
     if place.state(machine) is State.STARTED and request.query.get("kill") != "true":
         raise ApiError(412, "failed_precondition: machine is started: stop it, or force")
     await place.end(machine)
@@ -221,7 +203,7 @@ async def _destroy(request: web.Request) -> web.Response:
 
 def _order(order: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        place, machine = _changing(request)
+        place, machine = changing(request)
         host = place.host(machine.host)
         if host.status != "ok":
             raise ApiError(503, f"host {host.name} is unreachable")
@@ -233,7 +215,7 @@ def _order(order: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def _restart(request: web.Request) -> web.Response:
-    place, machine = _changing(request)
+    place, machine = changing(request)
     running = place.run(machine)
 
     async def again() -> None:
@@ -245,12 +227,12 @@ async def _restart(request: web.Request) -> web.Response:
 
 
 async def _wait(request: web.Request) -> web.StreamResponse:
-    place, machine = _found(request)
+    place, machine = found(request)
     return await place.run(machine).api.wait(request)
 
 
 async def _exec(request: web.Request) -> web.Response:
-    place, machine = _found(request)
+    place, machine = found(request)
     host = place.host(machine.host)
     if host.status != "ok":
         raise ApiError(503, f"host {host.name} is unreachable")
@@ -260,7 +242,7 @@ async def _exec(request: web.Request) -> web.Response:
 
 async def _ps(request: web.Request) -> web.Response:
     """The processes that listen: flyctl waits for those that its configuration names."""
-    place, machine = _found(request)
+    place, machine = found(request)
     running = place.running.get(machine.id)
     if running is None:
         return answer([])
@@ -273,42 +255,13 @@ async def _ps(request: web.Request) -> web.Response:
     return answer([shapes.Process(1, "swarm-agent", sockets)])
 
 
-def _new_lease(place: World, machine: str, seconds: int, nonce: str = "") -> shapes.LeaseData:
-    """A lease; with a nonce, the one that has it lasts longer."""
-    until = int(time.time()) + (seconds or _LEASE_SECONDS)
-    lease = shapes.LeaseData(nonce or identity(""), until, place.conditions.account)
-    place.leases[machine] = lease
-    return lease
-
-
-async def _lease(request: web.Request) -> web.Response:
-    place, machine = _found(request)
-    lease = place.leases.get(machine.id)
-    if lease is None or lease.expires_at <= time.time():
-        raise ApiError(404, "lease not found")
-    return answer(shapes.LeaseInfo("success", lease))
-
-
-async def _take_lease(request: web.Request) -> web.Response:
-    place, machine = _changing(request)
-    nonce = request.headers.get(NONCE, "")
-    lease = _new_lease(place, machine.id, int(request.query.get("ttl", "0")), nonce)
-    return answer(shapes.LeaseInfo("success", lease), 201)
-
-
-async def _release_lease(request: web.Request) -> web.Response:
-    place, machine = _changing(request)
-    place.leases.pop(machine.id, None)
-    return answer({"ok": True})
-
-
 async def _metadata(request: web.Request) -> web.Response:
-    _, machine = _found(request)
+    _, machine = found(request)
     return answer(machine.read.metadata)
 
 
 async def _set_metadata(request: web.Request) -> web.Response:
-    _, machine = _found(request)
+    _, machine = found(request)
     given = await body(request, dict[str, str])
     known = machine.read.metadata | {request.match_info["key"]: given.get("value", "")}
     machine.config = merged(machine.config, known)
@@ -316,7 +269,7 @@ async def _set_metadata(request: web.Request) -> web.Response:
 
 
 async def _delete_metadata(request: web.Request) -> web.Response:
-    _, machine = _found(request)
+    _, machine = found(request)
     key = request.match_info["key"]
     kept = {name: value for name, value in machine.read.metadata.items() if name != key}
     machine.config = merged(machine.config, kept)

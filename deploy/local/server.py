@@ -18,7 +18,15 @@ import msgspec
 from aiohttp import web
 
 from deploy.api import ApiError, errors_as_json, refused
-from deploy.local import graph, rest_apps, rest_machines, rest_volumes, store, uiex
+from deploy.local import (
+    graph,
+    rest_apps,
+    rest_leases,
+    rest_machines,
+    rest_volumes,
+    store,
+    uiex,
+)
 from deploy.local.access import Access
 from deploy.local.web import WORLD, answer, body, world
 from deploy.local.world import World
@@ -44,7 +52,7 @@ class _Server:
         """Serve; `access.json` says where, and is gone when nobody serves any more."""
         app = web.Application(middlewares=[self._watch, errors_as_json], client_max_size=16 << 20)
         app[WORLD] = self.world
-        for part in (rest_apps, rest_machines, rest_volumes, graph, uiex):
+        for part in (rest_apps, rest_machines, rest_leases, rest_volumes, graph, uiex):
             part.add_routes(app.router)
         app.router.add_get(f"{_OURS}/platform", _platform)
         app.router.add_patch(f"{_OURS}/conditions", _change)
