@@ -11,6 +11,7 @@ import msgspec
 
 FOLDER_VARIABLE = "SWARM_LOCAL"
 _DEFAULT = "~/.local/state/swarm/local"
+_LOOPBACKS = 128 * 62_500
 REGIONS = ("ams", "fra", "lhr", "iad", "sjc", "syd")
 
 
@@ -230,10 +231,14 @@ def folder() -> Path:
 
 def free_loopback(where: Path, platform: Platform) -> str:
     """An address of the loopback that no app has; platforms in other folders use others."""
-    network = 64 + zlib.crc32(str(where).encode()) % 128
+    begin = zlib.crc32(str(where).encode()) % _LOOPBACKS
     used = {app.loopback for app in platform.apps.values()}
-    hosts = (f"127.{network}.{n // 250}.{n % 250 + 2}" for n in range(50_000))
-    return next(host for host in hosts if host not in used)
+    for number in range(begin, begin + _LOOPBACKS):
+        within = number % _LOOPBACKS
+        host = f"127.{64 + within // 62_500}.{within // 250 % 250}.{within % 250 + 2}"
+        if host not in used:
+            return host
+    raise RuntimeError("every address of the loopback is in use")
 
 
 def load(where: Path) -> Platform:

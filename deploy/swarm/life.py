@@ -18,6 +18,7 @@ AGENT = "/usr/local/bin/swarm-agent"
 SLEEP_LIMIT = 20
 """Seconds that the agent may take to answer before the platform is asked instead."""
 
+_FINAL = ("Permission denied", "Host key verification failed")
 _LAST = 15
 _POLL = 0.5
 
@@ -161,7 +162,7 @@ def require_login(where: Place, fly: Fly, patience: float) -> None:
     """Wait until ssh gets in. Raises `LifeError`."""
     end = time.monotonic() + patience
     while (result := ssh.answers(where)).returncode != 0:
-        if time.monotonic() > end or "Permission denied" in result.stderr:
+        if time.monotonic() > end or any(word in result.stderr for word in _FINAL):
             said = safe.lines(result.stderr.strip())
             raise LifeError(f"ssh does not get in: {said}\n  swarm doctor {where.name}")
         require_alive(fly, where.name, require(fly, where.name).id)

@@ -11,6 +11,9 @@ from deploy.swarm.place import Place
 
 LOGIN = "node"
 PORT = 10022
+ANSWER = 90
+"""Seconds that one login may take, a start of the machine included."""
+
 KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 _BLOCK = """\
@@ -94,11 +97,15 @@ def command(where: Place, words: Sequence[str] = (), options: Sequence[str] = ()
 def answers(where: Place) -> "subprocess.CompletedProcess[str]":
     """Log in once, without a terminal and without asking anything."""
     words = command(where, ["true"], ["-o", "BatchMode=yes"])
-    return subprocess.run(
-        words,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=ANSWER,
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, 255, "", f"no answer within {ANSWER} s")
