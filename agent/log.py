@@ -80,7 +80,7 @@ class Log:
             self._thread = threading.Thread(target=self._run, name="log", daemon=True)
             self._thread.start()
 
-    def close(self, timeout: float = 2.0) -> None:
+    def close(self, timeout: float = 5.0) -> None:
         """Write what is queued, for at most `timeout` seconds: a blocked stdout may be stuck."""
         self.start()
         self._events.put(None)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from agent.idle.idle import Idle
     from agent.life.ending import Stop
     from agent.observe.lag import Lag
-    from agent.observe.metrics import Metrics
     from agent.platform.account import Account
     from agent.platform.fly import FlyMachine
     from agent.services.supervisor import Supervisor
@@ -60,7 +59,6 @@ class Machine:
     idle: "Idle" = field(init=False)
     supervisor: "Supervisor" = field(init=False)
     memory: "Memory" = field(init=False)
-    metrics: "Metrics" = field(init=False)
     lag: "Lag" = field(init=False)
 
     def problems(self) -> Mapping[str, str]:

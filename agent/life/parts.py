@@ -146,25 +146,15 @@ def _memory(machine: Machine, handed: Handed) -> Run:
         handed.of(MemoryRecord) or MemoryRecord(),
     )
 
+    # Until the database was read, the budget is what the previous run left.
+    memory.totals.add_done_callback(
+        lambda _: machine.idle.budget.count_with(lambda: memory.usage.this_month)
+    )
+
     async def run() -> None:
         await memory.run(Clocks(clock()))
 
     return run
-
-
-def _metrics(machine: Machine, _: Handed) -> Run:
-    from agent.observe.metrics import Metrics
-
-    metrics = machine.metrics = Metrics(machine)
-    machine.bus.subscribe(metrics.hear, early=True)
-
-    async def take_up_totals() -> None:
-        # What earlier runs had is known once the database was read.
-        totals = await asyncio.shield(machine.memory.totals)
-        metrics.resume(totals, machine.began)
-        machine.idle.budget.count_with(lambda: machine.memory.usage.this_month)
-
-    return take_up_totals
 
 
 def _lag(machine: Machine, _: Handed) -> Run:
@@ -182,11 +172,18 @@ def _control(machine: Machine, _: Handed) -> Run:
 
 def _http(machine: Machine, _: Handed) -> Run | None:
     from agent.observe.http import Http
+    from agent.observe.metrics import Metrics
 
     endpoint = machine.current.value.http_listen
     if endpoint is None:
         return None
-    return Http(endpoint, machine, machine.metrics, machine.bus).serve
+    metrics = Metrics(machine)
+    machine.bus.subscribe(metrics.hear, early=True)
+    # What earlier runs had is known once the database was read, and counted once.
+    machine.memory.totals.add_done_callback(
+        lambda totals: metrics.resume(totals.result(), machine.began)
+    )
+    return Http(endpoint, machine, metrics, machine.bus).serve
 
 
 def _files(machine: Machine, _: Handed) -> Run:
@@ -216,10 +213,9 @@ TABLE = (
     Part("log", When.QUIET, _log),
     Part("watch", When.QUIET, _watch),
     Part("state", When.QUIET, _memory, ("agent.state.memory",)),
-    Part("metrics", When.QUIET, _metrics, ("agent.observe.metrics",)),
     Part("lag", When.QUIET, _lag),
     Part("control socket", When.QUIET, _control, ("agent.observe.control",)),
-    Part("http", When.QUIET, _http, ("agent.observe.http",)),
+    Part("http", When.QUIET, _http, ("agent.observe.http", "agent.observe.metrics")),
     Part("keys in the home", When.QUIET, _home_keys),
     Part("home", When.QUIET, _home),
     Part("files", When.QUIET, _files, ("agent.follow", "agent.life.reexec")),
