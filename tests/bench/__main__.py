@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.bench import (
     contenders,
     rows_boot,
+    rows_commands,
     rows_fleet,
     rows_gate,
     rows_growth,
@@ -35,6 +36,7 @@ ROWS: dict[str, Measure] = {
     "memory": lambda peers, quick: [rows_login.memory(peers, 1 if quick else 3)],
     "refused": lambda peers, quick: [rows_gate.refused(peers[0], 1 if quick else 5)],
     "ban": lambda peers, quick: rows_gate.ban(peers[0], 2 if quick else 10),
+    "commands": lambda peers, quick: rows_commands.commands(peers[0], 3 if quick else 25),
     "wake": lambda peers, quick: rows_idle.wake(peers[0], 2 if quick else 15),
     "idle": lambda peers, quick: rows_idle.idle(peers[:3], 30.0 if quick else 600.0),
     "scraped": lambda peers, quick: [rows_observe.scraped(peers[0], 1 if quick else 5)],

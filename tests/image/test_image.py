@@ -44,6 +44,8 @@ def test_the_remote_image_has_what_it_needs_and_no_more(remote_root: Path, suite
         if path.read_bytes()[4:8] == b"\x01\0\0\0"
     }
     assert sources == compiled
+    for made in ("zsh/site-functions/_swarm-agent", "man/man1/swarm-agent.1"):
+        assert "swarm-agent" in (remote_root / "usr/local/share" / made).read_text()
     whole, ours = size(remote_root), size(remote_root / "opt/swarm")
     print(f"{suite}: the image has {whole} MiB, of which {ours} are the agent's")
 

@@ -1,0 +1,82 @@
+"""What stands in the way of `make run` is said at once, in words, and nothing is left behind."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from deploy import console
+from tests.claims import free_port
+
+AT_ONCE = 30.0
+"""Seconds, on a busy computer; on a quiet one it is less than one."""
+
+
+def make_run(*prefix: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    given = {"PORT": str(free_port()), "HTTP_PORT": str(free_port()), **environ}
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "deploy.run"],
+        env={"PATH": os.environ["PATH"], **given},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=AT_ONCE,
+    )
+
+
+def test_a_port_that_is_taken_is_one_line_that_names_another() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = make_run(PORT=str(port))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"make run: port {port} of 127.0.0.1 cannot be used (Address already in use); "
+        f"another one: PORT={port % 65535 + 1} make run\n"
+    )
+
+
+def test_a_setting_that_cannot_be_used_is_said_before_anything_starts() -> None:
+    done = make_run(SWARM_IDLE_TIMEOUT="soon", SWARM_IDLE_TIMOUT="1m")
+    assert done.returncode == 1
+    assert "SWARM_IDLE_TIMEOUT = 'soon' (environment): expected a duration" in done.stderr
+    assert "did you mean SWARM_IDLE_TIMEOUT?" in done.stderr
+
+
+@pytest.mark.root
+def test_root_without_namespaces_hears_what_is_missing() -> None:
+    """As in a container that may not do everything."""
+    begun = time.monotonic()
+    done = make_run("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
+    assert done.returncode == 1
+    assert "as root it needs namespaces of its own, which this computer refuses" in done.stderr
+    assert "--privileged" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert time.monotonic() - begun < AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (
+            '{"event": "ssh.session.opened", "level": "info", "user": "dev", "client": "192.0.2.1",'
+            ' "key": "ann"}',
+            "dev logged in from 192.0.2.1 with the key ann",
+        ),
+        ('{"event": "boot.phase", "level": "info", "phase": "keys", "seconds": 0.1}', None),
+        (
+            '{"event": "something.new", "level": "warning", "part": "x\\u001b[2J"}',
+            r"something.new part=x\x1b[2J",
+        ),
+        ("Traceback (most recent call last):\n", "Traceback (most recent call last):"),
+        ("\n", None),
+    ],
+)
+def test_events_that_matter_are_shown_in_words(line: str, shown: str | None) -> None:
+    said = console.shown(line, 0.0)
+    assert (said.partition("  ")[2] if said else None) == shown
