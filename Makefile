@@ -1,15 +1,18 @@
-.PHONY: run shell test image-test check bench soak fuzz mutants setup lock docs
+.PHONY: run shell test walk image-test check bench soak fuzz mutants setup lock docs
 
 run: setup
 	@.venv/bin/python -m deploy.run
 
-shell: setup
+shell:
 	@.venv/bin/python -m deploy.shell $(COMMAND)
 
 PYTEST = .venv/bin/pytest --numprocesses auto --dist loadgroup
 
 test: .venv/.ready-to-test
 	@$(PYTEST)
+
+walk: .venv/.ready-to-test
+	@SWARM_WALK_SECONDS="$(SECONDS)" .venv/bin/pytest -n0 tests/walk
 
 image-test: .venv/.ready-to-test
 	@$(PYTEST) tests/image

@@ -82,6 +82,8 @@ class WatchRecord:
     waking: Waking
     latest: Activity
     intent: Intent = field(default_factory=Intent)
+    views: dict[str, View] = field(default_factory=dict)
+    """What each signal has shown, by its name."""
 
     @classmethod
     def begin(cls, now: float) -> "WatchRecord":
@@ -111,7 +113,7 @@ class Watch:
         self._make_signals = signals
         self._signals = signals()
         self._bus = bus
-        self.views: dict[str, View] = {}
+        self.views = record.views
         self.record = record
         self._woken = asyncio.Event()
         self._looked = 0.0

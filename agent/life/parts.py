@@ -69,6 +69,12 @@ class Part:
     hold: Callable[[Machine], object] | None = None
 
 
+def _host_name(machine: Machine, _: Handed) -> None:
+    from agent.platform.hostname import take_name
+
+    take_name(machine.environ)
+
+
 def _idle(machine: Machine, handed: Handed) -> None:
     # A few small modules, in place: the greeting of the first login is theirs.
     from agent.idle.idle import IdleRecord, make
@@ -207,6 +213,7 @@ def _home(machine: Machine, _: Handed) -> Run:
 
 
 TABLE = (
+    Part("host name", When.BANNER, _host_name),
     Part("idle", When.BANNER, _idle, hold=lambda machine: machine.idle.hold()),
     Part("egress", When.SERVED, _egress),
     Part("services", When.SERVED, _services, hold=lambda machine: machine.supervisor.hold()),

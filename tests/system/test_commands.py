@@ -136,3 +136,28 @@ def test_commands_of_root_say_how_to_become_it(make_box: BoxMaker) -> None:
     assert done.returncode == 1
     assert "only root: fly ssh console --app my-swarm" in done.stderr
     assert "swarm sleep my-swarm" in done.stderr
+
+
+def test_signals_know_their_past_after_a_reload(box: Box) -> None:
+    client = Client(box)
+    ready(box)
+
+    def login() -> dict[str, object]:
+        report = json.loads(box.agent("why", "--json").stdout)
+        found: dict[str, object] = next(
+            each for each in report["signals"] if each["signal"] == "login"
+        )
+        return found
+
+    before = until(lambda: login()["because"], "the login")
+    assert box.agent("reload").returncode == 0
+    assert login()["because"] == before
+    assert login()["idle"] is not None
+    assert client.end() == 0
+
+
+@pytest.mark.root
+def test_the_machines_name_is_its_host_name(make_box: BoxMaker) -> None:
+    box = ready(make_box().boot({"FLY_APP_NAME": "my-swarm", "SWARM_PROXY_PROTOCOL": "off"}))
+    assert box.ssh("hostname").stdout == "my-swarm\n"
+    assert box.agent("status").stdout.startswith("my-swarm: awake since")
