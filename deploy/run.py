@@ -32,6 +32,9 @@ STARTS = 60.0
 
 LAST_LINES = 15
 
+SOCKET_NAME = 107
+"""Bytes in the name of a Unix socket (unix(7))."""
+
 
 class CannotRun(Exception):
     """Why there is no machine, in the user's words."""
@@ -58,6 +61,8 @@ def _main() -> int:
             f"as root it needs namespaces of its own, which this computer refuses ({problem}): "
             "run it as an ordinary user, or in a container with --privileged"
         )
+    if len(os.fsencode(socket_path(FOLDER))) > SOCKET_NAME:
+        raise CannotRun(f"{FOLDER.parent} has too long a name for a socket in it: clone elsewhere")
     FOLDER.mkdir(exist_ok=True)
     key = FOLDER / "id_ed25519"
     if not key.exists():
