@@ -23,7 +23,7 @@ def main() -> None:
         "PS1": r"root@machine:\w# ",
     }
     enter = shutil.which("nsenter") or "/usr/bin/nsenter"
-    inside = [enter, "-t", str(init), "-m", "-p", "-u", "-i", "--wd=/", "--", *words]
+    inside = [enter, "-t", str(init), "-m", "-r", "-p", "-u", "-i", "--wd=/", "--", *words]
     os.execve(enter, inside, environ)
 
 
