@@ -5,6 +5,7 @@ in .run/log. `make shell` is a root shell in the machine.
 """
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -64,6 +65,13 @@ def _main() -> int:
     if len(os.fsencode(socket_path(FOLDER))) > SOCKET_NAME:
         raise CannotRun(f"{FOLDER.parent} has too long a name for a socket in it: clone elsewhere")
     FOLDER.mkdir(exist_ok=True)
+    lock = (FOLDER / "lock").open("w")  # held until this process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CannotRun(
+            "a machine of this folder runs already; another one needs a clone"
+        ) from None
     key = FOLDER / "id_ed25519"
     if not key.exists():
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "make-run", "-f", str(key)]
@@ -220,7 +228,9 @@ def _closing(machine: Machine, command: str, http_port: int, config: Path) -> st
         kind="PID 1 of its own namespaces" if machine.namespaces else "an ordinary process",
         config=_short(config),
         command=command,
-        root=root if machine.namespaces else "you           are its root: every command works",
+        root=root
+        if machine.namespaces
+        else "its root       is you: every command of swarm-agent works",
         http=http_port,
     )
 

@@ -194,10 +194,12 @@ def test_from_a_clone_to_a_login(terminal: Terminal, home: Path, who: str) -> No
 
     # A second one says at once, in one line, what is in its way.
     begun = time.monotonic()
-    said = terminal.runs("make -s run", 1)
+    said = terminal.runs(f"{ports} make -s run", 1)
     assert f"port {port} of 127.0.0.1 cannot be used" in said
     assert f"PORT={port + 1} make run" in said.replace("\n", "")
     assert time.monotonic() - begun < 30
+
+    assert "a machine of this folder runs already" in terminal.runs("make -s run", 1)
 
     terminal.interrupt(0)
     terminal.expect("ended after", 0)
