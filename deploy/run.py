@@ -53,15 +53,6 @@ def main() -> None:
 
 
 def _main() -> int:
-    host = os.environ.get("HOST", "127.0.0.1")
-    ssh_port = _port("PORT", 10022, host)
-    http_port = _port("HTTP_PORT", 9091, "127.0.0.1")
-    machine_port = _port("MACHINE_PORT", 2222, "127.0.0.1", any_other=True)
-    if os.geteuid() == 0 and (problem := namespaces_problem()):
-        raise CannotRun(
-            f"as root it needs namespaces of its own, which this computer refuses ({problem}): "
-            "run it as an ordinary user, or in a container with --privileged"
-        )
     if len(os.fsencode(socket_path(FOLDER))) > SOCKET_NAME:
         raise CannotRun(f"{FOLDER.parent} has too long a name for a socket in it: clone elsewhere")
     FOLDER.mkdir(exist_ok=True)
@@ -72,6 +63,15 @@ def _main() -> int:
         raise CannotRun(
             "a machine of this folder runs already; another one needs a clone"
         ) from None
+    host = os.environ.get("HOST", "127.0.0.1")
+    ssh_port = _port("PORT", 10022, host)
+    http_port = _port("HTTP_PORT", 9091, "127.0.0.1")
+    machine_port = _port("MACHINE_PORT", 2222, "127.0.0.1", any_other=True)
+    if os.geteuid() == 0 and (problem := namespaces_problem()):
+        raise CannotRun(
+            f"as root it needs namespaces of its own, which this computer refuses ({problem}): "
+            "run it as an ordinary user, or in a container with --privileged"
+        )
     key = FOLDER / "id_ed25519"
     if not key.exists():
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "make-run", "-f", str(key)]

@@ -193,13 +193,8 @@ def test_from_a_clone_to_a_login(terminal: Terminal, home: Path, who: str) -> No
         assert "root" in terminal.runs("make -s shell COMMAND='id -un'", 1)
 
     # A second one says at once, in one line, what is in its way.
-    begun = time.monotonic()
     said = terminal.runs(f"{ports} make -s run", 1)
-    assert f"port {port} of 127.0.0.1 cannot be used" in said
-    assert f"PORT={port + 1} make run" in said.replace("\n", "")
-    assert time.monotonic() - begun < 30
-
-    assert "a machine of this folder runs already" in terminal.runs("make -s run", 1)
+    assert "a machine of this folder runs already" in said
 
     terminal.interrupt(0)
     terminal.expect("ended after", 0)
