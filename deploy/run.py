@@ -27,7 +27,8 @@ from deploy.machine import AGENT, Machine, namespaces_problem
 from deploy.scrape import Scraper
 from deploy.standin import StandIn, State, socket_path
 
-FOLDER = Path(__file__).resolve().parent.parent / ".run"
+FOLDER = Path(os.environ.get("RUN_FOLDER") or Path(__file__).resolve().parent.parent / ".run")
+"""Everything that `make run` makes. RUN_FOLDER names another place, for a second machine."""
 STARTS = 60.0
 """Seconds that the machine may take until SSH is open."""
 
@@ -54,14 +55,16 @@ def main() -> None:
 
 def _main() -> int:
     if len(os.fsencode(socket_path(FOLDER))) > SOCKET_NAME:
-        raise CannotRun(f"{FOLDER.parent} has too long a name for a socket in it: clone elsewhere")
-    FOLDER.mkdir(exist_ok=True)
+        raise CannotRun(
+            f"{FOLDER} has too long a name for a socket in it: RUN_FOLDER=/tmp/run make run"
+        )
+    FOLDER.mkdir(parents=True, exist_ok=True)
     lock = (FOLDER / "lock").open("w")  # held until this process ends
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise CannotRun(
-            "a machine of this folder runs already; another one needs a clone"
+            "a machine of this folder runs already; for another one: RUN_FOLDER=/tmp/two make run"
         ) from None
     host = os.environ.get("HOST", "127.0.0.1")
     ssh_port = _port("PORT", 10022, host)
@@ -217,7 +220,7 @@ behind a stand-in for Fly.io's edge. In another terminal, in this folder:
                  SWARM_IDLE_WARNING=20s to see it sleep and wake soon;
                  docs/configuration.md has them all
   ports          PORT=, HTTP_PORT=, MACHINE_PORT= make run
-  whole log      .run/log
+  whole log      {log}
   end            Ctrl-C
 """
 
@@ -227,6 +230,7 @@ def _closing(machine: Machine, command: str, http_port: int, config: Path) -> st
     return _CLOSING.format(
         kind="PID 1 of its own namespaces" if machine.namespaces else "an ordinary process",
         config=_short(config),
+        log=_short(FOLDER / "log"),
         command=command,
         root=root
         if machine.namespaces

@@ -1,10 +1,13 @@
 """What stands in the way of `make run` is said at once, in words, and nothing is left behind."""
 
+import fcntl
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,14 +20,15 @@ AT_ONCE = 30.0
 
 def make_run(*prefix: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     given = {"PORT": str(free_port()), "HTTP_PORT": str(free_port()), **environ}
-    return subprocess.run(
-        [*prefix, sys.executable, "-m", "deploy.run"],
-        env={"PATH": os.environ["PATH"], **given},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=AT_ONCE,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        return subprocess.run(
+            [*prefix, sys.executable, "-m", "deploy.run"],
+            env={"PATH": os.environ["PATH"], "RUN_FOLDER": folder, **given},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=AT_ONCE,
+        )
 
 
 def test_a_port_that_is_taken_is_one_line_that_names_another() -> None:
@@ -39,6 +43,14 @@ def test_a_port_that_is_taken_is_one_line_that_names_another() -> None:
         f"make run: port {port} of 127.0.0.1 cannot be used (Address already in use); "
         f"another one: PORT={port % 65535 + 1} make run\n"
     )
+
+
+def test_one_machine_a_folder(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = make_run(RUN_FOLDER=str(tmp_path))
+    assert done.returncode == 1
+    assert "a machine of this folder runs already" in done.stderr
 
 
 def test_a_setting_that_cannot_be_used_is_said_before_anything_starts() -> None:
