@@ -1,4 +1,4 @@
-.PHONY: run shell test walk image-test check bench soak fuzz mutants setup lock docs
+.PHONY: run shell test image-test check bench soak fuzz mutants setup lock docs
 
 run: setup
 	@.venv/bin/python -m deploy.run
@@ -11,6 +11,7 @@ PYTEST = .venv/bin/pytest --numprocesses auto --dist loadgroup
 test: .venv/.ready-to-test
 	@$(PYTEST)
 
+.PHONY: walk
 walk: .venv/.ready-to-test
 	@SWARM_WALK_SECONDS="$(SECONDS)" .venv/bin/pytest -n0 tests/walk
 
