@@ -100,7 +100,9 @@ class Fleet:
     def _direct(self, local: bool) -> _Api | None:
         environ = {**os.environ, **self._environs[local]}
         try:
-            token = self.fly(local).ask(_Token, "auth", "token").token
+            # As flyctl takes it, where it needs no login.
+            token = environ.get("FLY_ACCESS_TOKEN") or environ.get("FLY_API_TOKEN") or ""
+            token = token or self.fly(local).ask(_Token, "auth", "token").token
         except FlyError:
             return None
         return _Api(environ.get(BASE_VARIABLE, API), token) if token else None

@@ -5,8 +5,6 @@ import time
 import msgspec
 
 from agent import safe
-from agent.platform import prices
-from agent.platform.flyapi import Size
 from deploy import sizes
 from deploy.swarm import life, logs
 from deploy.swarm.fly import Fly, FlyError
@@ -173,6 +171,10 @@ def about_size(state: State) -> str:
     """A size in words: how it sleeps, and what an hour costs."""
     memory = state.memory_gb * 1024
     how = "suspends, and resumes at once" if memory <= sizes.SUSPEND_LIMIT else "stops and starts"
+    # aiohttp comes with it, which takes longer to import than a list of all machines to ask for.
+    from agent.platform import prices
+    from agent.platform.flyapi import Size
+
     said = f"{state.size} with {state.memory_gb} GB: {how}"
     preset = sizes.PRESETS.get(state.size)
     if preset is None:
