@@ -8,6 +8,7 @@ credentials travel in files and in its environment, never in a command line.
 """
 
 import asyncio
+import math
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from typing import TypeVar
 import msgspec
 
 from agent import safe
+from agent.access.gate import clock
 from agent.checkpoints.lines import pipe
 from agent.init.children import Child, Children, Credentials, NotDone, clean_environment
 from agent.platform.account import CHECKPOINTS_GROUP
@@ -29,6 +31,9 @@ T = TypeVar("T")
 PROGRAM = "restic"
 SAID = 4096
 """Bytes that are kept of what restic says on stderr."""
+
+STALL = 120.0
+"""Seconds without any progress after which a backup is given up."""
 
 TAKE_LEAVE = 3.0
 """Seconds that restic may take to end cleanly when it is interrupted."""
@@ -112,6 +117,23 @@ class _Message(msgspec.Struct, frozen=True):
     item: str = ""
 
 
+class _Status(msgspec.Struct, frozen=True):
+    files_done: int = 0
+    bytes_done: int = 0
+
+
+@dataclass(slots=True)
+class _Progress:
+    """When a backup was last seen to move."""
+
+    at: float
+    status: _Status | None = None
+
+    def saw(self, status: _Status) -> None:
+        if status != self.status:
+            self.at, self.status = clock(), status
+
+
 class _Node(msgspec.Struct, frozen=True):
     struct_type: str = ""
     path: str = ""
@@ -172,6 +194,7 @@ class Restic:
         words += ["--exclude-file", "exclude", "--exclude-larger-than", LARGEST]
         words += ["--tag", ",".join(tags)] if tags else []
         words += ["--parent", parent] if parent else []
+        progress = _Progress(clock())
         found: list[Summary] = []
         unread: list[str] = []
         count = 0
@@ -181,14 +204,16 @@ class Restic:
             message = _decode(line, _Message)
             if message is None:
                 return
-            if message.message_type == "summary" and (summary := _decode(line, Summary)):
+            if message.message_type == "status" and (status := _decode(line, _Status)):
+                progress.saw(status)
+            elif message.message_type == "summary" and (summary := _decode(line, Summary)):
                 found.append(summary)
             elif message.message_type == "error" and message.item:
                 count += 1
                 if len(unread) < UNREAD_SHOWN:
                     unread.append(message.item)
 
-        await self._run([*words, path], _LOCAL, hear, hear, fine=(0, 3))
+        await self._run([*words, path], _LOCAL, hear, hear, fine=(0, 3), progress=progress)
         if not found:
             raise ResticError(Fault.OTHER, "it said nothing about the checkpoint that it made")
         return found[0], unread, count
@@ -286,6 +311,7 @@ class Restic:
         *,
         remote: Remote | None = None,
         fine: Sequence[int] = (0,),
+        progress: "_Progress | None" = None,
     ) -> str:
         """Run it to its end, and what it said on stderr. Raises `ResticError`."""
         cache = ["--no-cache"] if remote is None else ["--cache-dir", "cache", "--cleanup-cache"]
@@ -313,16 +339,25 @@ class Restic:
             output.started()
             errors.started()
             try:
-                async with asyncio.timeout(self._patience):
-                    await asyncio.shield(child.exited)
-            except TimeoutError:
-                raise ResticError(Fault.GIVEN_UP, f"not done in {self._patience:g} s") from None
+                await self._wait(child, progress or _Progress(math.inf))
             finally:
                 await _end(child)
         status = child.exited.result()
         if status.code not in fine:
             raise ResticError(_fault(status.code, said.text), said.last or str(status))
         return said.text
+
+    async def _wait(self, child: Child, progress: "_Progress") -> None:
+        """Wait for its end. Raises `ResticError` when that takes too long, or nothing moves."""
+        late = clock() + self._patience
+        while child.running:
+            now, stalled = clock(), progress.at + STALL
+            if now >= late:
+                raise ResticError(Fault.GIVEN_UP, f"not done in {self._patience:g} s")
+            if now >= stalled:
+                # A file that became a pipe while it was opened: nobody writes to it.
+                raise ResticError(Fault.GIVEN_UP, f"no progress in {STALL:g} s")
+            await asyncio.wait([child.exited], timeout=min(late, stalled) - now)
 
     def _prefix(self) -> list[str]:
         # A core file would have the key in it; its name may be chosen by the account.
