@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agent.access.gate import Gate
     from agent.access.keyring import Keyring
     from agent.access.sessions import Sessions
+    from agent.checkpoints.part import Checkpoints
     from agent.egress.wall import Wall
     from agent.idle.idle import Idle
     from agent.life.ending import Stop
@@ -58,6 +59,7 @@ class Machine:
     fly: "FlyMachine | None" = field(init=False)
     idle: "Idle" = field(init=False)
     supervisor: "Supervisor" = field(init=False)
+    checkpoints: "Checkpoints" = field(init=False)
     memory: "Memory" = field(init=False)
     lag: "Lag" = field(init=False)
 

@@ -63,9 +63,7 @@ class Volume:
             settings["SWARM_RUN_DIR"] = str(self.path.parent / "run")
             given = settings | {k: v for k, v in self.environ.items() if k.startswith("SWARM_")}
             current = Current(load(given, privileged=ROOT).settings)
-            keeper = Keeper.start(
-                current, self.account, children, self.environ, lambda: loop.time(), bus
-            )
+            keeper = Keeper(current, self.account, children, self.environ, lambda: loop.time(), bus)
             away = Away(keeper)
             try:
                 return await use(Hands(keeper, away, Undo(keeper, away), children))

@@ -30,6 +30,8 @@ SOON = {
     "SWARM_WAKE_WINDOW": "3s",
     # The commands of a test make a shell and an ssh, which are a lot in a look of one second.
     "SWARM_IDLE_CPU": "30%",
+    # They delay a sleep within the stop's budget; tests/system/test_checkpoint_agent.py has them.
+    "SWARM_CHECKPOINTS": "off",
 }
 """The settings of a machine that lives fast."""
 

@@ -19,6 +19,7 @@ from agent.bus import Bus
 from agent.checkpoints import policy, tags
 from agent.checkpoints.policy import Cause, Past
 from agent.checkpoints.restic import (
+    TAKE_LEAVE,
     Fault,
     Restic,
     ResticError,
@@ -77,7 +78,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """Everything that changes, for the next agent. Times are monotonic."""
+    """How it goes in this run. Times are monotonic."""
 
     past: Past
     running: str = ""
@@ -101,7 +102,6 @@ class Keeper:
 
     def __init__(
         self,
-        record: Keeping,
         current: Current,
         account: Account,
         children: Children,
@@ -109,7 +109,7 @@ class Keeper:
         active: Callable[[], float],
         bus: Bus,
     ) -> None:
-        self.record = record
+        self.record = Keeping(Past(clock()))
         self.ledger = Ledger()
         self.current = current
         self.account = account
@@ -127,36 +127,12 @@ class Keeper:
         self._around: Surroundings | None = None
         self._told = ""
 
-    @classmethod
-    def start(
-        cls,
-        current: Current,
-        account: Account,
-        children: Children,
-        environ: Mapping[str, str],
-        active: Callable[[], float],
-        bus: Bus,
-    ) -> "Keeper":
-        """For a machine that starts."""
-        return cls(Keeping(Past(clock())), current, account, children, environ, active, bus)
-
-    @classmethod
-    def resume(
-        cls,
-        record: Keeping,
-        current: Current,
-        account: Account,
-        children: Children,
-        environ: Mapping[str, str],
-        active: Callable[[], float],
-        bus: Bus,
-    ) -> "Keeper":
-        """After the agent re-executed in place."""
-        return cls(record, current, account, children, environ, active, bus)
-
-    def hold(self) -> Keeping:
-        """For the next agent: a run does not outlive this one, and is made again."""
-        return replace(self.record, running="", uploading=False)
+    @property
+    def is_overdue(self) -> bool:
+        """Something works, and no checkpoint could be made for a day."""
+        return self.settings.checkpoints and policy.is_stale(
+            self.record.past, self._active(), clock()
+        )
 
     @property
     def settings(self) -> Settings:
@@ -185,10 +161,11 @@ class Keeper:
 
     async def before_sleep(self, patience: float) -> None:
         """Make one unless it would take longer; the sleep does not depend on it."""
-        if not self.settings.checkpoints or self.record.absent:
+        due = policy.is_due_before_sleep(self.record.past, self._active())
+        if not due or not self.settings.checkpoints or self.record.absent:
             return
         with suppress(ResticError, Refused, TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(max(1.0, patience - TAKE_LEAVE)):
                 await self.make(Cause.SLEEP, patience=patience)
 
     async def before_turn(self) -> None:
@@ -448,7 +425,7 @@ class Keeper:
             return
         now, past, active = clock(), self.record.past, self._active()
         due = policy.is_due(past, active, self.settings.checkpoint_every, now)
-        if policy.is_stale(past, active, now):
+        if self.is_overdue:
             self._notice(f"no checkpoint for a day: {self.record.problem or 'none was made'}")
         try:
             if self._around is None and now - past.started >= policy.AFTER_START:

@@ -4,6 +4,7 @@ What is due is decided on the monotonic clock. Checkpoints have dates, which may
 which they were made is known apart from them, and the newest is never removed.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,11 @@ def is_due(past: Past, active: float, every: float | None, now: float) -> bool:
     if every is None or now - past.started < AFTER_START or _failed_lately(past, now):
         return False
     return past.made is None or (now - past.made >= every and active > past.made)
+
+
+def is_due_before_sleep(past: Past, active: float) -> bool:
+    """The machine sleeps, and something was active since the last checkpoint."""
+    return active > (-math.inf if past.made is None else past.made)
 
 
 def is_due_before_turn(past: Past, now: float) -> bool:

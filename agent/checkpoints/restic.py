@@ -21,8 +21,8 @@ from typing import TypeVar
 import msgspec
 
 from agent import safe
-from agent.access.gate import clock
 from agent.checkpoints.lines import pipe
+from agent.clock import clock
 from agent.init.children import Child, Children, Credentials, NotDone, clean_environment
 from agent.platform.account import CHECKPOINTS_GROUP
 

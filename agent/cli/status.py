@@ -86,6 +86,7 @@ def _lines(report: StatusReport) -> Iterator[str]:
     yield f"bans    {report.bans}{latest}"
     yield wrapped(f"keys    {', '.join(report.keys) or 'none: nobody can log in'}", " " * 8)
     yield f"volume  {_used(report.volume)}"
+    yield f"undo    {_checkpoints(report)}"
     yield f"memory  {_used(report.memory)}"
     budget = "" if report.budget_hours is None else f" of {report.budget_hours:g} h"
     yield f"month   awake for {report.used_hours:.1f} h{budget}"
@@ -104,6 +105,13 @@ def _problems(report: StatusReport) -> Iterator[str]:
     for signal in report.idle.signals:
         if signal.problem is not None:
             yield f"problem with the signal {signal.signal}: {signal.problem}"
+
+
+def _checkpoints(report: StatusReport) -> str:
+    if report.latest_checkpoint is None:
+        return "no checkpoint yet"
+    ago = words.duration(report.at - report.latest_checkpoint)
+    return f"{words.plural(report.checkpoints, 'checkpoint')}, the latest {ago} ago"
 
 
 def _used(space: SpaceReport) -> str:

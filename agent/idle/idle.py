@@ -1,5 +1,6 @@
 """The idle part, put together."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.access.gate import Gate
@@ -74,13 +75,16 @@ def make(
     fly: FlyMachine | None,
     stop: Stop,
     bus: Bus,
+    checkpoint: Callable[[float], Awaitable[None]],
 ) -> Idle:
     """Make the idle part, and let it hear what happens; `watch.run` is what runs it."""
     volume = current.value.volume
     budget = Budget(current, record.month_awake)
     journal = RunJournal(runs.page(volume, bus), record.run, lambda: budget.awake)
     leases = LeaseKeeper(leasekeeper.page(volume, bus), record.leases, bus)
-    sleeper = Sleeper(current, account, children, sessions, gate, fly, journal, stop, bus)
+    sleeper = Sleeper(
+        current, account, children, sessions, gate, fly, journal, stop, bus, checkpoint
+    )
 
     def signals() -> list[Signal]:
         return _signals(current.value, sessions, leases, children, account)

@@ -7,7 +7,7 @@ ends in a stop, which always works.
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -51,6 +51,8 @@ class Sleeper:
     journal: RunJournal
     stop: Stop
     bus: Bus
+    checkpoint: Callable[[float], Awaitable[None]]
+    """Keeps the work as it is, within so many seconds or not at all."""
 
     def tell_terminals(self, text: str) -> int:
         """Show lines on every open terminal; how many there are."""
@@ -73,6 +75,9 @@ class Sleeper:
             SleepBegan(reason=cause.value, because=because, mode=mode, awake=self.journal.awake)
         )
         await self._run_hooks(because, mode)
+        if called_off():
+            return False
+        await self.checkpoint(self.current.value.stop_timeout)
         if called_off():
             return False
         if mode == "suspend":

@@ -6,10 +6,12 @@ to read from a cold disk. `TABLE` says what there is, and when each starts.
 
 import asyncio
 import importlib
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.access.gate import Gate
@@ -94,7 +96,13 @@ def _idle(machine: Machine, handed: Handed) -> None:
         machine.fly,
         machine.stop,
         machine.bus,
+        partial(_checkpoint_before_sleep, machine),
     )
+
+
+async def _checkpoint_before_sleep(machine: Machine, patience: float) -> None:
+    if hasattr(machine, "checkpoints"):  # not while the machine starts
+        await machine.checkpoints.keeper.before_sleep(patience)
 
 
 def _egress(machine: Machine, _: Handed) -> Run | None:
@@ -136,6 +144,24 @@ def _log(machine: Machine, _: Handed) -> None:
 
 def _watch(machine: Machine, _: Handed) -> Run:
     return machine.idle.watch.run
+
+
+def _checkpoints(machine: Machine, _: Handed) -> Run:
+    from agent.checkpoints.part import Checkpoints
+
+    def active() -> float:
+        latest = machine.idle.watch.seen.latest
+        return -math.inf if latest.signal == "start" else latest.at
+
+    machine.checkpoints = Checkpoints.make(
+        machine.current,
+        machine.account,
+        machine.children,
+        machine.environ,
+        active,
+        machine.bus,
+    )
+    return machine.checkpoints.run
 
 
 def _memory(machine: Machine, handed: Handed) -> Run:
@@ -219,6 +245,7 @@ TABLE = (
     Part("services", When.SERVED, _services, hold=lambda machine: machine.supervisor.hold()),
     Part("log", When.QUIET, _log),
     Part("watch", When.QUIET, _watch),
+    Part("checkpoints", When.QUIET, _checkpoints, ("agent.checkpoints.part",)),
     Part("state", When.QUIET, _memory, ("agent.state.memory",)),
     Part("lag", When.QUIET, _lag),
     Part("control socket", When.QUIET, _control, ("agent.observe.control",)),

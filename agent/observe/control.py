@@ -1,7 +1,7 @@
 """The control socket: HTTP on a Unix socket in the run folder, for the commands of the CLI.
 
-Root may do everything, the login account may read and hold leases; who it is, the kernel says
-(SO_PEERCRED).
+Root may do everything, the login account may read, hold leases, and make and restore checkpoints;
+who it is, the kernel says (SO_PEERCRED).
 """
 
 import os
@@ -15,6 +15,7 @@ from agent.access.listener import BACKLOG
 from agent.bus import Bus
 from agent.machine import Machine
 from agent.observe.answers import answer
+from agent.observe.checkpoints import OPEN_TO_ACCOUNT
 from agent.observe.requests import LEASES, Requests
 from agent.observe.serving import Serving
 
@@ -61,7 +62,7 @@ class Control:
     @web.middleware
     async def _only_the_owner(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         uid = _credentials(request)[1]
-        may = request.method == "GET" or request.path == LEASES
+        may = request.method == "GET" or request.path in (LEASES, *OPEN_TO_ACCOUNT)
         # The agent's own account is root, but for an ordinary user's agent.
         if uid not in (0, os.geteuid()) and not (may and uid == self._machine.account.uid):
             return answer({"error": self._only_root(uid)}, status=403)

@@ -26,6 +26,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from agent import __version__
 from agent.access.admission import Refusal
 from agent.access.values import Verdict
+from agent.checkpoints.away import is_pending
+from agent.checkpoints.keeper import Keeper
 from agent.clock import clock
 from agent.events import (
     BanStarted,
@@ -101,6 +103,10 @@ def _last_active(machine: Machine) -> dict[str, float]:
 def _failed_signals(machine: Machine) -> dict[str, float]:
     views = machine.idle.watch.views
     return {name: float(name in views and views[name].problem is not None) for name in SIGNALS}
+
+
+def _keeper(machine: Machine) -> Keeper:
+    return machine.checkpoints.keeper
 
 
 _READ = (
@@ -216,6 +222,40 @@ _READ = (
         "volume_free_bytes",
         "What the login user can still write to the volume.",
         lambda m: volume_space(m.current.value.volume).free,
+    ),
+    _Read(
+        "checkpoints", "Checkpoints of the volume.", lambda m: len(_keeper(m).ledger.checkpoints)
+    ),
+    _Read(
+        "checkpoint_timestamp_seconds",
+        "When the latest checkpoint was made (Unix time); 0 without one.",
+        lambda m: next((each.at for each in reversed(_keeper(m).ledger.checkpoints)), 0),
+    ),
+    _Read(
+        "checkpoint_duration_seconds",
+        "How long the latest checkpoint took; 0 where that is not known.",
+        lambda m: next((each.seconds or 0 for each in reversed(_keeper(m).ledger.checkpoints)), 0),
+    ),
+    _Read(
+        "checkpoints_size_bytes",
+        "What all checkpoints take on the volume.",
+        lambda m: _keeper(m).record.size,
+    ),
+    _Read(
+        "checkpoints_failed",
+        "Checkpoints that could not be made.",
+        lambda m: _keeper(m).record.failures,
+        counter=True,
+    ),
+    _Read(
+        "checkpoint_overdue",
+        "1 while something works and no checkpoint could be made for a day.",
+        lambda m: _keeper(m).is_overdue,
+    ),
+    _Read(
+        "checkpoint_upload_pending",
+        "1 while a checkpoint is not away from the machine yet, where it should be.",
+        lambda m: is_pending(_keeper(m)),
     ),
     _Read("memory_size_bytes", "Memory of the machine.", lambda _: memory_space().size),
     _Read(

@@ -209,7 +209,7 @@ class StatusReport(msgspec.Struct, frozen=True):
     """Everything at a glance. `at` and `awake_since` are Unix time.
 
     `failures` and `reloads` are how often the agent re-executed in place, and why. `name` is the
-    machine's, `region` where it is; empty where nobody knows.
+    machine's, `region` where it is; empty where nobody knows. `latest_checkpoint`: Unix time.
     """
 
     version: str
@@ -234,6 +234,8 @@ class StatusReport(msgspec.Struct, frozen=True):
     memory: SpaceReport
     budget_hours: float | None
     used_hours: float
+    checkpoints: int = 0
+    latest_checkpoint: float | None = None
 
 
 class ChartReport(msgspec.Struct, frozen=True):

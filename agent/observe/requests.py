@@ -14,6 +14,7 @@ from agent.machine import Machine
 from agent.network import Network
 from agent.observe.answers import answer, refusal, stream
 from agent.observe.check import check
+from agent.observe.checkpoints import CheckpointRequests
 from agent.observe.idle import idle_report, lease_report, lease_reports
 from agent.observe.reports import (
     BanOrder,
@@ -69,6 +70,7 @@ class Requests:
         router.add_post(LEASES, self._post_lease)
         router.add_delete(LEASES, self._delete_lease)
         ServiceRequests(self._machine.supervisor).add_to(router)
+        CheckpointRequests(self._machine.checkpoints).add_to(router)
 
     async def _get_health(self, _: web.Request) -> web.Response:
         problems = dict(self._machine.problems())

@@ -36,6 +36,7 @@ def status_report(machine: Machine) -> StatusReport:
     settings = machine.current.value
     now = clock()
     idle = machine.idle
+    known = machine.checkpoints.keeper.ledger.checkpoints
     return StatusReport(
         version=__version__,
         name=machine.environ.get("FLY_APP_NAME") or os.uname().nodename,
@@ -52,6 +53,8 @@ def status_report(machine: Machine) -> StatusReport:
         idle=idle_report(idle, settings),
         sessions=[session_report(session) for session in machine.sessions],
         services=service_reports(machine.supervisor),
+        checkpoints=len(known),
+        latest_checkpoint=known[-1].at if known else None,
         bans=machine.gate.jail.count(now),
         latest_bans=list(ban_reports(machine, BANS_SHOWN)),
         keys=[key.name for key in machine.keyring.admitting()],

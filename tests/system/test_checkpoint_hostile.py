@@ -64,7 +64,7 @@ while True:
 
 
 async def patient(hands: Hands) -> Checkpoint:
-    """A file that becomes a pipe at the wrong moment holds one up: it is given up, not waited for."""
+    """A file that becomes a pipe at the wrong moment holds one up: it is given up."""
     for _ in range(TRIES):
         try:
             return await hands.keeper.make(Cause.HAND)

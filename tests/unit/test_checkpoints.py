@@ -1,5 +1,6 @@
 """When a checkpoint is due, what is kept, and how names and notes travel."""
 
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -51,6 +52,13 @@ def test_a_turn_begins_with_a_checkpoint_of_at_most_ten_minutes() -> None:
     assert policy.is_due_before_turn(Past(0.0), 1.0)
     assert not policy.is_due_before_turn(Past(0.0, made=100.0), 100.0 + 600)
     assert policy.is_due_before_turn(Past(0.0, made=100.0), 100.0 + 601)
+
+
+def test_a_sleep_begins_with_a_checkpoint_of_what_was_done() -> None:
+    assert policy.is_due_before_sleep(Past(0.0), 1.0)
+    assert policy.is_due_before_sleep(Past(0.0, made=100.0), 101.0)
+    assert not policy.is_due_before_sleep(Past(0.0, made=100.0), 100.0)
+    assert not policy.is_due_before_sleep(Past(0.0), -math.inf), "a scan woke it"
 
 
 def test_a_checkpoint_from_the_future_counts_as_none() -> None:
