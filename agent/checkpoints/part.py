@@ -9,9 +9,13 @@ from agent.checkpoints.away import Away
 from agent.checkpoints.desk import Desk
 from agent.checkpoints.keeper import Keeper
 from agent.checkpoints.undo import Undo
+from agent.events import Event
 from agent.init.children import Children
 from agent.platform.account import Account
 from agent.settings.current import Current
+
+TURN = "coding.turn"
+"""The event of a coding agent that begins a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class Checkpoints:
     away: Away
     undo: Undo
     desk: Desk
+    turned: asyncio.Event
+    """A coding agent has begun a turn."""
 
     @classmethod
     def make(
@@ -36,7 +42,14 @@ class Checkpoints:
         """What earlier runs made is read when it is needed: no record is handed over."""
         keeper = Keeper(current, account, children, environ, active, bus)
         away = Away(keeper)
-        return cls(keeper, away, Undo(keeper, away), Desk())
+        made = cls(keeper, away, Undo(keeper, away), Desk(), asyncio.Event())
+        bus.subscribe(made.hear)
+        return made
+
+    def hear(self, event: Event) -> None:
+        """An agent's turn begins: it may be the one that has to be undone."""
+        if event.name == TURN:
+            self.turned.set()
 
     async def run(self) -> None:
         """Run all of it until cancelled."""
@@ -44,3 +57,10 @@ class Checkpoints:
             group.create_task(self.keeper.run())
             group.create_task(self.away.run())
             group.create_task(self.desk.run())
+            group.create_task(self._before_turns())
+
+    async def _before_turns(self) -> None:
+        while True:
+            await self.turned.wait()
+            self.turned.clear()
+            await self.keeper.before_turn()

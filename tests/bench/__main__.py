@@ -14,6 +14,7 @@ from tests.bench import (
     contenders,
     rows_boot,
     rows_commands,
+    rows_checkpoints,
     rows_fleet,
     rows_gate,
     rows_growth,
@@ -58,6 +59,9 @@ ROWS: dict[str, Measure] = {
     ),
     "many-services": lambda peers, quick: rows_growth.services(
         peers[0], rows_growth.SERVICES[: 2 if quick else None], 1 if quick else 3
+    ),
+    "checkpoints": lambda _, quick: rows_checkpoints.checkpoints(
+        2 if quick else 5, 3 if quick else 100
     ),
     "flood": lambda peers, quick: rows_gate.flood(peers[:2], 5.0 if quick else 20.0),
 }

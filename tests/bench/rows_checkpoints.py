@@ -1,0 +1,132 @@
+"""Checkpoints of a gigabyte: the agent's, restic alone beside it, and a login meanwhile."""
+
+import asyncio
+import os
+import random
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from agent.checkpoints.policy import Cause
+from agent.checkpoints.undo import Order
+from tests.bench.table import AGENT, Row, Samples
+from tests.checkpoints import Hands, Volume
+from tests.checkpoints import volume as make_volume
+
+RESTIC = "restic alone"
+FILES, SIZE = 6000, 170_000
+"""A gigabyte."""
+
+CHANGED = 50
+"""Files that change between two checkpoints."""
+
+
+def checkpoints(runs: int, count: int) -> list[Row]:
+    """The first, further ones, the `count`-th, the undo of a folder, and the memory of restic."""
+    rows: dict[str, dict[str, list[float]]] = {}
+
+    def note(row: str, who: str, value: float) -> None:
+        rows.setdefault(row, {AGENT: [], RESTIC: []})[who].append(value)
+
+    with make_volume() as volume:
+        _fill(volume)
+        alone = Alone(volume.path.parent / "alone", volume)
+        note("first", RESTIC, alone.backup())
+
+        async def work(hands: Hands) -> None:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            await hands.keeper.make(Cause.HAND)
+            note("first", AGENT, loop.time() - began)
+            for number in range(count):
+                _change(volume)
+                began = loop.time()
+                await hands.keeper.make(Cause.HAND)
+                taken = loop.time() - began
+                if number < runs:
+                    note("again", AGENT, taken)
+                if number >= count - runs:
+                    note("last", AGENT, taken)
+            folder = os.fsencode(volume.work / "7")
+            for _ in range(runs):
+                shutil.rmtree(folder)
+                began = loop.time()
+                await hands.undo.restore(Order("latest", (folder,)))
+                note("undo", AGENT, loop.time() - began)
+
+        volume.run(work)
+        for number in range(count):
+            _change(volume)
+            taken = alone.backup()
+            if number < runs:
+                note("again", RESTIC, taken)
+            if number >= count - runs:
+                note("last", RESTIC, taken)
+        for number in range(runs):
+            note("undo", RESTIC, alone.restore(volume.work / "7", number))
+        note("memory", RESTIC, alone.memory)
+    return [
+        Row("first checkpoint of 1 GB", "s", _samples(rows["first"])),
+        _within("checkpoint of 1 GB again", rows["again"], 1.5),
+        Row(f"checkpoint {count} of 1 GB", "s", _samples(rows["last"])),
+        _within("undo of a folder that was deleted", rows["undo"], 2.0),
+        Row("memory of restic meanwhile", "MB", _samples(rows["memory"])),
+    ]
+
+
+def _samples(values: dict[str, list[float]]) -> tuple[Samples, ...]:
+    return tuple(Samples(who, tuple(found)) for who, found in values.items() if found)
+
+
+def _within(name: str, values: dict[str, list[float]], most: float) -> Row:
+    return Row(name, "s", _samples(values), limits=((f"≤ {most:g} s", most, False),))
+
+
+class Alone:
+    """restic as a person would call it."""
+
+    def __init__(self, folder: Path, volume: Volume) -> None:
+        folder.mkdir()
+        self.folder, self.volume = folder, volume
+        self.memory = 0.0
+        self._environ = {
+            "PATH": os.environ["PATH"],
+            "RESTIC_REPOSITORY": str(folder / "repo"),
+            "RESTIC_PASSWORD": "a",
+        }
+        self._run("init")
+
+    def backup(self) -> float:
+        return self._run("backup", "--quiet", str(self.volume.work))
+
+    def restore(self, path: Path, number: int) -> float:
+        target = self.folder / f"out{number}"
+        return self._run("restore", "latest", "--target", str(target), "--include", str(path))
+
+    def _run(self, *words: str) -> float:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            ["restic", "--no-cache", *words], env=self._environ, stdout=subprocess.DEVNULL
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, words
+        self.memory = max(self.memory, usage.ru_maxrss / 1024)
+        return time.monotonic() - began
+
+
+def _fill(volume: Volume) -> None:
+    source = random.Random(1)
+    for number in range(FILES):
+        folder = volume.work / f"{number % 60}"
+        folder.mkdir(exist_ok=True)
+        # Half of it can be compressed, as with code.
+        (folder / f"{number}").write_bytes(source.randbytes(SIZE // 2) + bytes(SIZE // 2))
+    volume.give()
+
+
+def _change(volume: Volume) -> None:
+    for number in random.sample(range(FILES), CHANGED):
+        path = volume.work / f"{number % 60}" / f"{number}"
+        path.write_bytes(random.randbytes(SIZE))
