@@ -70,6 +70,7 @@ MOST_ROUNDS = 6
 
 IGNORE = "../data/checkpoint-ignore.txt"
 PART = "checkpoints"
+ASIDE = (Cause.COMPARE.value, Cause.RESTORE.value)
 
 
 class Refused(Exception):
@@ -187,10 +188,14 @@ class Keeper:
             return found
 
     def find(self, name: str) -> Checkpoint:
-        """The checkpoint whose id begins so; `latest` is the last one. Raises `Refused`."""
+        """The checkpoint whose id begins so. Raises `Refused`.
+
+        `latest` is the last one that no command of comparing or restoring has made: those show what
+        somebody wants to undo.
+        """
         there = self.ledger.checkpoints
         if name == "latest" and there:
-            return there[-1]
+            return next((each for each in reversed(there) if each.cause not in ASIDE), there[-1])
         found = [each for each in there if name and each.id.startswith(name)]
         if len(found) != 1:
             many = "is the beginning of several" if found else "is none"
