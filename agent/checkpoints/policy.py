@@ -55,6 +55,11 @@ class Dated(Protocol):
         """When it was made, in Unix time."""
         ...
 
+    @property
+    def cause(self) -> str:
+        """The value of a `Cause`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Past:
@@ -104,9 +109,12 @@ def made_before(at: float | None, wall: float, now: float) -> float | None:
 def surplus(checkpoints: Sequence[Dated], keep: Keep) -> list[str]:
     """The checkpoints that no rule keeps; `checkpoints` in the order in which they were made.
 
-    The latest of each of the last so many hours, days and weeks stays (UTC), and the newest.
+    The latest of each of the last so many hours, days and weeks stays (UTC), the newest, and as
+    many of those that somebody made by hand as there are hours.
     """
     kept = {each.id for each in checkpoints[-1:]}
+    by_hand = [each.id for each in checkpoints if each.cause == Cause.HAND.value]
+    kept |= set(by_hand[max(0, len(by_hand) - keep.hourly) :])
     for count, period in (
         (keep.hourly, "%Y-%m-%d %H"),
         (keep.daily, "%Y-%m-%d"),

@@ -123,6 +123,7 @@ def test_killed_at_any_moment(volume: Volume) -> None:
     for number in range(300):
         (volume.work / f"f{number}").write_bytes(os.urandom(20_000))
     volume.give()
+    volume.environ["SWARM_CHECKPOINT_KEEP"] = "hourly 999, daily 7, weekly 4"
     first = volume.run(make)
     random_ = random.Random(20)
     killed = 0

@@ -25,6 +25,7 @@ KEEP = Keep(24, 7, 4)
 class Made:
     id: str
     at: float
+    cause: str = Cause.HOURLY.value
 
 
 def made(*ages: float, now: float = 1_800_000_000.0) -> list[Made]:
@@ -103,6 +104,13 @@ def test_the_newest_stays_whatever_the_clock_did(
     assert not checkpoints or checkpoints[-1].id not in gone
     left = [each for each in checkpoints if each.id not in set(gone)]
     assert policy.surplus(left, Keep(hourly, daily, weekly)) == [], "what is kept once is kept"
+
+
+def test_those_made_by_hand_outlive_the_hour() -> None:
+    checkpoints = [Made(f"{n}", n * 60.0, Cause.HAND.value) for n in range(30)]
+    checkpoints += [Made(f"by itself {n}", 1800.0 + n * 60) for n in range(20)]
+    gone = policy.surplus(checkpoints, Keep(24, 7, 4))
+    assert gone == [f"{n}" for n in range(6)] + [f"by itself {n}" for n in range(19)]
 
 
 def test_noise_pushes_out_no_checkpoint_that_was_there_a_day_ago() -> None:
