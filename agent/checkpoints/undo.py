@@ -142,11 +142,15 @@ class Undo:
         stage: str,
     ) -> Placed:
         keeper, store = self._keeper, self._keeper.store
-        said = await keeper.restic(PATIENCE, gentle=False).restore(wanted.id, paths, stage)
-        if "no space left" in said.lower():
-            raise ResticError(
-                Fault.FULL, "what is to be restored does not fit beside what is there"
-            )
+        comparing = asyncio.ensure_future(self._changes(before, wanted))
+        try:
+            said = await keeper.restic(PATIENCE, gentle=False).restore(wanted.id, paths, stage)
+            if "no space left" in said.lower():
+                raise ResticError(Fault.FULL, "what is to be restored does not fit on the volume")
+            differ = await comparing
+        finally:
+            comparing.cancel()
+            await asyncio.wait([comparing])
         run_as = credentials_of(keeper.account.name)
         if run_as is not None:
             await asyncio.to_thread(store.hand_over, stage, run_as.gid)
@@ -158,7 +162,7 @@ class Undo:
             if before is None:
                 words = [b"to", order.to or b"", os.fsencode(keeper.settings.volume)]
                 return await self._place(words, descriptor, None)
-            changes = unnamed.write(await self._changes(before, wanted), store.path)
+            changes = unnamed.write(differ, store.path)
             try:
                 return await self._place([b"in", *there], descriptor, changes)
             finally:
@@ -166,8 +170,10 @@ class Undo:
         finally:
             os.close(descriptor)
 
-    async def _changes(self, before: Checkpoint, wanted: Checkpoint) -> bytes:
+    async def _changes(self, before: Checkpoint | None, wanted: Checkpoint) -> bytes:
         """How they differ, as the process that places files reads it."""
+        if before is None:
+            return b""
         found: list[Change] = []
         count = 0
 
