@@ -65,7 +65,7 @@ _TELLTALES = (
     (Fault.DAMAGED, "ciphertext verification failed|is damaged|invalid data returned|hash mismatch"
      "|not found in index|does not exist in index|repository contains errors|Load\\(.*no such file"
      "|unexpected EOF|wrong data returned|corrupt"),
-    (Fault.NO_REPOSITORY, "Is there a repository at the following location|does not exist"),
+    (Fault.NO_REPOSITORY, "unable to open config file: .*no such file|does not exist"),
     (Fault.NOT_FOUND, "no matching ID found|no snapshot found|invalid id"),
     (Fault.UNREACHABLE, "unable to start the sftp session|connection refused|no such host|timeout"
      "|network is unreachable|connection reset|Connection closed|no route to host"),
