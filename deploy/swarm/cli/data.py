@@ -6,7 +6,7 @@ import click
 
 from agent import words
 from deploy.swarm import backup as backups
-from deploy.swarm import life, snapshots
+from deploy.swarm import checkpoints, life, snapshots
 from deploy.swarm.cli import common
 from deploy.swarm.fly import Fly
 from deploy.swarm.place import Place
@@ -50,11 +50,18 @@ def _listed(where: Place, fly: Fly) -> str:
 @common.name
 @click.argument("archive", default="", type=click.Path(path_type=Path))
 @click.option("--snapshot", default="", help="A snapshot's ID: the whole volume as it was then.")
+@click.option("--checkpoint", default="", metavar="ID", help="One that was copied away; `latest`.")
 @common.yes
-def restore(name: str, archive: Path, snapshot: str, yes: bool) -> None:
-    """Put an archive's files back, or a snapshot in the place of the volume."""
+def restore(name: str, archive: Path, snapshot: str, checkpoint: str, yes: bool) -> None:
+    """Put an archive's files back, a checkpoint, or a snapshot in the place of the volume."""
     show = Show()
     where, fly = common.known(name, show)
+    if checkpoint:
+        try:
+            click.echo(checkpoints.restore(where, checkpoint))
+        except checkpoints.CheckpointError as error:
+            raise click.ClickException(str(error)) from error
+        return
     if snapshot:
         question = (
             f"{name} gets a new volume from {snapshot}, and what runs in it ends; the volume of "
@@ -67,7 +74,7 @@ def restore(name: str, archive: Path, snapshot: str, yes: bool) -> None:
         click.echo(f"  fly volumes destroy VOLUME --app {name} ends that")
         return
     if not archive.is_file():
-        raise click.UsageError("an archive that exists, or --snapshot ID")
+        raise click.UsageError("an archive that exists, --checkpoint ID or --snapshot ID")
     question = f"{name} has files: those of the same name are replaced. Go on?"
     if not yes and backups.has_work(where) and not click.confirm(question):
         raise click.Abort
@@ -107,10 +114,22 @@ def down(name: str, no_backup: bool, target: Path, dry_run: bool) -> None:
         life.wake(fly, name)
         path = backups.backup(where, target)
         click.echo(f"saved: {path.resolve()}")
+        _copy_checkpoints_away(where)
     fly.do("apps", "destroy", name, "--yes", why=f"{name} is destroyed")
     if not dry_run:
         where.forget()
         click.echo(f"{name} is gone: machine, volume, snapshots, address, secrets")
+
+
+def _copy_checkpoints_away(where: Place) -> None:
+    away = checkpoints.report(where).away
+    if not away or not click.confirm(f"wait until a last checkpoint is at {away}?", default=True):
+        return
+    try:
+        checkpoints.copy_away(where)
+    except checkpoints.CheckpointError as error:
+        raise click.ClickException(f"{error}; nothing was destroyed") from error
+    click.echo(f"copied: {away}")
 
 
 def _losses(where: Place, fly: Fly) -> list[str]:

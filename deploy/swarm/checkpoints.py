@@ -1,0 +1,72 @@
+"""Checkpoints of a machine, from the laptop: brought back, or copied away before its end."""
+
+import re
+import shlex
+import subprocess
+import time
+
+import msgspec
+
+from deploy.swarm import ssh
+from deploy.swarm.place import Place
+
+PATIENCE = 1800.0
+"""Seconds that the last upload may take."""
+
+TICK = 2.0
+
+
+class CheckpointError(Exception):
+    """The machine did not do it; the message says why."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What `swarm-agent checkpoints --json` says of the repository away from the machine."""
+
+    away: str = ""
+    upload_pending: bool = False
+    upload_problem: str = ""
+
+
+def report(where: Place) -> Report:
+    """How the machine keeps checkpoints; nothing where its agent knows none yet."""
+    try:
+        return msgspec.json.decode(_agent(where, "checkpoints", "--json"), type=Report)
+    except (CheckpointError, msgspec.DecodeError):
+        return Report()
+
+
+def restore(where: Place, checkpoint: str) -> str:
+    """Bring a checkpoint back from the repository away from the machine; what the agent says.
+
+    Raises `CheckpointError`.
+    """
+    if not re.fullmatch(r"latest|[0-9a-f]{4,64}", checkpoint):
+        raise CheckpointError(f"{checkpoint!r} is no ID of a checkpoint")
+    return _agent(where, "restore", checkpoint, "--away").strip()
+
+
+def copy_away(where: Place) -> None:
+    """Make a last checkpoint, and wait until everything is away. Raises `CheckpointError`."""
+    _agent(where, "checkpoint", "--note", "before its machine is destroyed")
+    end = time.monotonic() + PATIENCE
+    while (now := report(where)).upload_pending:
+        if time.monotonic() > end:
+            raise CheckpointError(f"not copied to {now.away} in time: {now.upload_problem}")
+        time.sleep(TICK)
+
+
+def _agent(where: Place, *words: str) -> str:
+    command = ssh.command(where, [shlex.join(["swarm-agent", *words])], ["-o", "BatchMode=yes"])
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip())[-400:]
+        raise CheckpointError(f"{where.name}: {said}")
+    return done.stdout
