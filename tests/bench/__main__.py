@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.bench import (
     contenders,
     rows_boot,
-    rows_commands,
     rows_checkpoints,
+    rows_commands,
     rows_fleet,
     rows_gate,
     rows_growth,
