@@ -60,7 +60,7 @@ def awake(
 @click.command()
 @click.option("--now", is_flag=True, help="At once, without a warning to anybody.")
 def sleep(now: bool) -> None:
-    """Put the machine to sleep, whatever is active; a login or a lease cancels it."""
+    """Put the machine to sleep, whatever is active; a login cancels it."""
     client.ask("POST", "/v1/sleep", SleepOrder, SleepOrder(now=now))
     click.echo("going to sleep" + ("" if now else " after a warning: swarm-agent why says when"))
 

@@ -6,8 +6,7 @@ as, or root.
 """
 
 import os
-import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from agent import safe
@@ -20,6 +19,29 @@ OUTPUT_LIMIT = 1024
 """Bytes that are kept of what a program says."""
 
 SAID = 200
+
+MOST = 64
+"""Programs of one folder."""
+
+LIST_PATIENCE, LIST_LIMIT = 5.0, 32 << 10
+"""Seconds that listing a folder may take, and bytes that its programs' names may have."""
+
+_LISTED = (
+    "(",
+    "-type",
+    "d",
+    "-o",
+    "-type",
+    "f",
+    "-perm",
+    "/111",
+    ")",
+    "-printf",
+    r"%d%y %U %m %f\0",
+)
+"""What find(1) tells: depth and type, owner, mode and name, with a zero byte behind each record."""
+
+_FOLDER, _PROGRAM = b"0d", b"1f"
 
 
 class ProgramError(Exception):
@@ -50,11 +72,14 @@ class Finished:
     said: str
 
 
-def find(folder: str, account: Account) -> tuple[list[Program], list[ProgramError]]:
+async def find(
+    folder: str, account: Account, children: Children
+) -> tuple[list[Program], list[ProgramError]]:
     """The programs of `checks.d` or `sleep.d`, the image's first, each folder in order of name.
 
     A folder with something that somebody else could have written is left out, with the error;
-    the other one is not touched by that.
+    the other one is not touched by that. What lies in the home is listed by a process of the
+    account: a link there must not show what only root may see, and many files hold up nobody.
     """
     found: list[Program] = []
     errors: list[ProgramError] = []
@@ -63,7 +88,8 @@ def find(folder: str, account: Account) -> tuple[list[Program], list[ProgramErro
         (f"{account.home}/{HOME_FOLDER}/{folder}", account),
     ):
         try:
-            found += [Program(f"{place}/{name}", owner) for name in _names(place, owner)]
+            if os.path.lexists(place):
+                found += _usable(await _entries(place, owner, children), place, owner)
         except ProgramError as error:
             errors.append(error)
     return found, errors
@@ -94,35 +120,57 @@ async def run(
     return Finished(done.status, safe.last_line(done.output, SAID))
 
 
-def _names(place: str, owner: Account | None) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A folder (`name` is empty) or a program in it; links are followed."""
+
+    name: str
+    uid: int
+    mode: int
+
+
+async def _entries(place: str, owner: Account | None, children: Children) -> list[_Entry]:
+    """The folder, then its programs in order of name. Raises `ProgramError`."""
     try:
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise ProgramError(f"{place} cannot be read: {error.strerror}") from error
-    try:
-        _require_owner(place, os.fstat(descriptor), owner)
-        names = sorted(name for name in os.listdir(descriptor) if not name.startswith("."))
-        return [name for name in names if _is_program(place, name, descriptor, owner)]
-    except OSError as error:
-        raise ProgramError(f"{place}: {error}") from error
-    finally:
-        os.close(descriptor)
+        done = await children.run(
+            ["find", "-L", f"{place}/", "-maxdepth", "1", *_LISTED],
+            env=clean_environment(),
+            patience=LIST_PATIENCE,
+            keep=LIST_LIMIT,
+            cwd="/",
+            run_as=None if owner is None else credentials_of(owner.name),
+        )
+    except (OSError, NotDone) as error:
+        raise ProgramError(f"{place} cannot be listed: {error}") from error
+    if done.status.code != 0:
+        raise ProgramError(f"{place} cannot be read: {safe.last_line(done.output, SAID)}")
+    entries = [entry for each in done.output.split(b"\0")[:-1] if (entry := _parse(each))]
+    if len(entries) > MOST + 1 or len(done.output) >= LIST_LIMIT:
+        raise ProgramError(f"{place} has too many programs: {MOST} at most are run")
+    return sorted(entries, key=lambda entry: entry.name)
 
 
-def _is_program(place: str, name: str, descriptor: int, owner: Account | None) -> bool:
-    status = os.stat(name, dir_fd=descriptor)
-    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
-        return False
-    _require_owner(f"{place}/{name}", status, owner)
-    return True
+def _parse(record: bytes) -> _Entry | None:
+    kind, uid, mode, name = record.split(b" ", 3)
+    if kind == _FOLDER:
+        return _Entry("", int(uid), int(mode, 8))
+    if kind == _PROGRAM and not name.startswith(b"."):
+        return _Entry(os.fsdecode(name), int(uid), int(mode, 8))
+    return None
 
 
-def _require_owner(path: str, status: os.stat_result, owner: Account | None) -> None:
+def _usable(entries: list[_Entry], place: str, owner: Account | None) -> Iterator[Program]:
+    for entry in entries:
+        path = f"{place}/{entry.name}".rstrip("/")
+        _require_owner(path, entry.uid, entry.mode, owner)
+        if entry.name:
+            yield Program(path, owner)
+
+
+def _require_owner(path: str, uid: int, mode: int, owner: Account | None) -> None:
     trusted = {0, os.geteuid()} if owner is None else {0, owner.uid}
-    if status.st_uid not in trusted or status.st_mode & 0o022:
+    if uid not in trusted or mode & 0o022:
         raise ProgramError(
-            f"{path} is not used: it belongs to uid {status.st_uid} with mode "
-            f"{stat.S_IMODE(status.st_mode):04o}, so that others could have written it"
+            f"{path} is not used: it belongs to uid {uid} with mode {mode:04o}, "
+            "so that others could have written it"
         )

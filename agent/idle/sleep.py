@@ -111,13 +111,20 @@ class Sleeper:
 
     async def _run_hooks(self, because: str, mode: str) -> None:
         environ = {"SWARM_SLEEP_REASON": because, "SWARM_SLEEP_MODE": mode}
-        timeout = self.current.value.sleep_hook_timeout
-        hooks, errors = programs.find(HOOKS, self.account)
+        ends = clock() + self.current.value.sleep_hook_timeout
+        hooks, errors = await programs.find(HOOKS, self.account, self.children)
         for wrong in errors:
             self.bus.publish(HookFailed(hook=HOOKS, problem=str(wrong)))
         for hook in hooks:
+            left = ends - clock()
+            if left <= 0:
+                problem = (
+                    "not run: the hooks before it took all the time (SWARM_SLEEP_HOOK_TIMEOUT)"
+                )
+                self.bus.publish(HookFailed(hook=hook.name, problem=problem))
+                continue
             try:
-                done = await programs.run(hook, self.children, timeout, environ)
+                done = await programs.run(hook, self.children, left, environ)
             except Exception as error:
                 # No hook blocks the sleep, whatever is wrong with it.
                 self.bus.publish(HookFailed(hook=hook.name, problem=str(error) or repr(error)))

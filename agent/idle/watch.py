@@ -27,7 +27,7 @@ from agent.events import (
     WakeJudged,
 )
 from agent.idle.budget import Budget
-from agent.idle.policy import Activity, Awake, Decision, Seen, Sleep, Warn, decide
+from agent.idle.policy import Activity, Awake, Cause, Decision, Seen, Sleep, Warn, decide
 from agent.idle.signals.sign import Sign, Signal
 from agent.idle.sleep import Sleeper
 from agent.settings import Settings
@@ -44,6 +44,12 @@ LONGEST_WAKE = 180.0
 """Seconds after which a wake-up without a login is judged where there is no wake window."""
 
 NEWCOMER_POLL = 0.1
+
+COMPELLED = (Cause.LIMIT, Cause.HAND)
+"""Sleeps that no activity puts off."""
+
+COMPELLED_POLL = 1.0
+"""Seconds between two looks at the time while signals are looked at."""
 
 
 @dataclass(slots=True)
@@ -150,7 +156,7 @@ class Watch:
         return replace(settings, idle_timeout=shorter)
 
     def order_sleep(self, *, at_once: bool) -> None:
-        """Sleep by hand: the terminals are warned first, and a login or a lease takes it back."""
+        """Sleep by hand: the terminals are warned first, and a login takes it back."""
         self.record.intent = Intent(ordered=clock(), at_once=at_once)
         self._woken.set()
 
@@ -160,7 +166,7 @@ class Watch:
             await self._heartbeat()
             if clock() - self._looked >= SHORTEST_PAUSE:
                 # A flood of leases wakes us, and a look costs something.
-                await self._look()
+                await self._look_unless_compelled()
             self._judge_wake()
             decision = self.decision()
             match decision:
@@ -177,6 +183,22 @@ class Watch:
         if clock() >= self._next_beat:
             self._next_beat = clock() + BEAT
             await self._sleeper.journal.beat()
+
+    async def _look_unless_compelled(self) -> None:
+        """Look at the signals; a sleep that no activity puts off does not wait for them."""
+        looking = asyncio.create_task(self._look(), name="look")
+        try:
+            while not looking.done() and not self._is_compelled():
+                await asyncio.wait([looking], timeout=COMPELLED_POLL)
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
+    def _is_compelled(self) -> bool:
+        """The limit is reached or the order carried out now, whatever is active."""
+        decision = self.decision()
+        due = isinstance(decision, Sleep) and decision.cause in COMPELLED
+        return due or self.record.intent.at_once
 
     async def _look(self) -> None:
         self._looked = clock()
@@ -219,7 +241,6 @@ class Watch:
         elif isinstance(event, SessionClosed):
             self._login(f"{event.user} from {event.client}: {event.reason}")
         elif isinstance(event, LeaseTaken):
-            self.record.intent = Intent(warned=self.record.intent.warned)
             self._active("lease", clock(), f"{event.lease} was taken")
             self._woken.set()
         elif isinstance(event, SettingsChanged) and event.applied:
@@ -260,12 +281,17 @@ class Watch:
         self._bus.publish(SleepWarned(because=decision.because, seconds=seconds, terminals=told))
 
     async def _sleep(self, due: Warn | Sleep) -> None:
-        """Look once more, wait for who is just logging in, and sleep if nothing has changed."""
-        at_once = self.record.intent.at_once
-        if not at_once:
+        """Wait for who is just logging in, look once more, and sleep if nothing has changed.
+
+        Programs of the account (checks, hooks that take a lease) put off neither the limit nor an
+        order: only a login takes an order back.
+        """
+        intent, compelled = self.record.intent, due.cause in COMPELLED
+        if not intent.at_once:
             # Newcomers first: what happens while they are waited for must be seen by the last look.
             await self._newcomers()
-            await self._look()
+            if not compelled:
+                await self._look()
             if not isinstance(self.decision(), Sleep):
                 return
         arrivals, logins, latest = (
@@ -275,8 +301,11 @@ class Watch:
         )
 
         def called_off() -> bool:
-            # A login or a lease: both are told as they happen.
-            return not at_once and self.record.latest is not latest
+            if compelled:
+                taken_back = self.record.intent is not intent and not intent.at_once
+                return due.cause is Cause.HAND and taken_back
+            # A login or a lease: both are reported as they happen.
+            return self.record.latest is not latest
 
         if await self._sleeper.sleep(due.cause, due.because, called_off):
             self._resumed("resumed", arrivals, self.record.waking.logins - logins)

@@ -1,5 +1,7 @@
 """Checks of the user's own: programs that exit with 0 when something of theirs is busy."""
 
+import asyncio
+
 from agent.idle import programs
 from agent.idle.signals.sign import Sign
 from agent.init.children import Children
@@ -10,8 +12,12 @@ CANNOT_RUN = 126
 """From here on an exit status is the shell's word that something could not be run."""
 
 
+AT_ONCE = 4
+"""Checks that run side by side."""
+
+
 class Checks:
-    """Runs every check, one after the other, each for at most `timeout` seconds."""
+    """Runs every check; all of one look together take at most `timeout` seconds."""
 
     name = "check"
 
@@ -22,13 +28,33 @@ class Checks:
 
     async def look(self, _now: float) -> list[Sign]:
         """A sign for each check. Raises `programs.ProgramError` for one that is broken."""
-        found, errors = programs.find(FOLDER, self._account)
+        found, errors = await programs.find(FOLDER, self._account, self._children)
         if errors:
             raise errors[0]
-        return [await self._sign(program) for program in found]
+        ends, few = asyncio.get_running_loop().time() + self._timeout, asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._look_at(each, ends, few)) for each in found]
+        signs = [task.result() for task in tasks]
+        for sign in signs:
+            if isinstance(sign, programs.ProgramError):
+                raise sign
+        return [sign for sign in signs if isinstance(sign, Sign)]
 
-    async def _sign(self, program: programs.Program) -> Sign:
-        done = await programs.run(program, self._children, self._timeout, {})
+    async def _look_at(
+        self, program: programs.Program, ends: float, few: asyncio.Semaphore
+    ) -> Sign | programs.ProgramError:
+        async with few:
+            try:
+                return await self._sign(program, ends - asyncio.get_running_loop().time())
+            except programs.ProgramError as error:
+                return error
+
+    async def _sign(self, program: programs.Program, left: float) -> Sign:
+        if left <= 0:
+            raise programs.ProgramError(
+                f"{program.path}: no time was left of {self._timeout:g} s for all checks"
+            )
+        done = await programs.run(program, self._children, left, {})
         if done.status.code >= CANNOT_RUN:
             raise programs.ProgramError(f"{program.path}: {done.status}, {done.said}")
         busy = done.status.code == 0
