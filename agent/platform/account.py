@@ -2,11 +2,13 @@
 
 import os
 import pwd
+import time
 from dataclasses import dataclass
 
 from agent.init.children import PATH, Credentials, clean_environment
 
 DEFAULT_UID = 1000
+SHADOW, NOLOGIN = "/etc/shadow", "/etc/nologin"
 
 OWN_PROGRAMS = (".npm-global/bin", ".local/bin")
 """Where people install programs for themselves, in the home."""
@@ -74,7 +76,7 @@ class AccountError(Exception):
     """There is no account to log in to; the message says what to do."""
 
 
-def find(name: str, *, shadow: str = "/etc/shadow") -> Account:
+def find(name: str, *, shadow: str = SHADOW) -> Account:
     """The account `name`; with no name, uid 1000, or whoever runs us where that is not root.
 
     Raises `AccountError`.
@@ -100,14 +102,55 @@ def find(name: str, *, shadow: str = "/etc/shadow") -> Account:
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell, locked)
 
 
-def _is_locked(name: str, password: str, shadow: str) -> bool:
-    # auth.c of OpenSSH: on Linux an account is locked when its password field starts with "!".
+def refused_because(
+    account: Account, *, shadow: str = SHADOW, nologin: str = NOLOGIN
+) -> str | None:
+    """Why sshd refuses this account now, whatever the key, and what to do; None where it does not.
+
+    After allowed_user() in auth.c and do_nologin() in session.c of OpenSSH.
+    """
+    if account.locked:
+        return (
+            f"the account {account.name} is locked, and sshd refuses locked accounts: "
+            f"run usermod -p '*' {account.name} when the image is built "
+            "(a password still does not let anybody in)"
+        )
+    shell = account.shell or "/bin/sh"
+    if not os.path.isfile(shell) or not os.stat(shell).st_mode & 0o111:
+        return (
+            f"the shell {shell} of {account.name} is missing or not executable, and sshd refuses "
+            f"such accounts: install it, or run usermod -s /bin/bash {account.name}"
+        )
+    if os.geteuid() == 0 and _is_expired(account.name, shadow):
+        return (
+            f"the account {account.name} has expired, and sshd refuses it: "
+            f"run usermod -e '' {account.name}"
+        )
+    if os.path.lexists(nologin):
+        return f"{nologin} exists, and sshd ends every login but root's: remove it"
+    return None
+
+
+def _is_expired(name: str, shadow: str) -> bool:
+    expires = _shadow_fields(name, shadow)[7:8]
+    today = time.time() // 86400
+    return bool(expires) and expires[0].isdecimal() and today > int(expires[0])
+
+
+def _shadow_fields(name: str, shadow: str) -> list[str]:
+    """The account's line of shadow(5); empty where there is none."""
     try:
         with open(shadow, encoding="utf-8", errors="replace") as file:
             for line in file:
-                fields = line.split(":")
-                if fields[0] == name and len(fields) > 1:
-                    return fields[1].startswith("!")
+                fields = line.strip().split(":")
+                if fields[0] == name:
+                    return fields
     except OSError:
         pass  # no shadow file: the password field of /etc/passwd is what sshd looks at
-    return password.startswith("!")
+    return []
+
+
+def _is_locked(name: str, password: str, shadow: str) -> bool:
+    # auth.c of OpenSSH: on Linux an account is locked when its password field starts with "!".
+    fields = _shadow_fields(name, shadow)
+    return (fields[1] if len(fields) > 1 else password).startswith("!")

@@ -4,6 +4,7 @@ Secrets reach the agent as environment variables, and every child starts from a 
 What people work with is named in a setting; facts about the machine are always there.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -46,16 +47,24 @@ LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")
 
 NODE_OPTIONS = "NODE_OPTIONS"
 
+MOST_TOGETHER, MOST_OF_ONE = 200 << 10, 100 << 10
+"""Bytes of all variables, and of one: sshd reads 256 KiB of configuration and then ends without a
+word; the kernel gives no program a variable of 128 KiB (execve(2))."""
+
 _NODE_SHARE = 0.75
 _NODE_LEAST = 256
 
 
 @dataclass(frozen=True, slots=True)
 class SessionEnvironment:
-    """Variables by name, and the names of those that cannot be given: they have line breaks."""
+    """Variables by name, and the names of those that cannot be given.
+
+    `unusable` have line breaks; `too_large` are more than sshd reads or a program can be given.
+    """
 
     variables: Mapping[str, str]
     unusable: tuple[str, ...] = ()
+    too_large: tuple[str, ...] = ()
 
 
 def session_environment(
@@ -73,11 +82,25 @@ def session_environment(
         if name in environ
     }
     usable = {name: value for name, value in chosen.items() if not set(value) & set("\n\r\0")}
+    fitting, too_large = _fitting(usable)
     heap = max(_NODE_LEAST, int(usable_memory() * _NODE_SHARE / agents) >> 20)
     defaults = {NODE_OPTIONS: f"--max-old-space-size={heap}"}
     if not any(environ.get(name) for name in LOCALE):
         defaults["LC_CTYPE"] = UTF_8
     places = places_of(account.uid, account.home, f"{environ.get('PATH', '')}:{PATH}")
-    return SessionEnvironment(
-        places | defaults | usable, tuple(sorted(chosen.keys() - usable.keys()))
-    )
+    unusable = tuple(sorted(chosen.keys() - usable.keys()))
+    return SessionEnvironment(places | defaults | fitting, unusable, too_large)
+
+
+def _fitting(variables: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """As many as fit, the small ones first, and the names of those that do not."""
+    fitting: dict[str, str] = {}
+    left = MOST_TOGETHER
+    for name, value in sorted(variables.items(), key=lambda item: len(item[1])):
+        # As sshd_config has it: quotes and backslashes take two bytes.
+        size = len(os.fsencode(f"{name}={value}")) + sum(map(value.count, "\\\"'")) + 3
+        left -= size
+        if left < 0 or size > MOST_OF_ONE:
+            break
+        fitting[name] = value
+    return fitting, tuple(sorted(variables.keys() - fitting.keys()))

@@ -34,8 +34,9 @@ class Folder:
     def read(self, name: str, limit: int = 1 << 20) -> bytes | None:
         """The content of a file of ours, or None where there is none.
 
-        Raises `NotTrusted` for a link, a special file, another owner, or a mode that lets
-        others in; `OSError` when it cannot be read.
+        Raises `NotTrusted` for a link, a special file, another owner, a mode that lets others in,
+        or more than `limit` bytes: part of a file is never taken for all of it. `OSError` when it
+        cannot be read.
         """
         try:
             descriptor = os.open(
@@ -51,7 +52,12 @@ class Folder:
             raise
         try:
             _require_ours(os.fstat(descriptor), stat.S_IFREG)
-            return os.read(descriptor, limit)
+            content = b""
+            while piece := os.read(descriptor, limit + 1 - len(content)):
+                content += piece
+                if len(content) > limit:
+                    raise NotTrusted(f"it is larger than {limit >> 10} KiB")
+            return content
         finally:
             os.close(descriptor)
 

@@ -1,0 +1,58 @@
+"""Who may use Fly.io's Machines API from inside: they can suspend, stop and change the machine.
+
+The platform puts a socket into every machine. The login account, and with it every program that an
+agent starts, has no business there: root takes its access away, and where it cannot, says so.
+"""
+
+import os
+import stat
+
+from agent.platform.account import Account
+
+
+def may_use(path: str, account: Account) -> bool:
+    """The account can connect to the socket: it may write to it (unix(7)) and reach it.
+
+    Raises `OSError` where that cannot be seen.
+    """
+    groups = {account.gid, *os.getgrouplist(account.name, account.gid)}
+    if not _allows(os.stat(path), account.uid, groups, write=True):
+        return False
+    folder = os.path.dirname(os.path.realpath(path))
+    while _allows(os.stat(folder), account.uid, groups, write=False):
+        if folder == "/":
+            return True
+        folder = os.path.dirname(folder)
+    return False
+
+
+def close(path: str, account: Account) -> str | None:
+    """Keep the account from the socket; what to report where it can still use it."""
+    try:
+        if not may_use(path, account):
+            return None
+        if os.geteuid() == 0:
+            status = os.stat(path)
+            if status.st_uid == account.uid:
+                os.chown(path, 0, 0)
+            os.chmod(path, stat.S_IMODE(status.st_mode) & 0o700)
+        if not may_use(path, account):
+            return None
+        reason = "only root can close it"
+    except FileNotFoundError:
+        return None  # not on Fly.io
+    except OSError as error:
+        reason = str(error)
+    return (
+        f"{account.name} may use the Machines API at {path}, and so suspend, stop or change this "
+        f"machine: {reason}"
+    )
+
+
+def _allows(status: os.stat_result, uid: int, groups: set[int], *, write: bool) -> bool:
+    bit = stat.S_IWOTH if write else stat.S_IXOTH
+    if status.st_uid == uid:
+        bit <<= 6
+    elif status.st_gid in groups:
+        bit <<= 3
+    return bool(status.st_mode & bit)
