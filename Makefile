@@ -1,4 +1,4 @@
-.PHONY: run shell test image-test check bench soak fuzz mutants setup lock docs
+.PHONY: run shell test image-test check bench soak attack fuzz mutants setup lock docs
 
 run: setup
 	@.venv/bin/python -m deploy.run
@@ -29,6 +29,9 @@ bench: setup
 
 soak: setup
 	@.venv/bin/python -m tests.soak
+
+attack: setup
+	@.venv/bin/python -m tests.attack $(WITH)
 
 fuzz: setup
 	@.venv/bin/python -m pip install -qq --disable-pip-version-check atheris

@@ -250,6 +250,14 @@ class ConnectionUnused(Event):
     seconds: float
 
 
+class AccountRefused(Event):
+    """sshd refuses the login account, whatever the key: nobody is to blame for it. Told once."""
+
+    name: ClassVar[str] = "ssh.account.refused"
+    level: ClassVar[str] = "error"
+    reason: str
+
+
 class ClientUnknown(Event):
     """The proxy did not say who is calling; such clients are never banned. Told once."""
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from agent.access.admission import Refusal
 from agent.events import (
+    AccountRefused,
     CheckpointFailed,
     CheckpointMade,
     ConnectionsRefused,
@@ -39,7 +40,7 @@ class Health:
         self.problems: dict[str, str] = {}
         self.notices: dict[str, tuple[float, str]] = {}
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: Event) -> None:  # noqa: PLR0912  # one case an event
         """Note what an event says about the machine's health."""
         match event:
             case Trouble():
@@ -50,6 +51,8 @@ class Health:
                 self._note(event, event.part, f"crashed and was started again: {event.problem}")
             case ErrorUnhandled():
                 self._note(event, "agent", f"an error that nobody foresaw: {event.problem}")
+            case AccountRefused():
+                self.problems["user"] = f"sshd refuses the login account: {event.reason}"
             case StateNotKept():
                 self._note(event, "volume", f"something is not kept: {event.problem}")
             case StateKept():

@@ -11,6 +11,9 @@ _BITS = {socket.AF_INET: 32, socket.AF_INET6: 128}
 _MAPPED = 0xFFFF << 32
 """IPv4 addresses inside IPv6 (RFC 4291, 2.5.5.2): the same host must not have two names."""
 
+_NAT64 = 0x0064FF9B << 64
+"""64:ff9b::/96 (RFC 6052), without its last 32 bits: everybody behind a translator is in it."""
+
 
 class Network(NamedTuple):
     """A network, or one host where `prefix` has all bits. Bits behind the prefix are zero."""
@@ -31,6 +34,12 @@ class Network(NamedTuple):
         if family == socket.AF_INET6 and value >> 32 == _MAPPED >> 32:
             return cls(socket.AF_INET, 32, value & 0xFFFFFFFF)
         return cls(family, _BITS[family], value)
+
+    def behind_nat64(self) -> "Network":
+        """The IPv4 host whose address a NAT64 has translated; else the host itself."""
+        if self.family == socket.AF_INET6 and self.prefix == 128 and self.value >> 32 == _NAT64:
+            return Network(socket.AF_INET, 32, self.value & 0xFFFFFFFF)
+        return self
 
     @classmethod
     def parse(cls, text: str) -> "Network":

@@ -1,20 +1,44 @@
-"""Who may open a connection now: banned? → allow-list → caps → rate.
+"""Who may open a connection now, and whose sshd is started next.
 
-Pure: it knows the unauthenticated connections by their client's network, and answers for each new
-one whether it is refused and why, or which older one has to go for it. A cap never touches a
-connection that has logged in.
+Who is banned, not allowed or too fast is refused. Everybody else is in one of three lanes:
+
+- *known*: the network logged in lately (`known.py`). It never waits for anybody.
+- *slowed*: known, but with too many failures or connections. A few at a time of each network, so
+  that a neighbour behind the same address costs the owner a moment and never a login.
+- *stranger*: everybody else. A few at a time of all together, and one of each network. Those that
+  wait are a socket and no process, and the order is: who has said something, whose network has
+  failed least, who came first.
+
+A place is free again when its connection has logged in or ended, or after `TURN` seconds: a client
+that is slow or silent holds up nobody. What has had its turn stays open until its grace time is
+over, and where there are too many, the oldest that has tried nothing goes.
+
+Pure: it knows connections by a token and their client, and is told the time. Of each door (the
+public and the private listener) there is one, so that nobody fills the other.
 """
 
-from collections import OrderedDict
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
 from agent.access.jail import Jail
+from agent.access.known import Known
 from agent.access.values import Client
 from agent.network import Network, any_covers
 
 Token = TypeVar("Token")
+
+TURN = 1.0
+"""Seconds for which a connection without a login holds its place."""
+
+STRANGERS_AT_ONCE = max(2, os.cpu_count() or 1)
+"""Strangers whose key exchange may run at one time: it is what costs the processor."""
+
+SLOWED_AT_ONCE = 2
+"""The same for each known network that is slowed."""
 
 TRACKED = 50_000
 """Networks whose rate is remembered."""
@@ -37,9 +61,17 @@ class Refusal(Enum):
     NO_PROCESS = "no sshd could be started"
 
 
+class Lane(Enum):
+    """How a connection is served."""
+
+    KNOWN = "known"
+    SLOWED = "slowed"
+    STRANGER = "stranger"
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client and all clients together may use."""
+    """What a client, and each lane, may use."""
 
     allow: tuple[Network, ...]
     deny: tuple[Network, ...]
@@ -47,26 +79,155 @@ class Limits:
     unauthenticated_per_client: int
     connections_per_minute: int
     enforce_bans: bool
+    strangers_at_once: int = STRANGERS_AT_ONCE
+
+
+@dataclass(slots=True, eq=False)
+class _Entry(Generic[Token]):
+    """A connection that has not logged in; `began` is when its turn began."""
+
+    token: Token
+    client: Client
+    network: Network
+    arrived: float
+    spoke: bool = False
+    tried: bool = False
+    began: float | None = None
+
+    def holds_place(self, now: float) -> bool:
+        """Its turn is not over."""
+        return self.began is not None and now - self.began < TURN
 
 
 class Admission(Generic[Token]):
-    """Decides on connections; a token stands for one that was let in."""
+    """Decides on the connections of one door; a token stands for one that was not refused."""
 
-    def __init__(self, limits: Limits, jail: Jail) -> None:
+    def __init__(self, limits: Limits, jail: Jail, known: Known) -> None:
         self._limits = limits
         self._jail = jail
-        self._waiting: dict[Network, list[Token]] = {}
-        self._networks: dict[Token, Network] = {}
+        self._known = known
+        self._entries: dict[Token, _Entry[Token]] = {}
         self._rates: OrderedDict[Network, tuple[float, float]] = OrderedDict()
 
     @property
     def unauthenticated(self) -> int:
-        """Connections that have not logged in yet."""
-        return len(self._networks)
+        """Connections that have not logged in yet, those that wait for a sshd included."""
+        return len(self._entries)
+
+    @property
+    def waiting(self) -> int:
+        """Connections that wait for their turn."""
+        return sum(entry.began is None for entry in self._entries.values())
 
     def decide(self, client: Client, now: float) -> Refusal | None:
         """Why this client may not connect now, or None."""
-        return self._listed(client, now) or self._over_cap(client) or self._over_rate(client, now)
+        return self._listed(client, now) or self._over_rate(client, now)
+
+    def arrived(
+        self, token: Token, client: Client, now: float, began: float | None = None
+    ) -> list[Token]:
+        """One more connection: it waits for its turn, or had it. Those that have to go for it.
+
+        It may be among them itself.
+        """
+        entry = _Entry(token, client, self._jail.network(client.host), now, began=began)
+        self._entries[token] = entry
+        return [each.token for each in self._too_many(entry, now)]
+
+    def spoke(self, token: Token) -> None:
+        """The client has sent something: it is no bare connect."""
+        if token in self._entries:
+            self._entries[token].spoke = True
+
+    def tried(self, token: Token) -> None:
+        """The client has tried to log in."""
+        if token in self._entries:
+            self._entries[token].tried = True
+
+    def tokens(self) -> list[Token]:
+        """Everybody who has not logged in."""
+        return list(self._entries)
+
+    def left(self, token: Token) -> None:
+        """The connection logged in, or ended."""
+        self._entries.pop(token, None)
+
+    def next(self, now: float) -> Token | None:
+        """The connection whose turn begins now, if there is one."""
+        entries = self._entries.values()
+        lanes = self._lanes(now)
+        busy = Counter(entry.network for entry in entries if entry.holds_place(now))
+        strangers = sum(
+            lanes[entry] is Lane.STRANGER for entry in entries if entry.holds_place(now)
+        )
+        opened = Counter(entry.network for entry in entries if entry.began is not None)
+
+        def has_place(entry: "_Entry[Token]") -> bool:
+            match lanes[entry]:
+                case Lane.KNOWN:
+                    return True
+                case Lane.SLOWED:
+                    return busy[entry.network] < SLOWED_AT_ONCE
+            # Where the proxy does not say who calls, all of them are one network.
+            own = busy[entry.network] if entry.client.known else 0
+            return not own and strangers < self._limits.strangers_at_once
+
+        def order(entry: "_Entry[Token]") -> tuple[float, ...]:
+            if lanes[entry] is not Lane.STRANGER:
+                return (0, 0, 0, -entry.arrived)
+            failed = self._jail.weight(entry.network, now) + opened[entry.network]
+            return (1, not entry.spoke, failed, entry.arrived)
+
+        free = [entry for entry in entries if entry.began is None and has_place(entry)]
+        if not free:
+            return None
+        chosen = min(free, key=order)
+        chosen.began = now
+        return chosen.token
+
+    def due(self, now: float) -> float | None:
+        """Seconds until a place is free by the time alone; None where nobody waits for one."""
+        ends = [
+            entry.began + TURN
+            for entry in self._entries.values()
+            if entry.began is not None and entry.holds_place(now)
+        ]
+        return max(0.0, min(ends) - now) if ends and self.waiting else None
+
+    def overdue(self, now: float, patience: float) -> list[Token]:
+        """Those that have waited too long for their turn."""
+        return [
+            token
+            for token, entry in self._entries.items()
+            if entry.began is None and now - entry.arrived >= patience
+        ]
+
+    def lane(self, client: Client, now: float) -> Lane:
+        """How this client is served now."""
+        return self._lane(client, self._jail.network(client.host), now)
+
+    def of(self, network: Network) -> list[Token]:
+        """The unauthenticated connections from within a network."""
+        return [
+            token
+            for token, entry in self._entries.items()
+            if network.covers(entry.network) or entry.network.covers(network)
+        ]
+
+    def _lane(self, client: Client, network: Network, now: float) -> Lane:
+        if not client.known:
+            return Lane.STRANGER
+        if self._jail.exempts(client.host):
+            return Lane.KNOWN
+        if not self._known.served_first(network, now):
+            return Lane.STRANGER
+        slowed = self._jail.has_too_many(network, now) or self._is_fast(network, now)
+        return Lane.SLOWED if slowed else Lane.KNOWN
+
+    def _lanes(self, now: float) -> "dict[_Entry[Token], Lane]":
+        return {
+            entry: self._lane(entry.client, entry.network, now) for entry in self._entries.values()
+        }
 
     def _listed(self, client: Client, now: float) -> Refusal | None:
         host, limits = client.host, self._limits
@@ -78,53 +239,29 @@ class Admission(Generic[Token]):
             return Refusal.NOT_ALLOWED
         return None
 
-    def _over_cap(self, client: Client) -> Refusal | None:
-        network = self._jail.network(client.host)
-        own = len(self._waiting.get(network, ()))
-        if client.known and own >= self._limits.unauthenticated_per_client:
-            return Refusal.CLIENT_CAP
-        if self.unauthenticated >= self._limits.unauthenticated and self._is_busiest(network):
-            return Refusal.TOTAL_CAP
-        return None
-
     def _over_rate(self, client: Client, now: float) -> Refusal | None:
-        if not client.known or self._jail.ignores(client.host):
+        if not client.known or self._jail.exempts(client.host):
             return None
-        return None if self._within_rate(self._jail.network(client.host), now) else Refusal.RATE
-
-    def to_evict(self) -> Token | None:
-        """Who must go after one more was let in: the newest of the busiest network."""
-        if self.unauthenticated <= self._limits.unauthenticated:
-            return None
-        return max(self._waiting.values(), key=len)[-1]
-
-    def entered(self, token: Token, client: Client) -> None:
-        """A connection was let in and has not logged in yet."""
         network = self._jail.network(client.host)
-        self._networks[token] = network
-        self._waiting.setdefault(network, []).append(token)
+        within = self._within_rate(network, now)
+        # A known network is slowed instead (see `_lane`).
+        return None if within or self._known.served_first(network, now) else Refusal.RATE
 
-    def left(self, token: Token) -> None:
-        """The connection logged in, or ended."""
-        network = self._networks.pop(token, None)
-        if network is None:
-            return
-        self._waiting[network].remove(token)
-        if not self._waiting[network]:
-            del self._waiting[network]
+    def _too_many(self, newcomer: "_Entry[Token]", now: float) -> "list[_Entry[Token]]":
+        lanes = self._lanes(now)
+        strange = lanes[newcomer] is Lane.STRANGER
+        same = [entry for entry, lane in lanes.items() if (lane is Lane.STRANGER) is strange]
+        own = [entry for entry in same if entry.network == newcomer.network]
+        going: list[_Entry[Token]] = []
+        if newcomer.client.known and len(own) > self._limits.unauthenticated_per_client:
+            going.append(_oldest_silent(own, newcomer, now) or newcomer)
+        if len(same) - len(going) > self._limits.unauthenticated:
+            going.append(_oldest_silent(same, newcomer, now) or _newest_of_the_busiest(same))
+        return going
 
-    def of(self, network: Network) -> list[Token]:
-        """The unauthenticated connections from within a network."""
-        return [
-            token
-            for waiting, tokens in self._waiting.items()
-            if network.covers(waiting) or waiting.covers(network)
-            for token in tokens
-        ]
-
-    def _is_busiest(self, newcomer: Network) -> bool:
-        own = len(self._waiting.get(newcomer, ())) + 1
-        return own >= max(map(len, self._waiting.values()))
+    def _is_fast(self, network: Network, now: float) -> bool:
+        tokens, at = self._rates.get(network, (1.0, now))
+        return tokens + max(0.0, now - at) * self._limits.connections_per_minute / 60 < 1
 
     def _within_rate(self, network: Network, now: float) -> bool:
         # A token bucket: a minute's worth at once, filled again evenly.
@@ -135,3 +272,23 @@ class Admission(Generic[Token]):
         if len(self._rates) > TRACKED:
             self._rates.popitem(last=False)
         return tokens >= 1
+
+
+def _oldest_silent(
+    entries: "Iterable[_Entry[Token]]", newcomer: "_Entry[Token]", now: float
+) -> "_Entry[Token] | None":
+    """Of those that have tried nothing: first who never said a word, then the longest there."""
+
+    def order(entry: "_Entry[Token]") -> tuple[bool, float]:
+        mute = entry.began is None and not entry.spoke and now - entry.arrived >= TURN
+        return not mute, entry.arrived
+
+    silent = [entry for entry in entries if not entry.tried and entry is not newcomer]
+    return min(silent, key=order, default=None)
+
+
+def _newest_of_the_busiest(entries: "Iterable[_Entry[Token]]") -> "_Entry[Token]":
+    networks: dict[Network, list[_Entry[Token]]] = {}
+    for entry in entries:
+        networks.setdefault(entry.network, []).append(entry)
+    return max(networks.values(), key=len)[-1]

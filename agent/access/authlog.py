@@ -22,6 +22,7 @@ class Step(Enum):
     FAILED = "failed"
     INVALID_USER = "invalid user"
     REFUSED_USER = "refused user"
+    BROKEN_ACCOUNT = "broken account"
     TOO_MANY = "too many attempts"
     PROBE = "probe"
     GAVE_UP = "gave up"
@@ -64,6 +65,13 @@ _TABLE = (
         rf"Failed [a-z-]+(?:/[a-z-]+)? for (?P<user>.*) {_FROM} ssh2(?:: .*)?",
     ),
     (Step.INVALID_USER, rf"Invalid user (?P<user>.*) {_FROM}"),
+    # Of the login account this says something about the machine, and of others about the client.
+    (
+        Step.BROKEN_ACCOUNT,
+        r"User (?P<user>.*?)(?: from \S+)? not allowed because "
+        r"(?:account is locked|shell .* (?:does not exist|is not executable)|/\S+ exists)",
+    ),
+    (Step.BROKEN_ACCOUNT, r"Account (?P<user>.*) has expired"),
     (Step.REFUSED_USER, r"User (?P<user>.*) not allowed because .*"),
     (Step.REFUSED_USER, rf"ROOT LOGIN REFUSED FROM {_PORT}"),
     (
@@ -71,10 +79,10 @@ _TABLE = (
         rf"maximum authentication attempts exceeded for (?:invalid user )?(?P<user>.*) "
         rf"{_FROM} ssh2",
     ),
+    # Too many failures; or another user name, or service, in the middle.
     (
         Step.TOO_MANY,
-        rf"Disconnecting (?:authenticating|invalid) user (?P<user>.*) {_PORT}: "
-        r"Too many authentication failures",
+        rf"Disconnecting (?:authenticating|invalid) user (?P<user>.*) {_PORT}: .*",
     ),
     (
         Step.GAVE_UP,
@@ -93,7 +101,8 @@ _TABLE = (
     (Step.PROBE, r"kex_exchange_identification: client sent invalid protocol identifier .*"),
     (Step.PROBE, r"kex_exchange_identification: banner line .*"),
     (Step.PROBE, rf"banner exchange: Connection {_FROM}: invalid format"),
-    (Step.PROBE, rf"Unable to negotiate with {_PORT}: no matching .*"),
+    # An old client, or ssh-keyscan: it did not try to log in.
+    (Step.NO_ATTEMPT, rf"Unable to negotiate with {_PORT}: no matching .*"),
     (Step.PROBE, r"Protocol major versions differ.*"),
     (Step.PROBE, r"Bad packet length \d+\."),
     (Step.PROBE, r"(?:ssh_dispatch_run_fatal|dispatch_protocol_error): .*"),
@@ -157,6 +166,7 @@ _EXIT_STATUS = {
 
 _SEVERITY = (
     (Verdict.LOGIN, {Step.ACCEPTED}),
+    (Verdict.BROKEN_ACCOUNT, {Step.BROKEN_ACCOUNT}),
     (Verdict.INVALID_USER, {Step.INVALID_USER, Step.REFUSED_USER}),
     (Verdict.FAILED, {Step.FAILED, Step.TOO_MANY, Step.GAVE_UP}),
     (Verdict.PROBE, {Step.PROBE, Step.TIMEOUT}),

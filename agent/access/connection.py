@@ -57,6 +57,8 @@ class Outcome:
 
     client: Client
     verdict: Verdict
+    seconds: float
+    last_line: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,8 +83,15 @@ class ConnectionRecord:
     login: Login | None = None
 
 
+_TRIES = frozenset({Step.FAILED, Step.INVALID_USER, Step.REFUSED_USER, Step.TOO_MANY})
+"""Steps of a client that tries to log in."""
+
+
 class Connection:
-    """Runs one sshd. `on_login` is called at most once, `on_end` once, when it was reaped."""
+    """Runs one sshd.
+
+    `on_try` and `on_login` are called at most once, `on_end` once, when it was reaped.
+    """
 
     def __init__(
         self,
@@ -90,10 +99,12 @@ class Connection:
         connection: socket.socket,
         process: Child,
         access: Access,
-        on_login: "OnLogin",
+        on_try: "OnStep",
+        on_login: "OnStep",
         on_end: "OnEnd",
     ) -> None:
         self.session: Session | None = None
+        self._on_try = on_try
         self._record = record
         self._socket = connection
         self._process = process
@@ -110,7 +121,8 @@ class Connection:
         connection: socket.socket,
         client: Client,
         access: Access,
-        on_login: "OnLogin",
+        on_try: "OnStep",
+        on_login: "OnStep",
         on_end: "OnEnd",
     ) -> "Connection":
         """Give an accepted connection a sshd. Raises `OSError`."""
@@ -130,16 +142,21 @@ class Connection:
             config=config,
             started=time.monotonic(),
         )
-        return cls(record, connection, process, access, on_login, on_end)
+        return cls(record, connection, process, access, on_try, on_login, on_end)
 
     @classmethod
     def resume(
-        cls, record: ConnectionRecord, access: Access, on_login: "OnLogin", on_end: "OnEnd"
+        cls,
+        record: ConnectionRecord,
+        access: Access,
+        on_try: "OnStep",
+        on_login: "OnStep",
+        on_end: "OnEnd",
     ) -> "Connection":
         """The connection that `hold` recorded: its sshd kept running."""
         connection = socket.socket(fileno=record.socket)
         process = access.children.adopt(record.process)
-        resumed = cls(record, connection, process, access, on_login, on_end)
+        resumed = cls(record, connection, process, access, on_try, on_login, on_end)
         if record.login is not None:
             resumed.session = Session.resume(record.login, process, connection)
             access.sessions.add(resumed.session)
@@ -159,6 +176,21 @@ class Connection:
     def client(self) -> Client:
         """The other end."""
         return self._record.client
+
+    @property
+    def stream(self) -> socket.socket:
+        """Our duplicate of the client's connection."""
+        return self._socket
+
+    @property
+    def pid(self) -> int:
+        """Of its sshd."""
+        return self._process.pid
+
+    @property
+    def has_tried(self) -> bool:
+        """The client tried to log in."""
+        return bool(self._record.steps & _TRIES)
 
     @property
     def was_cut(self) -> bool:
@@ -201,8 +233,16 @@ class Connection:
     def _heard(self, line: str) -> None:
         event = parse(line)
         self._access.bus.publish(SshdSaid(session=self.id, line=line))
+        if event.step is Step.BROKEN_ACCOUNT and event.user != self._access.keyring.account:
+            event = replace(event, step=Step.REFUSED_USER)
+        tried = self.has_tried
         self._record.steps.add(event.step)
-        if event.step is not Step.NOISE:
+        if self.has_tried and not tried:
+            self._on_try(self)
+        if event.step is Step.BROKEN_ACCOUNT or not (
+            event.step is Step.NOISE or Step.BROKEN_ACCOUNT in self._record.steps
+        ):
+            # What sshd says after it has refused the account explains nothing.
             self._record.last_line = line
         if event.step is Step.ACCEPTED:
             self._accepted(event)
@@ -260,7 +300,8 @@ class Connection:
             self._access.bus.publish(self._closed(verdict))
         # The client waits for the end of the connection until the last duplicate is closed.
         self._socket.close()
-        self._on_end(self, Outcome(self.client, verdict))
+        seconds = time.monotonic() - self._record.started
+        self._on_end(self, Outcome(self.client, verdict, seconds, self._record.last_line))
 
     def _closed(self, verdict: Verdict) -> ConnectionClosed | ConnectionUnused:
         client, seconds = str(self.client), time.monotonic() - self._record.started
@@ -304,7 +345,7 @@ class Connection:
         return "connection lost"
 
 
-OnLogin = Callable[[Connection], None]
+OnStep = Callable[[Connection], None]
 OnEnd = Callable[[Connection, Outcome], None]
 
 

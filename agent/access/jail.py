@@ -19,8 +19,11 @@ from agent.network import Network, any_covers
 WEIGHTS = {Verdict.FAILED: 1.0, Verdict.INVALID_USER: 2.0, Verdict.PROBE: 0.5}
 """Strikes of one connection. Guessing user names weighs more, garbage less, silence nothing."""
 
-PATIENCE = 2
-"""Times `maxretry` for a client that logged in within `findtime`: it has shown a key."""
+SILENT = 0.5
+"""The strike of a connection that said nothing for most of the time that a login may take."""
+
+STRIKES_KEPT = 100
+"""Strikes of one network that are remembered: one that is spared has no ban to end them."""
 
 HISTORY_DECAY = 86400.0
 """Seconds after the end of a ban in which one earlier ban is forgotten."""
@@ -38,6 +41,10 @@ EXPIRE_BATCH = 1000
 """Bans that one call of `expire` looks at."""
 
 
+OWN = Network.host("127.0.0.1")
+"""What all addresses of this machine are counted as."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """When to ban and for how long; seconds. IPv6 is counted by its first `ipv6_prefix` bits."""
@@ -53,29 +60,35 @@ class Policy:
 
 
 IsOwn = Callable[[Network], bool]
+Spares = Callable[[Network, float], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class JailRecord:
-    """Bans, the latest first; strikes (time and weight) and logins by network, on its clock."""
+    """Bans, the latest first; strikes (time and weight) by network, on its clock."""
 
     bans: tuple[Ban, ...]
     strikes: Mapping[Network, list[tuple[float, float]]]
-    logins: Mapping[Network, float]
     strikes_given: int
+
+
+def spare_nobody(_network: Network, _now: float) -> bool:
+    """Nobody logged in before."""
+    return False
 
 
 class Jail:
     """Knows strikes and bans. Not told of unknown clients: they are nobody to blame.
 
-    `is_own` tells this machine's own addresses, which are always on the ignore-list.
+    `is_own` tells this machine's own addresses, which are never banned and count as one host.
+    `spares` tells the networks that are slowed down instead of banned.
     """
 
-    def __init__(self, policy: Policy, is_own: IsOwn) -> None:
+    def __init__(self, policy: Policy, is_own: IsOwn, spares: Spares = spare_nobody) -> None:
         self.policy = policy
         self._is_own = is_own
+        self._spares = spares
         self._strikes: OrderedDict[Network, list[tuple[float, float]]] = OrderedDict()
-        self._logins: OrderedDict[Network, float] = OrderedDict()
         # In the order in which they came, so that the latest are found at the end.
         self._bans: dict[Network, Ban] = {}
         self._to_look_at: deque[Network] = deque()
@@ -83,12 +96,18 @@ class Jail:
         self.strikes_given = 0
 
     def network(self, host: Network) -> Network:
-        """What a host is counted as: itself, or its IPv6 network."""
+        """What a host is counted as: itself, its IPv6 network, or this machine."""
+        if self._is_own(host):
+            return OWN
         return host.within(min(host.prefix, self.policy.ipv6_prefix)) if host.prefix > 32 else host
 
+    def exempts(self, host: Network) -> bool:
+        """The host is on the ignore-list that the user gave."""
+        return any_covers(self.policy.ignore, host)
+
     def ignores(self, host: Network) -> bool:
-        """The host is on the ignore-list."""
-        return any_covers(self.policy.ignore, host) or self._is_own(host)
+        """The host is never banned: it is on the ignore-list, or this machine."""
+        return self.exempts(host) or self._is_own(host)
 
     def banned(self, host: Network, now: float) -> Ban | None:
         """The ban that keeps a host out now. Its cost does not grow with the number of bans."""
@@ -99,9 +118,15 @@ class Jail:
                     return ban
         return None
 
-    def strike(self, host: Network, verdict: Verdict, now: float) -> Ban | None:
-        """A connection of the host ended with this verdict; the ban that it earned, if any."""
-        weight = WEIGHTS.get(verdict, 0.0)
+    def strike(
+        self, host: Network, verdict: Verdict, now: float, *, silent: bool = False
+    ) -> Ban | None:
+        """A connection of the host ended with this verdict; the ban that it earned, if any.
+
+        `silent`: it said nothing for most of its time. A network that is spared earns no ban, and
+        is slowed down while it has too many strikes.
+        """
+        weight = WEIGHTS.get(verdict, SILENT if silent else 0.0)
         if not weight or self.ignores(host) or self.banned(host, now):
             return None
         self.strikes_given += 1
@@ -111,22 +136,19 @@ class Jail:
             for at, was in self._strikes.pop(network, ())
             if now - at < self.policy.findtime
         ]
-        window.append((now, weight))
-        if sum(was for _, was in window) < self._limit(network, now):
+        window = [*window, (now, weight)][-STRIKES_KEPT:]
+        enough = sum(was for _, was in window) >= self.policy.maxretry
+        if not enough or self._spares(network, now):
             self._strikes[network] = window
             if len(self._strikes) > TRACKED:
                 self._strikes.popitem(last=False)
             return None
-        return self.ban(network, None, now, f"{len(window)} failed connections: {verdict.value}")
+        what = "silence" if verdict is Verdict.NOTHING else verdict.value
+        return self.ban(network, None, now, f"{len(window)} failed connections: {what}")
 
-    def login(self, host: Network, now: float) -> None:
-        """The host logged in: its slate is clean, and for a while it gets more patience."""
-        network = self.network(host)
-        self._strikes.pop(network, None)
-        self._logins.pop(network, None)
-        self._logins[network] = now
-        if len(self._logins) > TRACKED:
-            self._logins.popitem(last=False)
+    def login(self, host: Network) -> None:
+        """The host logged in: its slate is clean."""
+        self._strikes.pop(self.network(host), None)
 
     def ban(self, network: Network, seconds: float | None, now: float, reason: str) -> Ban:
         """Keep a network out for so long, or for as long as its history asks for."""
@@ -156,16 +178,17 @@ class Jail:
         """What it knows, with at most so many bans, the latest."""
         kept = (ban for ban in reversed(self._bans.values()) if not ban.dry_run)
         bans = tuple(islice(kept, most))
-        return JailRecord(bans, self._strikes, self._logins, self.strikes_given)
+        return JailRecord(bans, self._strikes, self.strikes_given)
 
     @classmethod
-    def resume(cls, record: JailRecord, policy: Policy, is_own: IsOwn) -> "Jail":
+    def resume(
+        cls, record: JailRecord, policy: Policy, is_own: IsOwn, spares: Spares = spare_nobody
+    ) -> "Jail":
         """The jail that `hold` recorded, under a policy that may be another."""
-        jail = cls(policy, is_own)
+        jail = cls(policy, is_own, spares)
         for ban in reversed(record.bans):
             jail.restore(ban)
         jail._strikes.update(record.strikes)
-        jail._logins.update(record.logins)
         jail.strikes_given = record.strikes_given
         return jail
 
@@ -188,9 +211,13 @@ class Jail:
             return len(self._bans)
         return sum(now < ban.until for ban in self._bans.values())
 
-    def strikes(self, host: Network, now: float) -> float:
-        """The weight of the strikes that count against a host now."""
-        return sum(weight for _, weight in self._window(self.network(host), now))
+    def weight(self, network: Network, now: float) -> float:
+        """The weight of the strikes that count against a network (see `network`) now."""
+        return sum(weight for _, weight in self._window(network, now))
+
+    def has_too_many(self, network: Network, now: float) -> bool:
+        """It would be banned if it were not spared."""
+        return self.weight(network, now) >= self.policy.maxretry
 
     def expire(self, now: float) -> list[Network]:
         """Forget what no longer matters; the networks whose history is over.
@@ -208,19 +235,11 @@ class Jail:
         for network, window in list(self._strikes.items()):
             if now - window[-1][0] >= self.policy.findtime:
                 del self._strikes[network]
-        for network, at in list(self._logins.items()):
-            if now - at >= self.policy.findtime:
-                del self._logins[network]
         return over
 
     def _window(self, network: Network, now: float) -> list[tuple[float, float]]:
         findtime = self.policy.findtime
         return [strike for strike in self._strikes.get(network, ()) if now - strike[0] < findtime]
-
-    def _limit(self, network: Network, now: float) -> float:
-        login = self._logins.get(network)
-        trusted = login is not None and now - login < self.policy.findtime
-        return self.policy.maxretry * (PATIENCE if trusted else 1)
 
     def _history(self, network: Network, now: float) -> int:
         ban = self._bans.get(network)

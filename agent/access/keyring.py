@@ -33,6 +33,11 @@ class Keyring:
         self._problem = ""
         self._installed = False
 
+    @property
+    def account(self) -> str:
+        """The name of the login account."""
+        return self._account.name
+
     def load(self, *, in_place: bool = False) -> None:
         """Find all keys, write them for sshd, and tell what is new and what is gone.
 

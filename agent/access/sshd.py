@@ -83,8 +83,11 @@ def _as_pattern(name: str) -> str:
     return name.replace("@", "?")
 
 
-async def write_and_check(settings: Settings, account: Account, children: Children) -> None:
-    """Write the configuration and have `sshd -t` read it. Raises `SshdError`, `OSError`."""
+async def write_and_check(settings: Settings, account: Account, children: Children) -> str | None:
+    """Write the configuration and have `sshd -t` read it. Raises `SshdError`, `OSError`.
+
+    Where sshd does not answer in time, the configuration counts without its word; what to report.
+    """
     if os.geteuid() == 0:
         os.makedirs(PRIVILEGE_SEPARATION_DIR, mode=0o755, exist_ok=True)
     # In place only when it is whole and good: the sshd of a connection may be reading it.
@@ -92,8 +95,13 @@ async def write_and_check(settings: Settings, account: Account, children: Childr
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(configuration(settings, account))
-    await _check(settings.sshd, path, children)
+    problem = None
+    try:
+        await _check(settings.sshd, path, children)
+    except NotDone as error:
+        problem = f"{error}; its configuration is used unchecked"
     os.rename(path, f"{settings.run_dir}/{CONFIG}")
+    return problem
 
 
 async def _check(program: str, path: str, children: Children) -> None:
@@ -105,8 +113,6 @@ async def _check(program: str, path: str, children: Children) -> None:
             f"cannot run {program} ({error.strerror}): install openssh-server, "
             "or name the program in SWARM_SSHD"
         ) from error
-    except NotDone as error:
-        raise SshdError(f"{error}: {program} -t hangs") from error
     if done.status.code != 0:
         said = safe.lines(done.output.decode("utf-8", "backslashreplace").strip())
         raise SshdError(f"sshd refuses {path} ({done.status}): {said}")

@@ -26,7 +26,7 @@ Peer = tuple[str, int] | tuple[str, int, int, int]
 
 def from_peer(peer: Peer) -> Client:
     """The client of a connection that comes without a proxy."""
-    return Client(Network.host(peer[0]))
+    return Client(Network.host(peer[0]).behind_nat64())
 
 
 class Verdict(Enum):
@@ -37,6 +37,7 @@ class Verdict(Enum):
     PROBE = "probe"
     FAILED = "failed"
     INVALID_USER = "invalid user"
+    BROKEN_ACCOUNT = "broken account"
 
 
 @dataclass(frozen=True, slots=True)

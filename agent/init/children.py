@@ -258,7 +258,7 @@ class Children:
             async with asyncio.timeout(patience):
                 await asyncio.shield(child.exited)
         except TimeoutError:
-            raise NotDone(f"{os.fsdecode(argv[0])} was not done within {patience:g} s") from None
+            raise NotDone(f"{os.fsdecode(argv[0])} was not done within {patience:.2g} s") from None
         finally:
             child.send_group(signal.SIGKILL)
             output.close()

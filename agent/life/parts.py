@@ -189,6 +189,12 @@ def _memory(machine: Machine, handed: Handed) -> Run:
     return run
 
 
+def _known(machine: Machine, _: Handed) -> Run:
+    from agent.state.knownlist import KnownKeeper
+
+    return KnownKeeper(machine.gate.known, machine.current.value.volume, machine.bus).run
+
+
 def _lag(machine: Machine, _: Handed) -> Run:
     from agent.observe.lag import Lag
 
@@ -247,6 +253,7 @@ TABLE = (
     Part("watch", When.QUIET, _watch),
     Part("checkpoints", When.QUIET, _checkpoints, ("agent.checkpoints.part",)),
     Part("state", When.QUIET, _memory, ("agent.state.memory",)),
+    Part("known networks", When.QUIET, _known),
     Part("lag", When.QUIET, _lag),
     Part("control socket", When.QUIET, _control, ("agent.observe.control",)),
     Part("http", When.QUIET, _http, ("agent.observe.http", "agent.observe.metrics")),

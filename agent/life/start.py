@@ -16,6 +16,7 @@ from agent.access.connection import Access
 from agent.access.gate import Gate, GateRecord
 from agent.access.jail import Jail, Policy
 from agent.access.keyring import Keyring
+from agent.access.known import Known
 from agent.access.listener import ListenError
 from agent.access.sessions import Sessions
 from agent.bus import Bus
@@ -33,11 +34,17 @@ from agent.init.children import become_subreaper
 from agent.life.handed import Handed
 from agent.machine import Machine
 from agent.network import is_own
-from agent.platform import home, volume
-from agent.platform.account import Account, AccountError, find, make_runtime_folder
+from agent.platform import apiaccess, home, volume
+from agent.platform.account import (
+    Account,
+    AccountError,
+    find,
+    make_runtime_folder,
+    refused_because,
+)
 from agent.platform.environment import session_environment
 from agent.settings import Settings
-from agent.state import banlist
+from agent.state import banlist, knownlist
 
 if TYPE_CHECKING:
     from agent.egress.wall import Wall
@@ -77,15 +84,18 @@ async def open_ssh(machine: Machine, handed: Handed, *, first: bool, configure: 
             await hostkeys.prepare(settings.volume, settings.run_dir, machine.children, bus)
     with phases("sshd"):
         if configure:
-            await sshd.write_and_check(settings, account, machine.children)
+            problem = await sshd.write_and_check(settings, account, machine.children)
+            if problem:
+                bus.publish(Trouble(part="sshd", problem=problem))
     with phases("state"):
-        jail = _open_jail(settings, bus, handed)
+        known = Known()
+        jail = _open_jail(settings, known, bus, handed)
     machine.wall = None
     if settings.egress != "open" or (before is not None and before.egress != "open"):
         with phases("egress"):
             machine.wall = await _open_wall(machine, handed)
     with phases("listener"):
-        machine.gate = _open_gate(machine, jail, handed)
+        machine.gate = _open_gate(machine, jail, known, handed)
     bus.publish(
         ListenerOpened(
             listen=str(settings.listen),
@@ -95,7 +105,7 @@ async def open_ssh(machine: Machine, handed: Handed, *, first: bool, configure: 
     )
 
 
-def _open_gate(machine: Machine, jail: Jail, handed: Handed) -> Gate:
+def _open_gate(machine: Machine, jail: Jail, known: Known, handed: Handed) -> Gate:
     settings = machine.current.value
     machine.sessions = Sessions()
     access = Access(
@@ -107,7 +117,9 @@ def _open_gate(machine: Machine, jail: Jail, handed: Handed) -> Gate:
         machine.bus,
     )
     record = handed.of(GateRecord)
-    return Gate.start(access, jail) if record is None else Gate.resume(record, access, jail)
+    if record is None:
+        return Gate.start(access, jail, known)
+    return Gate.resume(record, access, jail, known)
 
 
 class _Phases:
@@ -138,15 +150,12 @@ def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
     if os.geteuid() != 0:
         # An ordinary user's volume is a folder of their own, made on first use.
         os.makedirs(settings.volume, mode=0o700, exist_ok=True)
-    if account.locked:
-        bus.publish(
-            Trouble(
-                part="user",
-                problem=f"the account {account.name} is locked, and sshd refuses locked accounts: "
-                f"run usermod -p '*' {account.name} when the image is built "
-                "(a password still does not let anybody in)",
-            )
-        )
+    refused = refused_because(account)
+    if refused is not None:
+        bus.publish(Trouble(part="user", problem=refused))
+    said = apiaccess.close(settings.fly_api, account)
+    if said is not None:
+        bus.publish(Notice(part="fly_api", notice=said))
     if os.geteuid() == 0:
         try:
             make_runtime_folder(account)
@@ -182,14 +191,11 @@ def _session_env(machine: Machine) -> Mapping[str, str]:
     found = session_environment(
         machine.environ, settings.session_env, settings.agents, machine.account
     )
-    if found.unusable:
-        names = ", ".join(found.unusable)
-        machine.bus.publish(
-            Notice(
-                part="session_env",
-                notice=f"not in the sessions' environment, because of line breaks: {names}",
-            )
-        )
+    why = {"line breaks": found.unusable, "their size": found.too_large}
+    refused = [f"{', '.join(names)}, because of {reason}" for reason, names in why.items() if names]
+    if refused:
+        notice = f"not in the sessions' environment: {'; '.join(refused)}"
+        machine.bus.publish(Notice(part="session_env", notice=notice))
     return found.variables
 
 
@@ -222,8 +228,8 @@ async def _open_wall(machine: Machine, handed: Handed) -> "Wall | None":
     return wall
 
 
-def _open_jail(settings: Settings, bus: Bus, handed: Handed) -> Jail:
-    """The jail, with the bans of earlier runs."""
+def _open_jail(settings: Settings, known: Known, bus: Bus, handed: Handed) -> Jail:
+    """The jail with the bans, and `known` with the logins, of earlier runs."""
     policy = Policy(
         maxretry=settings.maxretry,
         findtime=settings.findtime,
@@ -235,16 +241,19 @@ def _open_jail(settings: Settings, bus: Bus, handed: Handed) -> Jail:
     )
     gate = handed.of(GateRecord)
     if gate is not None:
-        return Jail.resume(gate.jail, policy, is_own)
-    jail = Jail(policy, is_own)
+        return Jail.resume(gate.jail, policy, is_own, known.spared)
+    jail = Jail(policy, is_own, known.spared)
 
     def replaced(reason: str, kept_as: str) -> None:
         bus.publish(StateReplaced(reason=reason, kept_as=kept_as))
 
+    now = clock()
+    clocks = banlist.Clocks(now)
     try:
-        for ban in banlist.read(settings.volume, banlist.Clocks(clock()), replaced):
+        for ban in banlist.read(settings.volume, clocks, replaced):
             jail.restore(ban)
+        known.restore(knownlist.read(settings.volume, clocks, replaced), now)
     except (OSError, volume.NotTrusted) as error:
-        notice = f"bans of earlier runs are not known yet: {settings.volume}: {error}"
+        notice = f"bans and logins of earlier runs are not known: {settings.volume}: {error}"
         bus.publish(Notice(part="state", notice=notice))
     return jail

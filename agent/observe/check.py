@@ -12,7 +12,8 @@ from agent import words
 from agent.access import keys
 from agent.access.keyring import no_login, seen_by_sshd
 from agent.observe.reports import CheckReport, FindingReport, SettingReport
-from agent.platform.account import AccountError, find
+from agent.platform import apiaccess
+from agent.platform.account import AccountError, find, refused_because
 from agent.platform.volume import is_mounted
 from agent.settings import Loaded, Settings
 from agent.settings.load import variable
@@ -31,6 +32,8 @@ def _findings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Findin
     yield _look("sshd", lambda: _sshd(settings.sshd))
     yield _look("login account", lambda: _account(settings.user))
     yield _look("volume", lambda: _volume(settings.volume))
+    if os.path.exists(settings.fly_api):
+        yield _look("Machines API", lambda: _fly_api(settings))
     yield from _keys(environ, settings)
 
 
@@ -49,12 +52,19 @@ def _sshd(program: str) -> str:
 
 def _account(name: str) -> str:
     account = find(name)
-    if account.locked:
-        raise AccountError(
-            f"{account.name} is locked, and sshd refuses locked accounts: "
-            f"run usermod -p '*' {account.name}"
-        )
+    refused = refused_because(account)
+    if refused is not None:
+        raise AccountError(refused)
     return f"{account.name} (uid {account.uid}), home {account.home}, shell {account.shell}"
+
+
+def _fly_api(settings: Settings) -> str:
+    account = find(settings.user)
+    if apiaccess.may_use(settings.fly_api, account):
+        raise OSError(
+            f"{account.name} may use {settings.fly_api}, and so stop or change the machine"
+        )
+    return f"{settings.fly_api} is closed to {account.name}"
 
 
 def _volume(path: str) -> str:

@@ -161,7 +161,8 @@ class Settings:
     ignoreip: tuple[Network, ...] = _setting(
         units.networks,
         "",
-        "Clients from these networks are never banned. The machine's own addresses never are.",
+        "Clients from these networks are never banned and never wait. The machine's own addresses "
+        "are never banned.",
     )
     ipv6_prefix: int = _setting(
         units.prefix,
@@ -176,8 +177,8 @@ class Settings:
     max_unauthenticated: int = _setting(
         units.count,
         "128",
-        "Connections that may wait to log in, all clients together. At the limit the newest of "
-        "the busiest client goes.",
+        "Connections that may wait to log in: of strangers together, and of networks that logged "
+        "in before together. At the limit the oldest that has not tried to goes.",
     )
     max_unauthenticated_per_client: int = _setting(
         units.count,
@@ -187,7 +188,8 @@ class Settings:
     max_connections_per_minute: int = _setting(
         units.count,
         "240",
-        "Connections that one client may open in a minute.",
+        "Connections that one client may open in a minute; one that logged in before is slowed "
+        "down instead of refused.",
     )
     idle_timeout: float | None = _setting(
         units.duration_or_off,
@@ -233,7 +235,8 @@ class Settings:
     sleep_hook_timeout: float = _setting(
         positive_duration,
         "30s",
-        "How long each program in /etc/swarm/sleep.d and ~/.config/swarm/sleep.d may take.",
+        "How long all programs in /etc/swarm/sleep.d and ~/.config/swarm/sleep.d together may "
+        "take.",
         live=True,
     )
     lease_max: float = _setting(
@@ -276,8 +279,8 @@ class Settings:
     idle_check: float | None = _setting(
         units.duration_or_off,
         "10s",
-        "How long each of the user's own checks may take (programs in /etc/swarm/checks.d and "
-        "~/.config/swarm/checks.d; exit status 0 means busy). `off`: none is run.",
+        "How long all of the user's own checks together may take (programs in /etc/swarm/checks.d "
+        "and ~/.config/swarm/checks.d; exit status 0 means busy). `off`: none is run.",
         live=True,
     )
     idle_ignore: tuple[str, ...] = _setting(

@@ -18,6 +18,10 @@ LONGEST = 10_000
 """Bans in the list; the latest ones. The others are known again a moment after the boot."""
 
 
+LARGEST = 4 << 20
+"""Bytes of a list of that many bans, whatever their addresses and reasons."""
+
+
 class Clocks:
     """Between dates (Unix time), which are kept, and the jail's clock, which never steps."""
 
@@ -32,6 +36,14 @@ class Clocks:
         # Of a million bans most have the same words.
         same = sys.intern(reason)
         return Ban(Network.parse(network), since + shift, until + shift, times, same)
+
+    def from_date(self, at: float) -> float:
+        """A date on the jail's clock; one in the future counts as now."""
+        return min(at, self._wall) + self._offset
+
+    def to_date(self, at: float) -> float:
+        """The date of a time on the jail's clock."""
+        return at - self._offset
 
     def to_row(self, ban: Ban) -> tuple[str, float, float, int, str]:
         """A ban as it is kept."""
@@ -50,7 +62,7 @@ def read(path: str, clocks: Clocks, on_replaced: Callable[[str, str], None]) -> 
     """
     with volume.own_folder(path, on_replaced) as folder:
         try:
-            content = folder.read(NAME) or b""
+            content = folder.read(NAME, LARGEST) or b""
             return [_parse(line, clocks) for line in content.decode("utf-8").splitlines()]
         except (ValueError, volume.NotTrusted) as error:
             kept_as = folder.set_aside(NAME)

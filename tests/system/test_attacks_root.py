@@ -9,6 +9,8 @@ import pytest
 from tests.conftest import BoxMaker
 from tests.support import Box, Screen, until
 
+pytestmark = pytest.mark.attack
+
 GRAB = """#!/usr/bin/python3
 import fcntl, os, signal, termios
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)

@@ -10,6 +10,8 @@ from tests.services import Services
 from tests.support import Box, until
 from tests.system.test_observe import metric, serves_http
 
+pytestmark = pytest.mark.attack
+
 LONG_LINES = """
 [service.long]
 command = ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\\\0' x | fold -w 60000; exec sleep 1000"]

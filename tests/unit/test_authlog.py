@@ -22,7 +22,11 @@ TABLE = [
     (f"Invalid user bob from {A} port 5", Step.INVALID_USER),
     (f"Invalid user  from {A} port 5", Step.INVALID_USER),
     ("User root not allowed because not listed in AllowUsers", Step.REFUSED_USER),
-    (f"User dev from {A} not allowed because account is locked", Step.REFUSED_USER),
+    (f"User dev from {A} not allowed because account is locked", Step.BROKEN_ACCOUNT),
+    ("User dev not allowed because shell /bin/fish does not exist", Step.BROKEN_ACCOUNT),
+    ("User dev not allowed because shell /bin/x y is not executable", Step.BROKEN_ACCOUNT),
+    ("User dev not allowed because /etc/nologin exists", Step.BROKEN_ACCOUNT),
+    ("Account dev has expired", Step.BROKEN_ACCOUNT),
     (f"ROOT LOGIN REFUSED FROM {A} port 5", Step.REFUSED_USER),
     (
         f"error: maximum authentication attempts exceeded for dev from {A} port 5 ssh2 [preauth]",
@@ -35,6 +39,11 @@ TABLE = [
     (
         f"Disconnecting authenticating user dev {A} port 5: Too many authentication failures "
         "[preauth]",
+        Step.TOO_MANY,
+    ),
+    (
+        f"Disconnecting authenticating user dev {A} port 5: Change of username or service not "
+        "allowed: (dev,ssh-connection) -> (root,ssh-connection) [preauth]",
         Step.TOO_MANY,
     ),
     (f"Connection closed by authenticating user dev {A} port 5 [preauth]", Step.GAVE_UP),
@@ -51,7 +60,7 @@ TABLE = [
     (
         f"Unable to negotiate with {A} port 5: no matching key exchange method found. "
         "Their offer: diffie-hellman-group1-sha1 [preauth]",
-        Step.PROBE,
+        Step.NO_ATTEMPT,
     ),
     ("Bad packet length 1397966893. [preauth]", Step.PROBE),
     (

@@ -55,23 +55,39 @@ def test_a_bare_connect_and_a_login_weigh_nothing(verdict: Verdict) -> None:
 def test_strikes_leave_the_window_at_its_end() -> None:
     jail = Jail(POLICY, nobody)
     fail(jail, 4, now=0)
-    assert jail.strikes(A, 599.9) == 4
-    assert jail.strikes(A, 600) == 0
+    assert jail.weight(A, 599.9) == 4
+    assert jail.weight(A, 600) == 0
     assert fail(jail, 4, now=600) is None
 
 
-def test_a_login_clears_and_earns_patience() -> None:
+def test_a_login_clears_the_slate() -> None:
     jail = Jail(POLICY, nobody)
     fail(jail, 4)
-    jail.login(A, 1)
-    assert fail(jail, 9, now=2) is None
+    jail.login(A)
+    assert fail(jail, 4, now=2) is None
     assert fail(jail, 1, now=2) is not None
 
 
-def test_patience_ends_with_the_window() -> None:
+def test_a_network_that_is_spared_is_slowed_and_never_banned() -> None:
+    jail = Jail(POLICY, nobody, lambda network, _: network == A)
+    assert fail(jail, 1000) is None
+    assert jail.has_too_many(A, 1)
+    assert not jail.banned(A, 1)
+    assert not jail.has_too_many(A, 600)
+    assert fail(jail, 5, host=B) is not None
+
+
+def test_silence_for_most_of_the_time_weighs_a_little() -> None:
     jail = Jail(POLICY, nobody)
-    jail.login(A, 0)
-    assert fail(jail, 5, now=600) is not None
+    bans = [jail.strike(A, Verdict.NOTHING, 0, silent=True) for _ in range(10)]
+    assert [ban is not None for ban in bans] == [False] * 9 + [True]
+    assert bans[-1] is not None
+    assert "silence" in bans[-1].reason
+
+
+def test_a_broken_account_is_nobodys_strike() -> None:
+    jail = Jail(POLICY, nobody)
+    assert not any(jail.strike(A, Verdict.BROKEN_ACCOUNT, 0) for _ in range(1000))
 
 
 def test_ban_time_doubles_up_to_its_maximum_and_history_decays() -> None:
@@ -132,11 +148,10 @@ def test_networks_can_be_banned_and_lifted_by_hand() -> None:
 def test_expire_forgets_strikes_and_logins_but_not_bans_that_hold() -> None:
     jail = Jail(POLICY, nobody)
     fail(jail, 1, host=B)
-    jail.login(Network.host("192.0.2.1"), 0)
+    jail.login(Network.host("192.0.2.1"))
     fail(jail, 5)
     assert jail.expire(600) == []
     assert not jail._strikes
-    assert not jail._logins
     assert jail.expire(600 + HISTORY_DECAY) == [A]
     assert not jail._bans
     assert not jail._prefixes

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.access import jail as module
-from agent.access.jail import EXPIRE_BATCH, HISTORY_DECAY, PATIENCE, Jail, Policy
+from agent.access.jail import EXPIRE_BATCH, HISTORY_DECAY, Jail, Policy
 from agent.access.values import Ban, Verdict
 from agent.network import Network
 
@@ -57,16 +57,16 @@ def test_a_strike_is_counted_unless_it_weighs_nothing_or_the_host_is_banned() ->
     assert made.strikes_given == 5
     assert made.strike(A, FAILED, 1) is None
     assert made.strikes_given == 5
-    assert made.strikes(A, 1) == 0
+    assert made.weight(A, 1) == 0
     assert made.strike(A, FAILED, ban.until) is None
-    assert made.strikes(A, ban.until) == 1
+    assert made.weight(A, ban.until) == 1
 
 
 def test_strikes_of_one_ipv6_network_are_counted_together() -> None:
     made = jail()
     fail(made, 2, host=Network.host("2001:db8::1"))
     fail(made, 1, host=Network.host("2001:db8::2"))
-    assert made.strikes(Network.host("2001:db8::3"), 0) == 3
+    assert made.weight(made.network(Network.host("2001:db8::3")), 0) == 3
 
 
 def test_the_longest_silent_network_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,31 +74,14 @@ def test_the_longest_silent_network_is_forgotten_first(monkeypatch: pytest.Monke
     made = jail()
     for host in (A, B, A, C):  # A was heard of after B
         fail(made, 1, host=host)
-    assert [made.strikes(host, 0) for host in (A, B, C)] == [2, 0, 1]
-
-
-def test_the_oldest_login_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TRACKED", 2)
-    made = jail()
-    for host in (A, B, A, C):
-        made.login(host, 0)
-    assert fail(made, 5, host=B) is not None
-    assert fail(made, 5, host=A) is None
-    assert fail(made, 5, host=C) is None
-
-
-def test_patience_is_twice_and_lasts_until_the_windows_end() -> None:
-    made = jail()
-    made.login(A, 0)
-    assert fail(made, 5 * PATIENCE - 1, now=599.9) is None
-    assert fail(made, 1, now=599.9) is not None
+    assert [made.weight(host, 0) for host in (A, B, C)] == [2, 0, 1]
 
 
 def test_a_ban_takes_the_strikes_with_it() -> None:
     made = jail()
     fail(made, 3)
     made.ban(A, 1, 0, "by hand")
-    assert made.strikes(A, 0) == 0
+    assert made.weight(A, 0) == 0
 
 
 def test_the_shortest_ban_is_bantime_whatever_its_maximum() -> None:
@@ -197,16 +180,14 @@ def test_a_dry_run_marks_its_bans() -> None:
     assert not jail().ban(A, 60, 0, "test").dry_run
 
 
-def test_expire_keeps_what_the_last_strike_and_login_still_need() -> None:
+def test_expire_keeps_what_the_last_strike_still_needs() -> None:
     made = jail()
     fail(made, 1, now=0)
     fail(made, 1, now=500)
-    made.login(B, 500)
     made.expire(1099.9)
-    assert made.strikes(A, 1099.9) == 1
-    assert fail(made, 5, now=1099.9, host=B) is None
+    assert made.weight(A, 1099.9) == 1
     made.expire(1100)
-    assert made.strikes(A, 500) == 0  # even asked for the past: it is gone
+    assert made.weight(A, 500) == 0  # even asked for the past: it is gone
 
 
 def test_expire_looks_at_every_ban_in_turn_and_begins_again() -> None:

@@ -57,7 +57,6 @@ def test_the_jail() -> None:
         return False
 
     jail = Jail(POLICY, nobody)
-    jail.login(Network.parse("203.0.113.5"), 5.0)
     jail.strike(A, Verdict.FAILED, 10.0)
     jail.ban(B, 100.0, 20.0, "by hand")
     held = jail.hold(10)
@@ -110,7 +109,9 @@ def test_a_connection() -> None:
             was_cut=True,
         )
         ended: list[Connection] = []
-        connection = Connection.resume(record, access, lambda _: None, lambda c, _: ended.append(c))
+        connection = Connection.resume(
+            record, access, lambda _: None, lambda _: None, lambda c, _: ended.append(c)
+        )
         assert connection.hold() == record
         assert connection.was_cut
         # Its sshd had ended before, and nobody had acted on that: it is acted on now.

@@ -1,0 +1,46 @@
+"""How much of the processor strangers get before they have logged in: what others leave over.
+
+Key exchanges are what an attacker makes us compute. Only root can take the mark back after the
+login, so only root sets it.
+"""
+
+import os
+from contextlib import suppress
+
+STRANGER = 10
+"""The nice value of a stranger's sshd until it has logged in."""
+
+
+def lower(pid: int) -> None:
+    """Let a process, which leads a session, work only when others do not want to."""
+    if os.geteuid() == 0:
+        _set(pid, os.getpriority(os.PRIO_PROCESS, 0) + STRANGER)
+        _set_session(pid, STRANGER)
+
+
+def restore(pid: int) -> None:
+    """Give it, and whatever it has started, the priority that we have."""
+    if os.geteuid() == 0:
+        _set_session(pid, 0)
+        _restore_tree(pid, os.getpriority(os.PRIO_PROCESS, 0))
+
+
+def _restore_tree(pid: int, value: int) -> None:
+    # Parents first: what one starts from now on has the right value already.
+    _set(pid, value)
+    with suppress(OSError):  # it has ended, or the kernel has no such list
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            children = file.read().split()
+        for child in children:
+            _restore_tree(int(child), value)
+
+
+def _set(pid: int, value: int) -> None:
+    with suppress(OSError):  # it has ended
+        os.setpriority(os.PRIO_PROCESS, pid, min(19, value))
+
+
+def _set_session(pid: int, value: int) -> None:
+    # Where the kernel groups processes by session (sched(7), autogroup), nice acts only within one.
+    with suppress(OSError), open(f"/proc/{pid}/autogroup", "w", encoding="ascii") as file:
+        file.write(str(value))

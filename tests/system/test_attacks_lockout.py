@@ -1,0 +1,139 @@
+"""Nobody is locked out: who was here before is served first, whatever strangers do."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.claims import free_port
+from tests.conftest import BoxMaker
+from tests.support import Box, until
+from tests.system.test_gate import boot, connect, proxy_command, ssh_as
+
+OWNER, NEWCOMER = "192.0.2.1", "192.0.2.77"
+NETWORKS = 140
+
+pytestmark = pytest.mark.attack
+
+
+def hold_silent(box: Box) -> list[object]:
+    """One connection of each of many networks that says nothing."""
+    return [connect(box, f"198.51.100.{number}") for number in range(NETWORKS)]
+
+
+def test_the_owner_logs_in_while_many_networks_hold_silent_connections(
+    make_box: BoxMaker,
+) -> None:
+    """The door is full; who was here before gets in each time, and so does a newcomer."""
+    box = boot(make_box())
+    assert ssh_as(box, OWNER) == 0
+    for _ in range(3):
+        silent = hold_silent(box)
+        assert [ssh_as(box, OWNER) for _ in range(3)] == [0, 0, 0]
+        del silent
+    silent = hold_silent(box)
+    assert ssh_as(box, NEWCOMER) == 0
+    del silent
+
+
+def test_who_was_here_before_is_known_after_a_restart(make_box: BoxMaker) -> None:
+    box = boot(make_box())
+    assert ssh_as(box, OWNER) == 0
+    page = box.machine.volume / ".swarm" / "known"
+    until(lambda: page.exists() and OWNER in page.read_text(), "the page of known networks")
+    box.machine.kill()
+    boot(box)
+    silent = hold_silent(box)
+    assert ssh_as(box, OWNER) == 0
+    del silent
+
+
+def test_neither_the_machines_own_addresses_nor_the_private_door_fill_the_public_one(
+    make_box: BoxMaker,
+) -> None:
+    port = free_port()
+    box = boot(make_box(), {"SWARM_PRIVATE_LISTEN": f"127.0.0.1:{port}"})
+    inside = subprocess.Popen(
+        ["python3", "-c", FILL, str(port)], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+    )
+    try:
+        assert inside.stdout is not None
+        assert inside.stdout.readline() == b"full\n"
+        assert ssh_as(box, OWNER) == 0
+        assert ssh_as(box, NEWCOMER) == 0
+    finally:
+        inside.communicate(b"\n")
+
+
+FILL = """
+import socket, sys
+held = []
+for number in range(200):
+    probe = socket.socket()
+    probe.bind((f"127.1.0.{number % 250 + 1}", 0))
+    probe.connect(("127.0.0.1", int(sys.argv[1])))
+    held.append(probe)
+print("full", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_failures_of_a_neighbour_cost_the_owner_no_login(make_box: BoxMaker) -> None:
+    """Behind one NAT both have one address; one of them holds a key."""
+    box = boot(make_box())
+    command = box.ssh_command("echo in; read -r x", options=[proxy_command(box, OWNER)])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as session:
+        assert session.stdout is not None
+        assert session.stdout.readline() == b"in\n"
+        for _ in range(8):
+            assert ssh_as(box, OWNER, user="nosuchuser") != 0
+        assert ssh_as(box, OWNER) == 0
+        for _ in range(4):
+            assert ssh_as(box, OWNER, user="nosuchuser") != 0
+        session.communicate(b"\n")
+    assert not box.events("ban.started")
+
+
+def test_asking_for_host_keys_is_no_strike(make_box: BoxMaker) -> None:
+    """What ssh-keyscan does, for each kind of key that it knows."""
+    box = boot(make_box())
+    odd = [proxy_command(box, OWNER), "-oHostKeyAlgorithms=ecdsa-sha2-nistp256"]
+    for _ in range(12):
+        assert box.ssh("true", options=odd).returncode == 255
+    assert not box.events("ssh.connection.closed")
+    assert not box.events("ban.started")
+    assert ssh_as(box, OWNER) == 0
+
+
+@pytest.mark.root
+def test_a_broken_account_is_reported_and_nobodys_strike(make_box: BoxMaker) -> None:
+    box = boot(make_box(password_field="!"))
+    for _ in range(4):
+        assert ssh_as(box, OWNER) != 0
+    assert not box.events("ban.started")
+    problem = until(lambda: box.agent("health").stdout, "an answer about health")
+    assert "is locked" in problem
+    assert box.event("ssh.account.refused")
+
+
+def test_a_session_environment_that_is_too_large_keeps_nobody_out(make_box: BoxMaker) -> None:
+    box = make_box()
+    large = {"SWARM_SESSION_ENV": "LARGE SMALL", "LARGE": "x" * (120 << 10), "SMALL": "here"}
+    box.boot(large)
+    assert box.ssh("echo $SMALL").stdout == "here\n"
+    assert "LARGE, because of their size" in box.event("agent.notice", part="session_env")["notice"]
+
+
+@pytest.mark.root
+def test_sshd_that_hangs_when_asked_holds_up_neither_the_boot_nor_a_reload(
+    make_box: BoxMaker, tmp_path: Path
+) -> None:
+    """`sshd -t` never ends; SSH is served all the same, and health says so."""
+    program = tmp_path / "sshd"
+    program.write_text('#!/bin/sh\n[ "$1" = -t ] && exec sleep 600\nexec /usr/sbin/sshd "$@"\n')
+    program.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    box = make_box().boot({"SWARM_SSHD": str(program)})
+    assert box.ssh("echo in").stdout == "in\n"
+    until(lambda: "used unchecked" in box.agent("health").stdout, "the reason in health")
