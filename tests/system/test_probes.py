@@ -110,4 +110,5 @@ def test_settings_with_a_byte_order_mark_are_read(services: Services) -> None:
         text=True,
         check=False,
     ).stdout
-    assert "4620s" in said
+    [line] = [line for line in said.splitlines() if line.startswith("SWARM_IDLE_TIMEOUT ")]
+    assert str(config) in line
