@@ -48,9 +48,8 @@ from agent.events import (
 )
 from agent.idle.policy import Cause, sleeps_at
 from agent.machine import Machine
-from agent.observe.host import cpu_busy, volume_space
+from agent.observe.host import cpu_busy, memory_space, volume_space
 from agent.observe.idle import SIGNALS
-from agent.platform.memory import memory_space
 from agent.services.supervisor import READY
 from agent.state.usage import Totals
 

@@ -10,7 +10,7 @@ from agent import __version__
 from agent.access.sessions import Session
 from agent.clock import clock
 from agent.machine import Machine
-from agent.observe.host import volume_space
+from agent.observe.host import Space, memory_space, volume_space
 from agent.observe.idle import idle_report
 from agent.observe.reports import (
     BanReport,
@@ -23,7 +23,6 @@ from agent.observe.reports import (
     StatusReport,
 )
 from agent.observe.services import service_reports
-from agent.platform.memory import Space, memory_space
 from agent.state.usage import SLOT
 
 BANS_SHOWN = 10

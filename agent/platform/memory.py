@@ -1,6 +1,6 @@
-"""The machine's memory."""
+"""The memory that processes may use. Read before the first banner: psutil comes later."""
 
-from dataclasses import dataclass
+import os
 
 _CGROUP_LIMITS = (
     "/sys/fs/cgroup/memory.max",
@@ -9,27 +9,9 @@ _CGROUP_LIMITS = (
 """Of version 2 and version 1; a container sees its own group's there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Space:
-    """Bytes of a file system or of memory, and how many of them are free."""
-
-    size: int
-    free: int
-
-
-def memory_space() -> Space:
-    """The machine's memory (proc_meminfo(5)); a container sees its host's."""
-    values = {}
-    with open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            name, _, rest = line.partition(":")
-            values[name] = int(rest.split()[0]) << 10
-    return Space(values["MemTotal"], values["MemAvailable"])
-
-
 def usable_memory() -> int:
     """Bytes that the processes of this machine or container may have together."""
-    limits = [memory_space().size]
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in _CGROUP_LIMITS:
         try:
             with open(path, encoding="ascii") as file:

@@ -1,9 +1,14 @@
-"""CPU and writing of the user's processes, from /proc."""
+"""CPU and writing of the user's processes.
+
+psutil answers for one process; the look at all of them is `proctree`'s: psutil takes 30 ms of CPU
+for 250 processes where 15 are to spare (measured), and cannot tell the kernel's threads apart.
+"""
 
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import suppress
+
+import psutil
 
 from agent import words
 from agent.idle.signals.sign import Sign
@@ -125,13 +130,14 @@ def keeps_checkpoints(pid: int) -> bool:
 def lies_in(pid: int, folders: tuple[str, ...]) -> str | None:
     """The folder of `folders` in which the process's program lies, or our own command's name."""
     try:
-        argv = _command_line(pid)
+        process = psutil.Process(pid)
+        argv = process.cmdline()
         try:
-            program = os.readlink(f"/proc/{pid}/exe")
-        except PermissionError:
+            program = process.exe()
+        except psutil.AccessDenied:
             # A container without CAP_SYS_PTRACE: how it was called is what anybody may see.
-            program = argv[0]
-    except (FileNotFoundError, ProcessLookupError):
+            program = argv[0] if argv else ""
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None  # it has ended: what it did counts
     first, second = (os.path.basename(word) for word in [*argv, "", ""][:2])
     if first == OWN_COMMAND or (first.startswith("python") and second == OWN_COMMAND):
@@ -140,20 +146,16 @@ def lies_in(pid: int, folders: tuple[str, ...]) -> str | None:
     return next((folder for folder in folders if folder in parts), None)
 
 
-def _command_line(pid: int) -> list[str]:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read(4096).decode("utf-8", "replace").split("\0")
-
-
 def _written(process: Process) -> int | None:
-    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-        try:
-            with open(f"/proc/{process.pid}/io", encoding="ascii") as file:
-                return next(int(line.split()[1]) for line in file if line.startswith("write_bytes"))
-        except PermissionError:
-            if os.geteuid() == 0:
-                raise  # a container without CAP_SYS_PTRACE: we would be blind
-    return None
+    try:
+        return psutil.Process(process.pid).io_counters().write_bytes
+    except psutil.NoSuchProcess:
+        return None  # it has ended
+    except psutil.AccessDenied as error:
+        if os.geteuid() == 0:
+            # A container without CAP_SYS_PTRACE: we would be blind.
+            raise PermissionError(f"/proc/{process.pid}/io: {error}") from error
+        return None
 
 
 def _by_rate(entry: tuple[float, Process]) -> float:
