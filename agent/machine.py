@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from agent.access.keyring import Keyring
     from agent.access.sessions import Sessions
     from agent.checkpoints.part import Checkpoints
+    from agent.crew.keeper import Crew
     from agent.egress.wall import Wall
     from agent.idle.idle import Idle
     from agent.life.ending import Stop
+    from agent.notify.notifier import Notifier
     from agent.observe.lag import Lag
     from agent.platform.account import Account
     from agent.platform.fly import FlyMachine
@@ -61,6 +63,8 @@ class Machine:
     supervisor: "Supervisor" = field(init=False)
     checkpoints: "Checkpoints" = field(init=False)
     memory: "Memory" = field(init=False)
+    crew: "Crew" = field(init=False)
+    notifier: "Notifier" = field(init=False)
     lag: "Lag" = field(init=False)
 
     def problems(self) -> Mapping[str, str]:

@@ -96,7 +96,7 @@ def _listing() -> str:
         (
             lease.name,
             words.duration(lease.seconds),
-            "" if lease.pid is None else f"pid {lease.pid} runs",
+            lease.because or ("" if lease.pid is None else f"pid {lease.pid} runs"),
         )
         for lease in leases
     ]

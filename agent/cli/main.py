@@ -15,6 +15,12 @@ cli = Program(
             "check": "agent.cli.check:check",
             "usage": "agent.cli.usage:usage",
         },
+        "Coding agents": {
+            "agents": "agent.cli.agents:agents",
+            "agent": "agent.cli.agents:agent",
+            "hook": "agent.cli.agents:hook",
+            "notify": "agent.cli.notify:notify",
+        },
         "Awake and asleep": {
             "awake": "agent.cli.leases:awake",
             "sleep": "agent.cli.leases:sleep",

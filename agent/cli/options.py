@@ -1,7 +1,11 @@
 """Options and values that several commands have."""
 
+import time
+from collections.abc import Callable
+
 import click
 
+from agent.cli import client
 from agent.durations import positive_duration
 
 
@@ -25,3 +29,25 @@ class Time(click.ParamType[float]):
 TIME = Time()
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+watch_option = click.option(
+    "--watch",
+    "seconds",
+    is_flag=False,
+    flag_value=2.0,
+    type=float,
+    metavar="SECONDS",
+    help="Refresh every SECONDS seconds (default 2).",
+)
+
+
+def show(text: Callable[[], str], seconds: float | None) -> None:
+    """Print a text, with `seconds` again and again until Ctrl-C."""
+    if seconds is None:
+        click.echo(text())
+        return
+    client.end_at_once_on_interrupt()
+    while True:
+        # Home, the text with each line cleared to its end, and all below it cleared.
+        click.echo("\x1b[H" + text().replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J", nl=False)
+        time.sleep(seconds)

@@ -7,7 +7,8 @@ import click
 
 from agent import words
 from agent.cli import client
-from agent.cli.options import json_option
+from agent.cli.agents import says
+from agent.cli.options import json_option, show, watch_option
 from agent.cli.sessions import sessions_table
 from agent.cli.tables import wrapped
 from agent.cli.why import outlook
@@ -16,28 +17,15 @@ from agent.observe.reports import HealthReport, SpaceReport, StatusReport
 
 @click.command()
 @json_option
-@click.option(
-    "--watch",
-    "seconds",
-    is_flag=False,
-    flag_value=2.0,
-    type=float,
-    metavar="SECONDS",
-    help="Refresh every SECONDS seconds (default 2).",
-)
+@watch_option
 def status(as_json: bool, seconds: float | None) -> None:
     """Show everything at a glance."""
-    if seconds is not None:
-        client.end_at_once_on_interrupt()
-    while True:
+
+    def text() -> str:
         report = client.get("/v1/status", StatusReport)
-        text = client.to_json(report) if as_json else _show(report)
-        if seconds is None:
-            click.echo(text)
-            return
-        # Home, the text with each line cleared to its end, and all below it cleared.
-        click.echo("\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J", nl=False)
-        time.sleep(seconds)
+        return client.to_json(report) if as_json else _show(report)
+
+    show(text, seconds)
 
 
 @click.command()
@@ -77,11 +65,15 @@ def _lines(report: StatusReport) -> Iterator[str]:
     else:
         yield "nobody is logged in"
     yield ""
+    for agent in report.agents:
+        where = f" in {agent.folder}" if agent.folder else ""
+        since = words.duration(report.at - agent.since)
+        yield f"agent   {agent.name}{where}: {says(agent)}, for {since}"
     for service in report.services:
         detail = f": {service.detail}" if service.detail else ""
         yield wrapped(f"service {service.name}  {service.state}{detail}", " " * 8)
     for lease in report.idle.leases:
-        yield f"lease   {lease.name}: {words.duration(lease.seconds)} more at most"
+        yield f"lease   {lease.because or lease.name}: {words.duration(lease.seconds)} more at most"
     latest = f", the latest {report.latest_bans[0].network}" if report.latest_bans else ""
     yield f"bans    {report.bans}{latest}"
     yield wrapped(f"keys    {', '.join(report.keys) or 'none: nobody can log in'}", " " * 8)

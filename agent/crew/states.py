@@ -182,6 +182,23 @@ class Member:
         return self.main.state is State.ENDED
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What ended members have added up, in seconds."""
+
+    working: float = 0.0
+    waiting: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CrewRecord:
+    """What is known of the crew."""
+
+    members: tuple[Member, ...] = ()
+    ended: tuple[Member, ...] = ()
+    counted: Counted = field(default_factory=Counted)
+
+
 def hear(member: Member, report: Report, now: float, wall: float) -> Member:
     """The member after its tool has reported something."""
     heard = replace(member, heard=now, heard_wall=wall, note=report.note or member.note)

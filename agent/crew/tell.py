@@ -28,7 +28,7 @@ LONGEST = 500
 
 _SHELLS = ("sh", "dash", "bash", "zsh", "env", "timeout")
 _HIGHEST = 10
-_SENT_BY_TOOL = {
+SENT_BY_TOOL = {
     "event": "hook_event_name",
     "session": "session_id",
     "folder": "cwd",
@@ -50,7 +50,7 @@ def main(words: Sequence[str]) -> None:
     _signal.signal(_signal.SIGALRM, lambda *_: os._exit(0))
     _signal.setitimer(_signal.ITIMER_REAL, LIMIT)
     try:
-        send(_report(words[0], words[1:]), os.environ)
+        send(_report(words[0], words[1:]), _tool_above(), os.environ)
     except Exception:
         # The tool must not fail for us, and has nobody to whom a word of ours would be of use: who
         # looks for what is missing finds it with `swarm-agent agents`.
@@ -79,11 +79,10 @@ def pick(payload: Mapping[str, object], names: Mapping[str, str]) -> dict[str, o
     return found
 
 
-def send(report: Mapping[str, object], environ: Mapping[str, str]) -> None:
-    """Hand a report to the agent. Raises `OSError` where none takes it in time."""
+def send(report: Mapping[str, object], pid: int, environ: Mapping[str, str]) -> None:
+    """Hand a report of the process `pid` to the agent. Raises `OSError` where none takes it."""
     from json import dumps
 
-    pid = _teller()
     where = {"pid": pid, "pane": environ.get("TMUX_PANE", ""), "tmux": environ.get("TMUX", "")}
     data = dumps({**report, **where}).encode()
     if len(data) > MOST_SENT:
@@ -97,7 +96,7 @@ def send(report: Mapping[str, object], environ: Mapping[str, str]) -> None:
 def _report(tool: str, words: Sequence[str]) -> dict[str, object]:
     from json import loads
 
-    names = _NOTIFY if words else _SENT_BY_TOOL
+    names = _NOTIFY if words else SENT_BY_TOOL
     payload = loads(words[-1] if words else _stdin())
     return {"tool": tool[:LONGEST], **pick(payload, names)}
 
@@ -124,8 +123,8 @@ def _path(environ: Mapping[str, str]) -> str:
     return f"{run_dir()}/{SOCKET}"
 
 
-def _teller() -> int:
-    """The process that reports: the nearest above us that is no shell made for this one command."""
+def _tool_above() -> int:
+    """The tool whose hook we are: the nearest process above us that is no shell for one command."""
     pid = os.getppid()
     for _ in range(_HIGHEST):
         with open(f"/proc/{pid}/cmdline", "rb") as file:

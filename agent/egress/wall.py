@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +89,11 @@ class Wall:
     async def remove(self) -> None:
         """Take the rules away. Raises `EgressError`."""
         await self._nft(rules.remove())
+
+    async def allow(self, names: Iterable[str]) -> None:
+        """Let processes connect to the hosts of these names too. Raises `EgressError`."""
+        self.names = tuple(dict.fromkeys((*self.names, *names)))
+        await self._look_up()
 
     async def run(self) -> None:
         """Keep the rules up with the names, and tell what is refused, until cancelled."""

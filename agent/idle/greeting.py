@@ -6,6 +6,7 @@ start-up script of a shell, and it is true at that moment.
 
 import os
 import time
+from collections.abc import Callable, Iterable
 
 from agent import words
 from agent.access.homekeys import about
@@ -44,6 +45,8 @@ class Greeting:
         self._budget = budget
         self._keyring = keyring
         self._home = ""
+        self.more: list[Callable[[], Iterable[str]]] = []
+        """Lines of other parts."""
 
     def text(self) -> str:
         """The lines for a login at this moment."""
@@ -53,6 +56,7 @@ class Greeting:
         lines = ["swarm-agent: " + _about_sleep(None if at is None else at - now)]
         if self._before is not None:
             lines.append(_about(self._before))
+        lines += (line for says in self.more for line in says())
         lines += filter(None, [self._budget.says()])
         lines.append(_about_volume(settings.volume))
         if self._home:

@@ -8,6 +8,7 @@ from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
 from agent.bus import Bus
 from agent.clock import clock
+from agent.crew.page import CrewPage
 from agent.idle import leasekeeper
 from agent.idle.budget import Budget, month_awake
 from agent.idle.greeting import Greeting
@@ -55,12 +56,15 @@ class Idle:
 
     watch: Watch
     leases: LeaseKeeper
+    greeting: Greeting
+    sleeper: Sleeper
+    crew_page: CrewPage
     journal: RunJournal
     budget: Budget
 
     def hold(self) -> IdleRecord:
         """What it knows, for the next agent."""
-        leases = tuple(self.leases.active())
+        leases = tuple(self.leases.taken())
         return IdleRecord(self.journal.record, self.watch.record, leases, self.budget.awake)
 
 
@@ -95,7 +99,10 @@ def make(
     bus.subscribe(watch.hear, early=True)
     greeting = Greeting(current, account, sessions, watch, record.run.before, budget, keyring)
     bus.subscribe(greeting.hear, early=True)
-    return Idle(watch, leases, journal, budget)
+    # The first login is greeted before the crew is there.
+    crew_page = CrewPage(volume, bus)
+    greeting.more.append(crew_page.cut_off)
+    return Idle(watch, leases, greeting, sleeper, crew_page, journal, budget)
 
 
 def _signals(

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from agent import words
@@ -34,6 +34,8 @@ class LeaseKeeper:
         self._rests_until = 0.0
         self._later: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
+        self.derived: Callable[[float], Sequence[Lease]] = lambda _: ()
+        """Leases that somebody's state makes: they are not taken, kept nor released."""
         for lease in leases:
             if lease.until > clock():
                 with suppress(LeaseError):  # of a name that none has, or one too many
@@ -63,7 +65,15 @@ class LeaseKeeper:
 
     def active(self) -> list[Lease]:
         """The leases that hold now, the longest first."""
+        return self._active(clock())
+
+    def taken(self) -> list[Lease]:
+        """Those of them that somebody took."""
         return self._book.active(clock())
+
+    def _active(self, now: float) -> list[Lease]:
+        held = [lease for lease in self.derived(now) if lease.until > now]
+        return sorted([*self._book.active(now), *held], key=lambda lease: -lease.until)
 
     async def look(self, now: float) -> list[Sign]:
         """One sign for each lease that holds."""
@@ -72,7 +82,7 @@ class LeaseKeeper:
             await self._ended(over, "over")
         elif self._page.behind:
             await self._keep()
-        return [Sign(True, says(lease, now)) for lease in self._book.active(now)]
+        return [Sign(True, says(lease, now)) for lease in self._active(now)]
 
     async def _ended(self, leases: Sequence[Lease], reason: str) -> None:
         for lease in leases:
@@ -82,7 +92,7 @@ class LeaseKeeper:
     def _text(self) -> str:
         offset, boot = time.time() - clock(), _boot_id()
         lines = []
-        for lease in self.active():
+        for lease in self.taken():
             holder = lease.holder or _NOBODY
             times = (lease.since + offset, lease.until + offset)
             lines.append(
@@ -120,6 +130,8 @@ def read(page: Page) -> list[Lease]:
 
 def says(lease: Lease, now: float) -> str:
     """A lease in the user's words."""
+    if lease.because:
+        return lease.because
     if lease.holder is not None:
         return f"{lease.name}: while pid {lease.holder.pid} runs"
     return f"{lease.name}: {words.duration(lease.until - now)} more"

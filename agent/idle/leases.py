@@ -28,12 +28,16 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Keeps the machine awake until `until`, and not longer than its holder runs."""
+    """Keeps the machine awake until `until`, and not longer than its holder runs.
+
+    `because` says what it is for, where its name does not.
+    """
 
     name: str
     since: float
     until: float
     holder: Holder | None = None
+    because: str = ""
 
 
 class Leases:

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.access.gate import Gate
 from agent.access.sessions import Sessions
@@ -53,6 +53,8 @@ class Sleeper:
     bus: Bus
     checkpoint: Callable[[float], Awaitable[None]]
     """Keeps the work as it is, within so many seconds or not at all."""
+    farewells: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """Called before the machine sleeps; each limits its own time."""
 
     def tell_terminals(self, text: str) -> int:
         """Show lines on every open terminal; how many there are."""
@@ -80,6 +82,8 @@ class Sleeper:
         await self.checkpoint(self.current.value.stop_timeout)
         if called_off():
             return False
+        for farewell in self.farewells:
+            await farewell()
         if mode == "suspend":
             try:
                 if not await self._suspend(because, called_off):

@@ -14,6 +14,7 @@ from agent.access.gate import Gate
 from agent.bus import Bus
 from agent.clock import clock
 from agent.events import (
+    CodingTurnBegan,
     Event,
     LeaseTaken,
     Resumed,
@@ -243,6 +244,8 @@ class Watch:
         elif isinstance(event, LeaseTaken):
             self._active("lease", clock(), f"{event.lease} was taken")
             self._woken.set()
+        elif isinstance(event, CodingTurnBegan):
+            self._active("lease", clock(), f"{event.agent} began a turn")
         elif isinstance(event, SettingsChanged) and event.applied:
             self._active("settings", clock(), f"changed: {', '.join(event.applied)}")
             self._signals = self._make_signals()

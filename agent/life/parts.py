@@ -60,8 +60,8 @@ class When(IntEnum):
 class Part:
     """A part. `make` puts it on the machine and returns what runs until cancelled, if anything.
 
-    `modules` are imported in a thread before that. A part with a `record` is made at once, from
-    that record, where it was handed over; `hold` makes the record.
+    `modules` are imported in a thread before that. A part with a record is made from that record
+    where it was handed over, and `at_once` unless that can wait; `hold` makes the record.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Part:
     make: Callable[[Machine, Handed], Run | None]
     modules: tuple[str, ...] = ()
     hold: Callable[[Machine], object] | None = None
+    at_once: bool = True
 
 
 def _host_name(machine: Machine, _: Handed) -> None:
@@ -98,6 +99,8 @@ def _idle(machine: Machine, handed: Handed) -> None:
         machine.bus,
         partial(_checkpoint_before_sleep, machine),
     )
+    if handed.of(IdleRecord) is not None:
+        machine.idle.crew_page.resume()
 
 
 async def _checkpoint_before_sleep(machine: Machine, patience: float) -> None:
@@ -195,6 +198,44 @@ def _known(machine: Machine, _: Handed) -> Run:
     return KnownKeeper(machine.gate.known, machine.current.value.volume, machine.bus).run
 
 
+def _crew(machine: Machine, handed: Handed) -> Run:
+    from agent.clock import clock
+    from agent.crew.keeper import Crew, greeting
+    from agent.crew.states import CrewRecord
+
+    idle, page = machine.idle, machine.idle.crew_page
+    record = handed.of(CrewRecord)
+    if record is None:
+        crew = Crew.start(machine.current, machine.account, page, machine.bus)
+    else:
+        crew = Crew.resume(record, machine.current, machine.account, page, machine.bus)
+    machine.crew = crew
+    idle.leases.derived = crew.leases
+    idle.greeting.more.append(lambda: greeting(crew, clock()))
+    return crew.run
+
+
+def _notifier(machine: Machine, handed: Handed) -> Run:
+    from agent.notify import notifier
+    from agent.notify.outbox import NotifyRecord
+
+    settings = machine.current.value
+    page = notifier.page(settings.volume, machine.bus)
+    machine.notifier = notifier.Notifier(
+        handed.of(NotifyRecord) or notifier.read(page),
+        notifier.addresses_in(machine.environ),
+        notifier.machine_name(machine.environ),
+        machine.current,
+        machine.children,
+        page,
+        lambda: notifier.Readings.of(machine.idle.budget.used, settings.volume),
+        None if machine.wall is None else machine.wall.allow,
+        machine.bus,
+    )
+    machine.idle.sleeper.farewells.append(machine.notifier.farewell)
+    return machine.notifier.run
+
+
 def _lag(machine: Machine, _: Handed) -> Run:
     from agent.observe.lag import Lag
 
@@ -254,6 +295,22 @@ TABLE = (
     Part("checkpoints", When.QUIET, _checkpoints, ("agent.checkpoints.part",)),
     Part("state", When.QUIET, _memory, ("agent.state.memory",)),
     Part("known networks", When.QUIET, _known),
+    Part(
+        "coding agents",
+        When.QUIET,
+        _crew,
+        ("agent.crew.keeper",),
+        hold=lambda machine: machine.crew.hold(),
+        at_once=False,
+    ),
+    Part(
+        "messages",
+        When.QUIET,
+        _notifier,
+        ("agent.notify.notifier",),
+        hold=lambda machine: machine.notifier.hold(),
+        at_once=False,
+    ),
     Part("lag", When.QUIET, _lag),
     Part("control socket", When.QUIET, _control, ("agent.observe.control",)),
     Part("http", When.QUIET, _http, ("agent.observe.http", "agent.observe.metrics")),
@@ -277,7 +334,7 @@ class Parts:
     def resume(self) -> None:
         """Make at once what this process had before it re-executed in place."""
         for part in TABLE:
-            if part.hold is not None and self._handed.records:
+            if part.hold is not None and part.at_once and self._handed.records:
                 try:
                     self._make(part)
                 except Exception as error:
@@ -293,7 +350,9 @@ class Parts:
 
         `missed` are events that were published after the parts had stopped.
         """
+        from agent.crew.states import CrewRecord
         from agent.idle.idle import IdleRecord
+        from agent.notify.outbox import NotifyRecord
         from agent.services.supervisor import ServicesRecord
         from agent.state.memory import MemoryRecord
 
@@ -304,7 +363,7 @@ class Parts:
             before = self._handed.of(MemoryRecord) or MemoryRecord()
             made.append(MemoryRecord(before.unwritten, (*before.missed, *missed)))
         kinds = {type(record) for record in made}
-        for kind in (IdleRecord, ServicesRecord):
+        for kind in (IdleRecord, ServicesRecord, CrewRecord, NotifyRecord):
             if kind not in kinds and (record := self._handed.of(kind)) is not None:
                 made.append(record)
         return made

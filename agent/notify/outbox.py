@@ -6,7 +6,7 @@ Pure: every method takes the time, as Unix time, because what waits outlives the
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from agent.notify.news import News
+from agent.notify.news import News, NewsRecord
 
 LETTERS, WINDOW = 6, 600.0
 """Letters in so many seconds; what comes beyond waits, and is summed up in the next one."""
@@ -42,6 +42,14 @@ class OutboxRecord:
     left_out: int = 0
     sent: tuple[float, ...] = ()
     keys: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyRecord:
+    """All that is remembered."""
+
+    news: NewsRecord
+    outbox: OutboxRecord
 
 
 class Outbox:

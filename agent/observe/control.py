@@ -16,7 +16,7 @@ from agent.bus import Bus
 from agent.machine import Machine
 from agent.observe.answers import answer
 from agent.observe.checkpoints import OPEN_TO_ACCOUNT
-from agent.observe.requests import LEASES, Requests
+from agent.observe.requests import FOR_THE_ACCOUNT, Requests
 from agent.observe.serving import Serving
 
 SOCKET = "agent.sock"
@@ -62,7 +62,7 @@ class Control:
     @web.middleware
     async def _only_the_owner(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         uid = _credentials(request)[1]
-        may = request.method == "GET" or request.path in (LEASES, *OPEN_TO_ACCOUNT)
+        may = request.method == "GET" or request.path in (*FOR_THE_ACCOUNT, *OPEN_TO_ACCOUNT)
         # The agent's own account is root, but for an ordinary user's agent.
         if uid not in (0, os.geteuid()) and not (may and uid == self._machine.account.uid):
             return answer({"error": self._only_root(uid)}, status=403)

@@ -51,7 +51,9 @@ def lease_reports(leases: LeaseKeeper) -> list[LeaseReport]:
 def lease_report(lease: Lease) -> LeaseReport:
     """One lease."""
     pid = None if lease.holder is None else lease.holder.pid
-    return LeaseReport(name=lease.name, seconds=lease.until - clock(), pid=pid)
+    return LeaseReport(
+        name=lease.name, seconds=lease.until - clock(), pid=pid, because=lease.because
+    )
 
 
 def _signal_report(name: str, on: bool, view: View, now: float) -> SignalReport:

@@ -6,6 +6,7 @@ here.
 """
 
 import asyncio
+import dataclasses
 import os
 import platform
 import time
@@ -29,6 +30,7 @@ from agent.access.values import Verdict
 from agent.checkpoints.away import is_pending
 from agent.checkpoints.keeper import Keeper
 from agent.clock import clock
+from agent.crew.states import State
 from agent.events import (
     BanStarted,
     BootPhase,
@@ -108,6 +110,13 @@ def _keeper(machine: Machine) -> Keeper:
     return machine.checkpoints.keeper
 
 
+def _agents(machine: Machine) -> dict[str, float]:
+    found = dict.fromkeys((state.value for state in State if state is not State.ENDED), 0.0)
+    for member in machine.crew.members:
+        found[member.standing.state.value] += 1
+    return found
+
+
 _READ = (
     _Read(
         "healthy", "1 when SSH can be reached and a usable key exists.", lambda m: not m.problems()
@@ -167,6 +176,14 @@ _READ = (
         "signal_failed", "1 while a signal of activity can't be read.", _failed_signals, "signal"
     ),
     _Read("leases", "Leases that hold the machine awake.", lambda m: len(m.idle.leases.active())),
+    _Read("agents", "Coding agents that have not ended, by what they do.", _agents, "state"),
+    _Read(
+        "agents_seconds",
+        "Time that coding agents worked, and waited for a person, since the machine started.",
+        lambda m: dataclasses.asdict(m.crew.counted()),
+        "state",
+        counter=True,
+    ),
     _Read(
         "budget_used_ratio",
         "Used of the month's budget of hours; 0 without one.",

@@ -90,12 +90,14 @@ class LeaseReport(msgspec.Struct, frozen=True):
     """Something that holds the machine awake for `seconds` more, or while `pid` runs if sooner.
 
     `capped`: more was asked for than the setting `lease_max` allows.
+    `because` says what it is for, where the name does not.
     """
 
     name: str
     seconds: float
     pid: int | None
     capped: bool = False
+    because: str = ""
 
 
 class LeaseOrder(msgspec.Struct, frozen=True):
@@ -205,6 +207,56 @@ class LineReport(msgspec.Struct, frozen=True):
     text: str
 
 
+class NotifyOutcome(msgspec.Struct, frozen=True):
+    """What came of one line of SWARM_NOTIFY: its scheme, and what went wrong, or nothing."""
+
+    line: int
+    kind: str
+    problem: str
+
+
+class NotifyReport(msgspec.Struct, frozen=True):
+    """What came of a test message, address by address."""
+
+    outcomes: list[NotifyOutcome]
+
+
+class SubagentReport(msgspec.Struct, frozen=True):
+    """A subagent of a coding agent, and what it does."""
+
+    id: str
+    state: str
+    need: str
+
+
+class CodingAgentReport(msgspec.Struct, frozen=True):
+    """A coding agent. `since` and `began` are Unix time; `need` is what it needs from a person.
+
+    `state` is working, waiting, failed, unknown or ended; `works` that it holds the machine awake,
+    `urgent` that its work stands still until a person does something. `pane` is a pane of the tmux
+    server at the socket `tmux`. No text of a prompt or an answer is known.
+    """
+
+    name: str
+    tool: str
+    state: str
+    need: str
+    because: str
+    since: float
+    began: float
+    folder: str
+    place: str
+    pane: str
+    tmux: str
+    pid: int
+    prompts: int
+    tool_calls: int
+    works: bool
+    urgent: bool
+    note: str
+    subagents: list[SubagentReport]
+
+
 class StatusReport(msgspec.Struct, frozen=True):
     """Everything at a glance. `at` and `awake_since` are Unix time.
 
@@ -226,6 +278,7 @@ class StatusReport(msgspec.Struct, frozen=True):
     reloads: int
     idle: IdleReport
     sessions: list[SessionReport]
+    agents: list[CodingAgentReport]
     services: list[ServiceReport]
     bans: int
     latest_bans: list[BanReport]

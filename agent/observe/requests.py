@@ -12,9 +12,11 @@ from msgspec.structs import replace as replace_struct
 from agent.access.homekeys import about
 from agent.machine import Machine
 from agent.network import Network
+from agent.notify.notifier import TooSoon
 from agent.observe.answers import answer, refusal, stream
 from agent.observe.check import check
 from agent.observe.checkpoints import CheckpointRequests
+from agent.observe.crew import agent_reports
 from agent.observe.idle import idle_report, lease_report, lease_reports
 from agent.observe.reports import (
     BanOrder,
@@ -26,6 +28,8 @@ from agent.observe.reports import (
     KeysReport,
     Kicked,
     LeaseOrder,
+    NotifyOutcome,
+    NotifyReport,
     ReloadReport,
     SleepOrder,
 )
@@ -34,8 +38,9 @@ from agent.observe.status import ban_reports, session_report, status_report
 from agent.observe.usage import usage_report
 from agent.settings.load import SettingsError, load
 
-LEASES = "/v1/leases"
-"""The one thing that the login account may change."""
+LEASES, NOTIFY = "/v1/leases", "/v1/notify"
+FOR_THE_ACCOUNT = (LEASES, NOTIFY)
+"""What the login account may change or have done."""
 
 HISTORY_SHOWN = 1000
 
@@ -63,6 +68,8 @@ class Requests:
         router.add_get("/v1/bans", self._get_bans)
         router.add_post("/v1/bans", self._post_ban)
         router.add_delete("/v1/bans", self._delete_bans)
+        router.add_get("/v1/agents", self._get_agents)
+        router.add_post(NOTIFY, self._post_notify)
         router.add_get("/v1/idle", self._get_idle)
         router.add_post("/v1/sleep", self._post_sleep)
         router.add_post("/v1/reload", self._post_reload)
@@ -168,6 +175,18 @@ class Requests:
         except ValueError as error:
             return refusal(error)
         return answer(BansLifted(lifted=self._machine.gate.unban(network)))
+
+    async def _get_agents(self, _: web.Request) -> web.Response:
+        return answer(agent_reports(self._machine.crew, ended=True))
+
+    async def _post_notify(self, _: web.Request) -> web.Response:
+        try:
+            outcomes = await self._machine.notifier.test()
+        except TooSoon as error:
+            return refusal(error, status=429)
+        return answer(
+            NotifyReport([NotifyOutcome(each.line, each.kind, each.problem) for each in outcomes])
+        )
 
     async def _get_idle(self, _: web.Request) -> web.Response:
         return answer(idle_report(self._machine.idle, self._machine.current.value))

@@ -11,10 +11,13 @@ from agent.access.sessions import Session
 from agent.clock import clock
 from agent.machine import Machine
 from agent.observe.host import Space, memory_space, volume_space
+from agent.observe.crew import agent_reports
+from agent.observe.host import volume_space
 from agent.observe.idle import idle_report
 from agent.observe.reports import (
     BanReport,
     ChartReport,
+    CodingAgentReport,
     IdleReport,
     NoticeReport,
     SessionReport,
@@ -51,6 +54,7 @@ def status_report(machine: Machine) -> StatusReport:
         reloads=machine.past.reloads,
         idle=idle_report(idle, settings),
         sessions=[session_report(session) for session in machine.sessions],
+        agents=agent_reports(machine.crew, ended=False),
         services=service_reports(machine.supervisor),
         checkpoints=len(known),
         latest_checkpoint=known[-1].at if known else None,
@@ -105,6 +109,7 @@ def public(report: StatusReport) -> StatusReport:
             replace(session, user=HIDDEN, key=HIDDEN, fingerprint=HIDDEN, client=HIDDEN)
             for session in report.sessions
         ],
+        agents=[_public_agent(each) for each in report.agents],
         services=[replace(each, detail="", user=HIDDEN, command=[]) for each in report.services],
         latest_bans=[replace(ban, network=HIDDEN, reason=HIDDEN) for ban in report.latest_bans],
         keys=[HIDDEN] * len(report.keys),
@@ -138,6 +143,12 @@ def _public_idle(report: IdleReport) -> IdleReport:
     leases = [replace(lease, name=HIDDEN, pid=None) for lease in report.leases]
     signals = [hide(signal) for signal in report.signals]
     return replace(report, because=HIDDEN, signals=signals, leases=leases)
+
+
+def _public_agent(report: CodingAgentReport) -> CodingAgentReport:
+    return replace(
+        report, name=report.tool, folder="", place="", pane="", tmux="", note="", subagents=[]
+    )
 
 
 def _space(name: str, space: Space) -> SpaceReport:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.bench import (
     contenders,
+    rows_agents,
     rows_boot,
     rows_checkpoints,
     rows_commands,
@@ -60,6 +61,7 @@ ROWS: dict[str, Measure] = {
     "many-services": lambda peers, quick: rows_growth.services(
         peers[0], rows_growth.SERVICES[: 2 if quick else None], 1 if quick else 3
     ),
+    "hook": lambda peers, quick: rows_agents.hook(peers[0], 20 if quick else 1000),
     "checkpoints": lambda _, quick: rows_checkpoints.checkpoints(
         2 if quick else 5, 3 if quick else 100
     ),

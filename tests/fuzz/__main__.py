@@ -75,12 +75,42 @@ def _services(data: bytes) -> None:
             continue
 
 
+def _hooks(data: bytes) -> None:
+    from agent.crew.hooks import ReportError, read
+    from agent.crew.states import hear
+    from tests.unit.test_crew_states import WALL, member
+
+    try:
+        teller, report = read(data)
+    except ReportError:
+        return
+    assert teller.folder.isprintable()
+    if report is not None:
+        hear(member(teller.tool), report, 1.0, WALL)
+
+
+def _payloads(data: bytes) -> None:
+    import json
+
+    from agent.crew.tell import LONGEST, SENT_BY_TOOL, pick
+
+    try:
+        payload = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(payload, dict):
+        for value in pick(payload, SENT_BY_TOOL).values():
+            assert not isinstance(value, str) or len(value) <= LONGEST
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "header": _header,
     "sshd": _sshd,
     "keys": _keys,
     "settings": _settings,
     "services": _services,
+    "hooks": _hooks,
+    "payloads": _payloads,
 }
 
 

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from agent.crew.hooks import ReportError, read
 from agent.crew.states import Kind, Need, Report
-from agent.crew.tell import _SENT_BY_TOOL, MOST_SENT, pick
+from agent.crew.tell import MOST_SENT, SENT_BY_TOOL, pick
 
 SECRET = "the-secret-of-a-prompt"
 
 
 def sent(tool: str, payload: dict[str, Any]) -> Report | None:
     """What the agent makes of a payload."""
-    picked = pick(payload, _SENT_BY_TOOL)
+    picked = pick(payload, SENT_BY_TOOL)
     assert SECRET not in json.dumps(picked)
     data = json.dumps({"tool": tool, **picked, "pid": 7, "pane": "%3", "tmux": "/t/s,1,0"}).encode()
     assert len(data) <= MOST_SENT
@@ -132,10 +132,10 @@ VALUES = (
     | st.lists(st.text(max_size=9), max_size=3)
     | st.dictionaries(st.sampled_from(["type", "status"]), st.text(max_size=9), max_size=2)
 )
-NAMES = st.sampled_from([*_SENT_BY_TOOL.values(), "prompt", "details", "background_tasks"])
+NAMES = st.sampled_from([*SENT_BY_TOOL.values(), "prompt", "details", "background_tasks"])
 
 
 @settings(deadline=None)
 @given(st.dictionaries(NAMES, VALUES))
 def test_any_payload_is_picked_from(payload: dict[str, Any]) -> None:
-    assert len(json.dumps(pick(payload, _SENT_BY_TOOL)).encode()) <= MOST_SENT * 5
+    assert len(json.dumps(pick(payload, SENT_BY_TOOL)).encode()) <= MOST_SENT * 5

@@ -1,0 +1,79 @@
+"""`swarm-agent agents`, `agent` and `hook`: the coding agents of the machine, seen and reported."""
+
+import os
+import time
+
+import click
+
+from agent import words
+from agent.cli import client
+from agent.cli.options import json_option, show, watch_option
+from agent.cli.tables import table
+from agent.crew import tell
+from agent.observe.reports import CodingAgentReport
+
+_PATH = "/v1/agents"
+_HEAD = ("agent", "state", "for", "because", "folder", "where", "prompts", "calls")
+
+
+@click.command()
+@json_option
+@watch_option
+def agents(as_json: bool, seconds: float | None) -> None:
+    """List the coding agents: what each does, for how long, and where."""
+
+    def text() -> str:
+        report = client.get(_PATH, list[CodingAgentReport])
+        return client.to_json(report) if as_json else agents_table(report, time.time())
+
+    show(text, seconds)
+
+
+@click.command()
+@click.argument("word", type=click.Choice(["working", "waiting", "done"]))
+@click.option("--name", default="mine", help="What to call it.  [mine]")
+@click.option("--note", default="", help="A few words for whoever looks.")
+def agent(word: str, name: str, note: str) -> None:
+    """Report what a coding agent without hooks does; the process that runs this is the agent."""
+    report = {"tool": tell.OWN_WORD, "event": word, "session": name, "note": note}
+    try:
+        tell.send({**report, "folder": os.getcwd()}, os.getppid(), os.environ)
+    except OSError as error:
+        raise click.ClickException(
+            f"nothing takes reports here ({error.strerror or error}): is swarm-agent running?"
+        ) from error
+
+
+@click.command()
+@click.argument("tool", type=click.Choice(["claude", "codex", "gemini", "opencode"]))
+@click.argument("payload", required=False)
+def hook(tool: str, payload: str | None) -> None:
+    """Hand on what a hook of TOOL says on stdin; prints nothing, and its status is always 0."""
+    tell.main([tool] if payload is None else [tool, payload])
+
+
+def agents_table(found: list[CodingAgentReport], now: float) -> str:
+    """What each does, for how long and where; those that have ended at the end."""
+    if not found:
+        return "no coding agent has reported yet"
+    return table(_HEAD, [row for each in found for row in _rows(each, now)])
+
+
+def says(found: CodingAgentReport) -> str:
+    """What it does, in a few words."""
+    return f"waits for {found.need}" if found.need else found.state
+
+
+def _rows(found: CodingAgentReport, now: float) -> list[tuple[str, ...]]:
+    row = (
+        found.name,
+        says(found),
+        words.duration(now - found.since),
+        found.note or found.because,
+        found.folder,
+        found.place,
+        str(found.prompts),
+        str(found.tool_calls),
+    )
+    below = [("", sub.state, "", f"subagent {sub.id[:8]}", *[""] * 4) for sub in found.subagents]
+    return [row, *below]

@@ -1,0 +1,168 @@
+"""What is seen of coding agents from outside: session files, processes, terminals.
+
+The files lie below the account's home and are read with the account's rights, by a thread that
+takes them on: links there lead it nowhere the account could not go. Everything is bounded, and a
+file that says nothing is no evidence.
+"""
+
+import ctypes
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from agent.crew.states import Evidence, FileSays, Member, Process
+from agent.init import proctree
+from agent.platform.account import Account
+
+MOST_READ = 64 << 10
+MOST_CHILDREN = 256
+_DEVPTS_MAJOR = 136
+
+
+class _SessionFile(msgspec.Struct, frozen=True, rename="camel"):
+    """`~/.claude/sessions/PID.json`, as far as it is needed."""
+
+    session_id: str
+    status: str = ""
+    waiting_for: str | None = None
+    status_updated_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """A terminal, and when it was last written (nanoseconds of the wall clock)."""
+
+    name: str
+    written: int
+
+
+class Looker:
+    """Looks at members; remembers of each what its terminal was like. One for each crew."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._written: dict[str, int] = {}
+
+    def look(self, members: Sequence[Member]) -> dict[str, Evidence]:
+        """The evidence of each, by its name. Call it in a thread: a disk may hang."""
+        below = _below(members)
+        written, self._written = self._written, {}
+        return {each.name: self._look_at(each, below, written) for each in members}
+
+    def _look_at(
+        self,
+        member: Member,
+        below: Mapping[int, frozenset[Process]],
+        written: Mapping[str, int],
+    ) -> Evidence:
+        if not lives(member.process):
+            return Evidence(alive=False)
+        file = self._file(member)
+        terminal = terminal_of(member.process[0])
+        output = None
+        if terminal is not None:
+            self._written[member.name] = terminal.written
+            output = written.get(member.name, terminal.written) != terminal.written
+        return Evidence(True, file, output, below.get(member.process[0], frozenset()))
+
+    def _file(self, member: Member) -> FileSays | None:
+        if member.tool != "claude":
+            return None
+        path = f"{self._account.home}/.claude/sessions/{member.process[0]}.json"
+        with _rights_of(self._account):
+            content = _read(path, self._account.uid)
+        try:
+            says = msgspec.json.decode(content, type=_SessionFile)
+        except ValueError:
+            return None  # none yet, or one that is being written: the next look sees it
+        # Of an earlier conversation of this process it says nothing about this one.
+        if says.session_id != member.session:
+            return None
+        return FileSays(says.status, says.waiting_for or "", says.status_updated_at / 1000)
+
+
+def lives(process: Process) -> bool:
+    """The process runs, and is the same."""
+    found = proctree.read_process(process[0])
+    return found is not None and found.started == process[1] and found.state not in "ZX"
+
+
+def process_of(pid: int, uid: int) -> Process | None:
+    """The running process of this id, if it belongs to the account."""
+    try:
+        owner = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+    found = proctree.read_process(pid)
+    if found is None or owner != uid or found.state in "ZX":
+        return None
+    return pid, found.started
+
+
+def terminal_of(pid: int) -> Terminal | None:
+    """The terminal of a process, where it has one."""
+    # psutil's answer is of the terminals that it saw first (its map is never read again).
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            device = int(file.read().rpartition(b")")[2].split()[4])
+        number = (os.major(device) - _DEVPTS_MAJOR) * 256 + os.minor(device)
+        if device == 0 or number < 0:
+            return None
+        return Terminal(f"pts/{number}", os.stat(f"/dev/pts/{number}").st_mtime_ns)
+    except OSError:
+        return None
+
+
+def _below(members: Sequence[Member]) -> dict[int, frozenset[Process]]:
+    """The processes below each, for those whose state no file has."""
+    if all(member.tool == "claude" for member in members):
+        return {}
+    children: dict[int, list[proctree.Process]] = {}
+    for process in proctree.all_processes():
+        children.setdefault(process.parent, []).append(process)
+    found = {}
+    for member in members:
+        waiting, below = [member.process[0]], set[Process]()
+        while waiting and len(below) < MOST_CHILDREN:
+            for child in children.get(waiting.pop(), ()):
+                waiting.append(child.pid)
+                below.add((child.pid, child.started))
+        found[member.process[0]] = frozenset(below)
+    return found
+
+
+@contextmanager
+def _rights_of(account: Account) -> Iterator[None]:
+    """Have this thread open files as the account; only root has to, and can (setfsuid(2))."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.setfsgid(account.gid)
+    libc.setfsuid(account.uid)
+    try:
+        yield
+    finally:
+        libc.setfsuid(0)
+        libc.setfsgid(0)
+
+
+def _read(path: str, uid: int) -> bytes:
+    """The content of a small file of the account's own; nothing where it is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return b""
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != uid:
+            return b""
+        return os.read(descriptor, MOST_READ)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)

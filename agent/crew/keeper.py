@@ -1,0 +1,372 @@
+"""The crew of this machine: hears hooks, looks around, publishes what changes, holds leases.
+
+`states` decides; here are the clock, the processes, the events and the page on the volume that
+knows, after a stop, who was cut off.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+
+from agent import words
+from agent.bus import Bus
+from agent.clock import clock
+from agent.crew import states
+from agent.crew.evidence import Looker, process_of, terminal_of
+from agent.crew.hooks import ReportError, Teller, read
+from agent.crew.inbox import Inbox
+from agent.crew.page import CrewPage, Line
+from agent.crew.states import (
+    URGENT,
+    Counted,
+    CrewRecord,
+    Kind,
+    Member,
+    Need,
+    Report,
+    Standing,
+    State,
+)
+from agent.crew.tell import OWN_WORD
+from agent.events import CodingAgentChanged, CodingTurnBegan, Event, Notice, StopBegan
+from agent.idle.leases import Holder, Lease
+from agent.platform.account import Account
+from agent.settings.current import Current
+
+MOST = 64
+"""Members at one time; of more, the account reports what is not so."""
+
+MOST_ENDED = 20
+"""Members that have ended and are still shown."""
+
+SOON, LATER = 1.0, 15.0
+"""Seconds between two looks: while something can change without a hook, and else."""
+
+AT_ONCE = 0.2
+"""Seconds after a question until what runs beside it is looked at."""
+
+
+class Crew:
+    """The coding agents of the login account. Used from the event loop's thread only."""
+
+    def __init__(
+        self, record: CrewRecord, current: Current, account: Account, page: CrewPage, bus: Bus
+    ) -> None:
+        self._record = record
+        self._members = {(each.tool, each.session): each for each in record.members}
+        self._current = current
+        self._account = account
+        self._page = page
+        self._bus = bus
+        self._looker = Looker(account)
+        self._woken = asyncio.Event()
+        self._next_look = 0.0
+        self._watched: dict[states.Process, int] = {}
+        self._complained: set[str] = set()
+        self._stopping = False
+        bus.subscribe(self._hear_of_stop)
+
+    @classmethod
+    def start(cls, current: Current, account: Account, page: CrewPage, bus: Bus) -> "Crew":
+        """A crew of nobody."""
+        page.keep([])
+        return cls(CrewRecord(), current, account, page, bus)
+
+    @classmethod
+    def resume(
+        cls, record: CrewRecord, current: Current, account: Account, page: CrewPage, bus: Bus
+    ) -> "Crew":
+        """The crew of the agent that this process was before it re-executed."""
+        return cls(record, current, account, page, bus)
+
+    def hold(self) -> CrewRecord:
+        """What is known of it now."""
+        return replace(self._record, members=tuple(self._members.values()))
+
+    @property
+    def members(self) -> list[Member]:
+        """Those that have not ended, the one that waits longest for a person first."""
+        return sorted(self._members.values(), key=_urgency)
+
+    @property
+    def ended(self) -> tuple[Member, ...]:
+        """Those that have ended, the latest first."""
+        return self._record.ended
+
+    def counted(self) -> Counted:
+        """Seconds that coding agents have worked and waited since the machine started."""
+        now, before = clock(), self._record.counted
+        live = [states.count(each, now) for each in self._members.values()]
+        return Counted(
+            before.working + sum(each.working_seconds for each in live),
+            before.waiting + sum(each.waiting_seconds for each in live),
+        )
+
+    def leases(self, now: float) -> list[Lease]:
+        """A lease for each that works, for as long as its process runs."""
+        longest = self._current.value.lease_max
+        return [
+            Lease(
+                each.name,
+                each.works_since,
+                each.works_since + longest,
+                Holder(*each.process),
+                f"{says_who(each)} has worked for {words.duration(now - each.works_since)}",
+            )
+            for each in self._members.values()
+            if each.works_since is not None
+        ]
+
+    async def run(self) -> None:
+        """Hear and look until cancelled. Raises `OSError` when hooks cannot be taken."""
+        settings = self._current.value
+        inbox = Inbox(settings.run_dir, self._account.uid, self._account.gid, self.hear)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(inbox.run())
+            group.create_task(self._look())
+            group.create_task(self._page.run())
+
+    def hear(self, data: bytes) -> None:
+        """Take what a hook has sent."""
+        try:
+            teller, report = read(data)
+        except ReportError as error:
+            return self._complain(f"a hook sent something that cannot be used: {error}")
+        if report is None:
+            return None
+        key = (teller.tool, teller.session)
+        now = clock()
+        member = self._members.get(key) or self._new(teller, report, now)
+        if member is None:
+            return None
+        if teller.folder or teller.pane:
+            pane, tmux = (teller.pane, teller.tmux) if teller.pane else (member.pane, member.tmux)
+            folder = member.folder or teller.folder
+            member = replace(member, folder=folder, pane=pane, tmux=tmux)
+        self._become(key, states.hear(member, report, now, time.time()))
+        if report.kind is Kind.TURN:
+            self._bus.publish(
+                CodingTurnBegan(
+                    agent=member.name,
+                    tool=member.tool,
+                    folder=member.folder,
+                    session=member.session,
+                    typed=report.typed,
+                )
+            )
+        self._look_in(AT_ONCE if report.kind is Kind.ASKED else SOON)
+        return None
+
+    def _new(self, teller: Teller, report: Report, now: float) -> Member | None:
+        """A session that is heard of for the first time."""
+        process = process_of(teller.pid, self._account.uid)
+        if process is None or report.kind is Kind.ENDED:
+            return None  # it was over before its hook was read
+        if teller.tool == "claude":
+            # One process, one conversation: of an earlier one it did not say that it ended.
+            for key, other in list(self._members.items()):
+                if other.process == process and other.tool == teller.tool:
+                    self._become(key, states.end(other, "another conversation began", now))
+        if len(self._members) >= MOST:
+            self._complain(f"more than {MOST} coding agents report: the rest is not followed")
+            return None
+        name = self._name(teller)
+        standing = Standing(State.WAITING, Need.PROMPT, now, "it has just started")
+        member = Member(
+            name=name,
+            tool=teller.tool,
+            session=teller.session,
+            process=process,
+            folder=teller.folder,
+            pane=teller.pane,
+            tmux=teller.tmux,
+            began=now,
+            counted=now,
+            standing=standing,
+            heard=now,
+            heard_wall=time.time(),
+            lived=now,
+        )
+        self._watch(process)
+        return member
+
+    def _name(self, teller: Teller) -> str:
+        if teller.tool == OWN_WORD:
+            return teller.session
+        taken = {each.name for each in self._members.values()}
+        return next(name for n in range(1, MOST + 2) if (name := f"{teller.tool}-{n}") not in taken)
+
+    def _become(self, key: tuple[str, str], member: Member) -> None:
+        before = self._members.get(key)
+        if member.ended:
+            self._members.pop(key, None)
+            counted = self._record.counted
+            self._record = replace(
+                self._record,
+                ended=(member, *self._record.ended)[:MOST_ENDED],
+                counted=Counted(
+                    counted.working + member.working_seconds,
+                    counted.waiting + member.waiting_seconds,
+                ),
+            )
+            self._forget_process(member.process)
+        else:
+            self._members[key] = member
+        old = None if before is None else before.standing
+        if old is None or (old.state, old.need) != (member.standing.state, member.standing.need):
+            self._publish(old, member)
+            if not self._stopping:
+                self._page.keep([_line(each) for each in self._members.values()])
+
+    def _publish(self, old: Standing | None, member: Member) -> None:
+        standing = member.standing
+        self._bus.publish(
+            CodingAgentChanged(
+                agent=member.name,
+                tool=member.tool,
+                folder=member.folder,
+                state=standing.state.value,
+                need=standing.need.value,
+                because=standing.because,
+                previous="" if old is None else old.state.value,
+                seconds=0.0 if old is None else standing.since - old.since,
+                works=member.works,
+            )
+        )
+
+    async def _look(self) -> None:
+        """Look at every member whenever it is due."""
+        self._next_look = clock()
+        for member in self._members.values():
+            self._watch(member.process)
+        while True:
+            await self._until_due()
+            self._next_look = clock() + LATER
+            members = list(self._members.values())
+            if not members:
+                continue
+            seen = await asyncio.to_thread(self._looker.look, members)
+            now = clock()
+            for key, member in list(self._members.items()):
+                evidence = seen.get(member.name)
+                if evidence is None:
+                    continue
+                if any(member is each for each in members) or not evidence.alive:
+                    self._become(key, states.look(member, evidence, now))
+            if any(_may_change(each, clock()) for each in self._members.values()):
+                self._look_in(SOON)
+
+    async def _until_due(self) -> None:
+        while (rest := self._next_look - clock()) > 0:
+            self._woken.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest if self._members else None):
+                    await self._woken.wait()
+
+    def _look_in(self, seconds: float) -> None:
+        due = clock() + seconds
+        if due < self._next_look:
+            self._next_look = due
+            self._woken.set()
+
+    def _watch(self, process: states.Process) -> None:
+        """Look at once when the process ends."""
+        if process in self._watched:
+            return
+        try:
+            descriptor = os.pidfd_open(process[0])
+        except OSError:
+            # Gone already, or no descriptor is left: looks see it.
+            self._look_in(0.0)
+            return
+        self._watched[process] = descriptor
+        asyncio.get_running_loop().add_reader(descriptor, self._process_ended, process)
+
+    def _process_ended(self, process: states.Process) -> None:
+        self._forget_process(process, ended=True)
+        now = clock()
+        for key, member in list(self._members.items()):
+            if member.process == process:
+                self._become(key, states.end(member, "its process is gone", now))
+
+    def _forget_process(self, process: states.Process, *, ended: bool = False) -> None:
+        if ended or all(each.process != process for each in self._members.values()):
+            descriptor = self._watched.pop(process, None)
+            if descriptor is not None:
+                asyncio.get_running_loop().remove_reader(descriptor)
+                os.close(descriptor)
+
+    def _complain(self, problem: str) -> None:
+        """Say once that hooks send what cannot be used."""
+        if problem not in self._complained:
+            self._complained.add(problem)
+            self._bus.publish(Notice(part="coding agents", notice=problem))
+
+    def _hear_of_stop(self, event: Event) -> None:
+        # From now on everything ends because the machine does: the page keeps who was cut off.
+        if isinstance(event, StopBegan):
+            self._stopping = True
+
+
+def says_who(member: Member) -> str:
+    """`claude in /workspace/api`."""
+    who = member.name if member.tool == OWN_WORD else member.tool
+    return f"{who} in {member.folder}" if member.folder else who
+
+
+def says_what(standing: Standing) -> str:
+    """`working`, `waits for a permission`, `failed: rate limit`."""
+    match standing.state:
+        case State.WAITING:
+            return f"waits for {standing.need.value}"
+        case State.FAILED:
+            return f"failed: {standing.because}"
+        case _:
+            return str(standing.state.value)
+
+
+def place_of(member: Member) -> str:
+    """The tmux pane it sits in, or its terminal; nothing where it has none."""
+    if member.pane:
+        return f"tmux {member.pane}"
+    terminal = terminal_of(member.process[0])
+    return "" if terminal is None else terminal.name
+
+
+def greeting(crew: Crew, now: float) -> Iterable[str]:
+    """What a login should know: who waits for a person."""
+    for member in crew.members:
+        standing = member.standing
+        if standing.need in URGENT or standing.state is State.FAILED:
+            since = words.duration(now - standing.since)
+            yield f"{says_who(member)} {_waits_for_you(standing)}, for {since}."
+
+
+def _waits_for_you(standing: Standing) -> str:
+    if standing.state is State.FAILED:
+        return f"has failed ({standing.because})"
+    return f"waits for {'your answer' if standing.need is Need.ANSWER else 'your permission'}"
+
+
+def _line(member: Member) -> Line:
+    return Line(says_who(member), says_what(member.standing), member.works, member.main.urgent)
+
+
+def _urgency(member: Member) -> tuple[int, float]:
+    standing = member.standing
+    order = (
+        0
+        if standing.need in URGENT
+        else [State.FAILED, State.WAITING, State.UNKNOWN, State.WORKING].index(standing.state) + 1
+    )
+    return order, standing.since
+
+
+def _may_change(member: Member, now: float) -> bool:
+    """Its state can change without a hook."""
+    standing = member.standing
+    settles = now - member.heard < 2 * states.SETTLED
+    return settles or standing.state is State.WORKING or standing.need in URGENT

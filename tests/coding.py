@@ -1,0 +1,150 @@
+"""Real coding agents in a machine, each in a window of tmux, with nobody at the keyboard but us."""
+
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.messages import Model
+from tests.support import Box, until
+
+TOOLS = Path(__file__).parent / "tools" / "node_modules"
+CLAUDE = TOOLS / "@anthropic-ai" / "claude-code-linux-x64" / "claude"
+HOOKS = Path(__file__).parents[1] / "container" / "claude" / "settings.json"
+KEY = "sk-ant-api03-stand-in-0123456789abcdef"
+
+QUICK = 30.0
+"""Seconds within which a state must be right on a busy computer. (2 on a quiet one.)"""
+
+
+class Desk:
+    """A login in the machine with windows in which coding agents run."""
+
+    def __init__(self, box: Box, model: Model) -> None:
+        self.box = box
+        self.model = model
+        self.home = f"/home/{box.user}"
+
+    def sit_down(self, *folders: str) -> "Desk":
+        """Prepare the home: nothing of a first run is asked in these folders of it."""
+        trusted = {f"{self.home}/{each}": {"hasTrustDialogAccepted": True} for each in folders}
+        first_run_is_over = {
+            "hasCompletedOnboarding": True,
+            "customApiKeyResponses": {"approved": [KEY[-20:]]},
+            "projects": trusted,
+        }
+        self.sh(f"mkdir -p .claude tmp {' '.join(folders)}")
+        self.put(".claude.json", json.dumps(first_run_is_over))
+        self.put(".claude/settings.json", HOOKS.read_text())
+        return self
+
+    def put(self, path: str, text: str) -> None:
+        """A file below the home."""
+        self.sh(f"cat >{shlex.quote(path)}", input=text)
+
+    def sh(self, script: str, **how: Any) -> str:
+        """Run a script as the login account."""
+        done = self.box.ssh(script, **how)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a tool in a window gets."""
+        return {
+            "PATH": f"{self.home}/.local/bin:/usr/local/bin:/usr/bin:/bin",
+            "ANTHROPIC_BASE_URL": self.model.url,
+            "ANTHROPIC_API_KEY": KEY,
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "DISABLE_AUTOUPDATER": "1",
+            "LANG": "C.UTF-8",
+            # /tmp is the host's, and another user's there may have our name.
+            "TMPDIR": f"{self.home}/tmp",
+            "CLAUDE_CODE_TMPDIR": f"{self.home}/tmp",
+            # Its sandbox asks for what a namespace of a test cannot give.
+            "IS_SANDBOX": "1",
+        }
+
+    def open(self, name: str, folder: str, command: str = "", more: Mapping[str, str] = {}) -> None:
+        """Start a tool in a window of its own; Claude Code that asks for permissions by default."""
+        command = command or f"{CLAUDE} --permission-mode default"
+        environ = " ".join(
+            f"{key}={shlex.quote(value)}" for key, value in {**self.environ, **more}.items()
+        )
+        self.tmux(
+            f"new-session -d -s {name} -x 120 -y 40 -c {self.home}/{folder} "
+            f"{shlex.quote(f'exec env {environ} {command}')}"
+        )
+
+    def tmux(self, words: str) -> str:
+        """A command of the account's tmux server, which is this machine's alone."""
+        return self.sh(f"TMUX_TMPDIR={self.home} tmux {words}")
+
+    def screen(self, name: str) -> str:
+        """What a window shows."""
+        return self.tmux(f"capture-pane -p -t {name}")
+
+    def shows(self, name: str, text: str) -> None:
+        """Wait until a window shows a text."""
+        until(lambda: text in self.screen(name), f"{text!r} in {name}", 60)
+
+    def say(self, name: str, text: str) -> None:
+        """Type a prompt; typed text and Enter must not arrive as one paste."""
+        self.tmux(f"send-keys -t {name} -l {shlex.quote(text)}")
+        until(lambda: text[:40] in self.screen(name), f"{text!r} at the prompt of {name}")
+        self.key(name, "Enter")
+
+    def key(self, name: str, key: str) -> None:
+        """Press a key."""
+        self.tmux(f"send-keys -t {name} {key}")
+
+    def agents(self) -> list[dict[str, Any]]:
+        """What `swarm-agent agents --json` says."""
+        done = self.box.agent("agents", "--json")
+        return json.loads(done.stdout) if done.returncode == 0 else []
+
+    def agent(self, folder: str) -> dict[str, Any]:
+        """The latest coding agent of a folder; empty before it is known."""
+        found = [each for each in self.agents() if each["folder"] == f"{self.home}/{folder}"]
+        return found[0] if found else {}
+
+    def becomes(self, folder: str, state: str, timeout: float = QUICK, **more: object) -> Any:
+        """Wait until the coding agent of a folder is in a state."""
+        wanted = {"state": state, **more}
+
+        def look() -> dict[str, Any]:
+            seen = self.agent(folder)
+            return seen if seen and all(seen[key] == each for key, each in wanted.items()) else {}
+
+        try:
+            return until(look, f"{wanted}", timeout)
+        except AssertionError as error:
+            log = "\n".join(map(str, self.box.events("coding.state")))
+            raise AssertionError(f"{error}: it is {self.agent(folder)}\n{log}") from None
+
+
+def process_of(box: Box, pid: int) -> int:
+    """The host's id of a process that the machine calls `pid`."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                status = Path(f"/proc/{entry}/status").read_text()
+            except OSError:
+                continue
+            line = next(line for line in status.splitlines() if line.startswith("NSpid:"))
+            if line.split()[1:] == [entry, str(pid)] and _below(int(entry), box.machine.init):
+                return int(entry)
+    raise LookupError(pid)
+
+
+def _below(pid: int, top: int) -> bool:
+    from agent.init.proctree import read_process
+
+    while pid > 1:
+        if pid == top:
+            return True
+        process = read_process(pid)
+        pid = 0 if process is None else process.parent
+    return False

@@ -1,0 +1,166 @@
+"""Coding agents as the machine sees them: the real Claude Code in tmux, its model a stand-in."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.coding import CLAUDE, Desk
+from tests.conftest import BoxMaker
+from tests.messages import Model, model
+from tests.support import ready, until
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def the_model() -> Iterator[Model]:
+    with model() as told:
+        yield told
+
+
+@pytest.fixture
+def desk(make_box: BoxMaker, the_model: Model) -> Desk:
+    """A machine with a folder `api` that Claude Code trusts, and it in a window of this name."""
+    desk = Desk(ready(make_box().boot()), the_model).sit_down("api", "web", "docs")
+    desk.open("api", "api")
+    desk.shows("api", "Claude Code")
+    desk.becomes("api", "waiting", 60, need="the next prompt")
+    return desk
+
+
+def test_a_turn_is_work_until_it_ends(desk: Desk) -> None:
+    desk.say("api", "hold on")
+    working = desk.becomes("api", "working")
+    assert working["works"]
+    assert working["prompts"] == 1
+    says = f"claude in {desk.home}/api has worked for"
+    until(lambda: says in desk.box.agent("why").stdout, says)
+    assert says in desk.box.agent("awake", "--list").stdout
+    desk.model.released.set()
+    desk.becomes("api", "waiting", need="the next prompt", works=False)
+    assert "has worked for" not in desk.box.agent("awake", "--list").stdout
+
+
+def test_a_permission_is_waited_for_and_its_grant_is_work(desk: Desk) -> None:
+    desk.say("api", "run touch asked; until test -e ended; do sleep 0.2; done")
+    waiting = desk.becomes("api", "waiting", need="a permission", works=False)
+    assert waiting["place"].startswith("tmux %")
+    desk.key("api", "Enter")
+    desk.becomes("api", "working", works=True)
+    desk.key("api", "Escape")
+    desk.becomes("api", "waiting", need="the next prompt")
+
+
+def test_a_denied_permission_is_no_work(desk: Desk) -> None:
+    desk.say("api", "run touch denied")
+    desk.becomes("api", "waiting", need="a permission")
+    desk.key("api", "Escape")
+    desk.becomes("api", "waiting", need="the next prompt")
+
+
+def test_a_question_waits_for_an_answer(desk: Desk) -> None:
+    desk.say("api", "ask me")
+    desk.becomes("api", "waiting", need="an answer")
+    desk.key("api", "Enter")
+    desk.becomes("api", "waiting", need="the next prompt")
+
+
+def test_a_declined_question_is_no_work(desk: Desk) -> None:
+    desk.say("api", "ask me")
+    desk.becomes("api", "waiting", need="an answer")
+    desk.key("api", "Escape")
+    desk.becomes("api", "waiting", need="the next prompt")
+
+
+@pytest.mark.parametrize("pressed", ["Escape", "C-c"])
+def test_an_interrupted_turn_is_over(desk: Desk, pressed: str) -> None:
+    """No hook says so: the tool's own session file does."""
+    desk.say("api", "hold on")
+    desk.becomes("api", "working")
+    desk.key("api", pressed)
+    desk.becomes("api", "waiting", need="the next prompt", works=False)
+
+
+def test_an_interrupted_tool_is_over(desk: Desk) -> None:
+    desk.say("api", "run touch asked; until test -e ended; do sleep 0.2; done")
+    desk.becomes("api", "waiting", need="a permission")
+    desk.key("api", "Enter")
+    desk.becomes("api", "working")
+    desk.key("api", "C-c")
+    desk.becomes("api", "waiting", need="the next prompt", works=False)
+
+
+def test_an_error_of_the_model_is_a_failure_until_the_next_prompt(desk: Desk) -> None:
+    desk.say("api", "err400 please")
+    desk.becomes("api", "failed", works=False)
+    desk.say("api", "hello")
+    desk.becomes("api", "waiting", need="the next prompt", prompts=2)
+
+
+def test_a_background_task_holds_after_the_turn(desk: Desk) -> None:
+    desk.say("api", "bg touch asked; until test -e ended; do sleep 0.2; done")
+    desk.becomes("api", "waiting", need="a permission")
+    desk.key("api", "Enter")
+    desk.becomes("api", "working", because="a background task runs", works=True)
+    desk.sh("touch api/ended")
+    desk.becomes("api", "waiting", need="the next prompt", works=False)
+    # The task's end came as a prompt that nobody typed.
+    assert desk.agent("api")["prompts"] == 1
+
+
+def test_a_subagent_that_asks_makes_its_session_wait(desk: Desk) -> None:
+    desk.say("api", "sub: run touch made")
+    waiting = desk.becomes("api", "waiting", need="a permission")
+    assert waiting["because"] == "a subagent needs a permission"
+    assert [each["state"] for each in waiting["subagents"]] == ["waiting"]
+    desk.key("api", "Enter")
+    done = desk.becomes("api", "waiting", need="the next prompt", works=False)
+    assert done["subagents"] == []
+
+
+@pytest.mark.parametrize("how", ["kill -9", "closed terminal", "/exit"])
+def test_an_agent_whose_process_is_gone_has_ended(desk: Desk, how: str) -> None:
+    desk.say("api", "hold on")
+    working = desk.becomes("api", "working")
+    if how == "kill -9":
+        desk.sh(f"kill -9 {working['pid']}")
+    elif how == "closed terminal":
+        desk.tmux("kill-session -t api")
+    else:
+        desk.key("api", "Escape")
+        desk.becomes("api", "waiting")
+        desk.key("api", "C-u")
+        desk.say("api", "/exit")
+    desk.becomes("api", "ended", works=False)
+    assert not desk.box.agent("awake", "--list").stdout.startswith("lease")
+
+
+def test_three_at_once_are_told_apart(desk: Desk) -> None:
+    for folder in ("web", "docs"):
+        desk.open(folder, folder)
+        desk.shows(folder, "Claude Code")
+        desk.becomes(folder, "waiting", 60)
+    desk.say("api", "hold on")
+    desk.say("web", "run touch made")
+    desk.becomes("api", "working")
+    desk.becomes("web", "waiting", need="a permission")
+    desk.becomes("docs", "waiting", need="the next prompt", prompts=0)
+    names = [each["name"] for each in desk.agents()]
+    assert sorted(names) == ["claude-1", "claude-2", "claude-3"]
+    # The one that needs a person stands first.
+    assert desk.agents()[0]["folder"] == f"{desk.home}/web"
+    lines = desk.box.agent("agents").stdout.splitlines()
+    assert "waits for a permission" in lines[1]
+
+
+def test_headless_claude_works_until_it_ends(desk: Desk) -> None:
+    desk.open("web", "web", f"{CLAUDE} -p 'hold on'")
+    desk.becomes("web", "working", 60)
+    desk.model.released.set()
+    desk.becomes("web", "ended")
+
+
+def test_an_error_that_is_retried_for_minutes_is_work_and_then_a_failure(desk: Desk) -> None:
+    desk.say("api", "err500 please")
+    desk.becomes("api", "working")
+    desk.becomes("api", "failed", 260, works=False)
