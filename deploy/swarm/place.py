@@ -59,6 +59,9 @@ class State(msgspec.Struct):
     usage: str = ""
     """What `swarm-agent usage` said when the machine was last asked, and when."""
     seen: float = 0.0
+    agents: str = ""
+    """What `swarm-agent agents --json` said when the machine was last asked for it, and when."""
+    agents_at: float = 0.0
     move: Move | None = None
 
 

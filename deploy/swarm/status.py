@@ -6,7 +6,7 @@ import msgspec
 
 from agent import safe
 from deploy import sizes
-from deploy.swarm import life, logs
+from deploy.swarm import agents, life, logs
 from deploy.swarm.fly import Fly, FlyError
 from deploy.swarm.place import Place, State
 from deploy.swarm.records import ASLEEP, Event, Machine
@@ -26,6 +26,7 @@ class Row(msgspec.Struct, frozen=True):
     cost: str = ""
     parked: bool = False
     problem: str = ""
+    agents: str = ""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -50,6 +51,7 @@ def row(where: Place, machine: Machine | None) -> Row:
         seen=state.seen,
         cost=_last_cost(state),
         parked=state.parked,
+        agents=agents.summary(agents.last_seen(state), time.time()),
         problem="" if machine is None or machine.reachable else machine.host_status,
     )
 

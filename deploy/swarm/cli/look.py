@@ -36,10 +36,11 @@ def list_(as_json: bool) -> None:
             common.when(each.seen) if each.seen else "-",
             each.size,
             each.cost,
+            each.agents,
         )
         for each in rows
     ]
-    head = ("name", "state", "region", "last seen awake", "size", "cost")
+    head = ("name", "state", "region", "last seen awake", "size", "cost", "coding agents")
     click.echo(words.table(head, cells))
 
 

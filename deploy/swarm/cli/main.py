@@ -25,6 +25,7 @@ class Swarm(Program):
 
 def _expected(error: Exception) -> bool:
     """It is one of ours: its words are for the user."""
+    from deploy.swarm.agents import AttachError
     from deploy.swarm.backup import BackupError
     from deploy.swarm.fly import FlyError
     from deploy.swarm.life import LifeError
@@ -32,7 +33,7 @@ def _expected(error: Exception) -> bool:
     from deploy.swarm.team import TeamError
     from deploy.swarm.wish import UpError
 
-    ours = (BackupError, FlyError, LifeError, SecretError, TeamError, UpError)
+    ours = (AttachError, BackupError, FlyError, LifeError, SecretError, TeamError, UpError)
     return isinstance(error, ours)
 
 
@@ -54,6 +55,10 @@ cli = Swarm(
             "open": f"{_HERE}.work:open_",
             "logs": f"{_HERE}.work:logs",
             "sync": f"{_HERE}.work:sync",
+        },
+        "Coding agents": {
+            "agents": f"{_HERE}.agents:agents",
+            "attach": f"{_HERE}.agents:attach",
         },
         "Asleep and awake": {
             "sleep": f"{_HERE}.life:sleep",
