@@ -1,0 +1,143 @@
+"""The command of the hooks, and what a hostile account can make of it: no tool and no model."""
+
+import json
+import subprocess
+import time
+
+import pytest
+
+from tests.support import Box, ready, until
+
+pytestmark = pytest.mark.root
+
+PROMPT = json.dumps(
+    {"hook_event_name": "UserPromptSubmit", "session_id": "s-1", "cwd": "/w", "prompt": "secret!"}
+)
+AS_A_TOOL = """
+export PATH=$HOME/.local/bin:/usr/local/bin:/usr/bin:/bin
+cat >tool.sh <<'END'
+printf '%s' "$1" | swarm-agent hook claude
+exec sleep 300
+END
+bash tool.sh {payload} >/dev/null 2>&1 </dev/null &
+echo $!
+"""
+
+
+def begin(box: Box, payload: str = PROMPT) -> int:
+    """A process of the account that reports a turn, and lives on; its id in the machine."""
+    done = box.ssh(AS_A_TOOL.format(payload=f"'{payload}'"))
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def agents(box: Box) -> list[dict[str, object]]:
+    done = box.agent("agents", "--json")
+    found: list[dict[str, object]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    "payload", ["", "rubbish", "[]", '{"hook_event_name": 7}', '{"a":' * 5000, "\\xff\\x00"]
+)
+def test_a_hook_never_fails_its_tool(box: Box, payload: str) -> None:
+    script = f"printf '%b' '{payload}' | $HOME/.local/bin/swarm-agent hook claude; echo $?"
+    assert box.ssh(script).stdout == "0\n"
+
+
+def test_a_hook_without_an_agent_does_nothing_and_does_not_wait() -> None:
+    from deploy.machine import AGENT
+
+    began = time.monotonic()
+    done = subprocess.run(
+        [AGENT[0], "hook", "claude"],
+        input=PROMPT,
+        env={"SWARM_RUN_DIR": "/nowhere", "HOME": "/nowhere"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert time.monotonic() - began < 10
+
+
+def test_a_hook_whose_stdin_never_ends_gives_up_after_a_second(box: Box) -> None:
+    script = "mkfifo f; exec 9<>f; $HOME/.local/bin/swarm-agent hook claude <&9; echo $?"
+    assert box.ssh(script).stdout == "0\n"
+
+
+def test_a_report_holds_the_machine_until_its_process_is_gone(box: Box) -> None:
+    ready(box)
+    pid = begin(box)
+    until(lambda: [each["state"] for each in agents(box)] == ["working"], "one that works")
+    assert "claude in /w has worked for" in box.agent("awake", "--list").stdout
+    assert "secret!" not in box.said() + box.agent("agents", "--json").stdout
+    box.ssh(f"kill -9 {pid}")
+    until(lambda: [each["state"] for each in agents(box)] == ["ended"], "its end")
+    assert box.agent("awake", "--list").stdout == "nothing holds the machine awake\n"
+
+
+def test_what_is_known_outlives_a_re_execution(box: Box) -> None:
+    ready(box)
+    pid = begin(box)
+    until(lambda: agents(box), "one that works")
+    before = agents(box)[0]
+    assert box.agent("reload").returncode == 0
+    box.event("agent.reexecuted")
+    until(lambda: box.agent("agents", "--json").returncode == 0 and agents(box), "the same one")
+    after = agents(box)[0]
+    same = ("name", "state", "pid", "prompts", "folder")
+    assert [after[each] for each in same] == [before[each] for each in same]
+    assert abs(float(str(after["since"])) - float(str(before["since"]))) < 1
+    box.ssh(f"kill -9 {pid}")
+    until(lambda: [each["state"] for each in agents(box)] == ["ended"], "its end")
+
+
+FLOOD = """
+import json, os, socket, sys, time
+box = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+box.setblocking(False)
+box.connect("/run/swarm/hooks.sock")
+print("go", flush=True)
+end, tried = time.monotonic() + 12, 0
+while time.monotonic() < end:
+    tried += 1
+    rubbish = tried % 3 == 0
+    event = {"tool": "claude", "event": "Stop", "session": f"s{tried}", "pid": os.getpid()}
+    try:
+        box.send(os.urandom(2000) if rubbish else json.dumps(event).encode())
+    except BlockingIOError:
+        pass
+print(tried, flush=True)
+"""
+
+
+def test_a_flood_of_hooks_costs_ssh_nothing(box: Box) -> None:
+    ready(box)
+    quiet = _slowest_banner(box)
+    flood = subprocess.Popen(
+        box.ssh_command("python3", "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert flood.stdin is not None
+    assert flood.stdout is not None
+    flood.stdin.write(FLOOD)
+    flood.stdin.close()
+    assert flood.stdout.readline() == "go\n"
+    flooded = _slowest_banner(box)
+    assert box.agent("why").returncode == 0
+    tried = int(flood.stdout.readline())
+    flood.wait(30)
+    # Both numbers stand on the same busy computer; the sender keeps one of its cores busy.
+    assert flooded < quiet * 3 + 0.5, f"{flooded:.3f} s after {quiet:.3f} s, {tried} sent"
+    assert tried > 10_000
+    assert len(agents(box)) <= 64 + 20
+    notices = [each for each in box.events("agent.notice") if each["part"] == "coding agents"]
+    assert 1 <= len(notices) <= 2, "each kind of rubbish is reported once"
+
+
+def _slowest_banner(box: Box) -> float:
+    times = []
+    for _ in range(10):
+        began = time.monotonic()
+        assert box.answers()
+        times.append(time.monotonic() - began)
+    return max(times)
