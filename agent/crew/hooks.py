@@ -70,7 +70,8 @@ def read(data: bytes) -> tuple[Teller, Report | None]:
     try:
         sent = _decode(data)
     except ValueError as error:  # msgspec's errors are of this kind
-        raise ReportError(f"not a report: {error}") from error
+        # Its words would be of any number, by what was sent: they are reported once each.
+        raise ReportError("not a report") from error
     if sent.tool not in _READERS:
         raise ReportError("of a tool that we do not know")
     if not _NAME.fullmatch(sent.session) or not 0 < sent.pid < 1 << 31:
