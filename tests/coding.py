@@ -100,6 +100,11 @@ class Desk:
         """Press a key."""
         self.tmux(f"send-keys -t {name} {key}")
 
+    def answer(self, name: str, key: str) -> None:
+        """Press a key in a dialog, once it is shown: its hook comes before that."""
+        self.shows(name, "Esc to cancel")
+        self.key(name, key)
+
     def agents(self) -> list[dict[str, Any]]:
         """What `swarm-agent agents --json` says."""
         done = self.box.agent("agents", "--json")

@@ -45,7 +45,7 @@ def test_a_permission_is_waited_for_and_its_grant_is_work(desk: Desk) -> None:
     desk.say("api", "run touch asked; until test -e ended; do sleep 0.2; done")
     waiting = desk.becomes("api", "waiting", need="a permission", works=False)
     assert waiting["place"].startswith("tmux %")
-    desk.key("api", "Enter")
+    desk.answer("api", "Enter")
     desk.becomes("api", "working", works=True)
     desk.key("api", "Escape")
     desk.becomes("api", "waiting", need="the next prompt")
@@ -54,21 +54,21 @@ def test_a_permission_is_waited_for_and_its_grant_is_work(desk: Desk) -> None:
 def test_a_denied_permission_is_no_work(desk: Desk) -> None:
     desk.say("api", "run touch denied")
     desk.becomes("api", "waiting", need="a permission")
-    desk.key("api", "Escape")
+    desk.answer("api", "Escape")
     desk.becomes("api", "waiting", need="the next prompt")
 
 
 def test_a_question_waits_for_an_answer(desk: Desk) -> None:
     desk.say("api", "ask me")
     desk.becomes("api", "waiting", need="an answer")
-    desk.key("api", "Enter")
+    desk.answer("api", "Enter")
     desk.becomes("api", "waiting", need="the next prompt")
 
 
 def test_a_declined_question_is_no_work(desk: Desk) -> None:
     desk.say("api", "ask me")
     desk.becomes("api", "waiting", need="an answer")
-    desk.key("api", "Escape")
+    desk.answer("api", "Escape")
     desk.becomes("api", "waiting", need="the next prompt")
 
 
@@ -84,7 +84,7 @@ def test_an_interrupted_turn_is_over(desk: Desk, pressed: str) -> None:
 def test_an_interrupted_tool_is_over(desk: Desk) -> None:
     desk.say("api", "run touch asked; until test -e ended; do sleep 0.2; done")
     desk.becomes("api", "waiting", need="a permission")
-    desk.key("api", "Enter")
+    desk.answer("api", "Enter")
     desk.becomes("api", "working")
     desk.key("api", "C-c")
     desk.becomes("api", "waiting", need="the next prompt", works=False)
@@ -100,7 +100,7 @@ def test_an_error_of_the_model_is_a_failure_until_the_next_prompt(desk: Desk) ->
 def test_a_background_task_holds_after_the_turn(desk: Desk) -> None:
     desk.say("api", "bg touch asked; until test -e ended; do sleep 0.2; done")
     desk.becomes("api", "waiting", need="a permission")
-    desk.key("api", "Enter")
+    desk.answer("api", "Enter")
     desk.becomes("api", "working", because="a background task runs", works=True)
     desk.sh("touch api/ended")
     desk.becomes("api", "waiting", need="the next prompt", works=False)
@@ -113,7 +113,7 @@ def test_a_subagent_that_asks_makes_its_session_wait(desk: Desk) -> None:
     waiting = desk.becomes("api", "waiting", need="a permission")
     assert waiting["because"] == "a subagent needs a permission"
     assert [each["state"] for each in waiting["subagents"]] == ["waiting"]
-    desk.key("api", "Enter")
+    desk.answer("api", "Enter")
     done = desk.becomes("api", "waiting", need="the next prompt", works=False)
     assert done["subagents"] == []
 
