@@ -10,9 +10,8 @@ from agent import __version__
 from agent.access.sessions import Session
 from agent.clock import clock
 from agent.machine import Machine
-from agent.observe.host import Space, memory_space, volume_space
 from agent.observe.crew import agent_reports
-from agent.observe.host import volume_space
+from agent.observe.host import Space, memory_space, volume_space
 from agent.observe.idle import idle_report
 from agent.observe.reports import (
     BanReport,
