@@ -26,7 +26,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return 3 * len(os.sched_getaffinity(0))
 
 
-COSTLY = {"shared_box", "watched", "bulk"}
+COSTLY = {"shared_box", "shared_laptop", "watched", "bulk"}
 """Fixtures that a module's tests share: one worker runs all of these tests."""
 
 

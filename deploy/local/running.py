@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import shlex
 import socket
 from collections.abc import Callable
@@ -161,9 +162,15 @@ class _Ports:
 
     @classmethod
     def free(cls) -> "_Ports":
+        ports: list[int] = []
         with contextlib.ExitStack() as held:
-            probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-            return cls(*(int(probe.getsockname()[1]) for probe in probes))
+            while len(ports) < 3:
+                # Below the ephemeral ports: no outgoing connection takes one while it is asleep.
+                port = random.randrange(12_000, 20_000)
+                with contextlib.suppress(OSError):
+                    held.enter_context(socket.create_server(("127.0.0.1", port)))
+                    ports.append(port)
+        return cls(*ports)
 
 
 def _machine(folder: Path, record: store.Machine) -> Machine:
