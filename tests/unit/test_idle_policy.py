@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.idle.policy import Activity, Awake, Cause, Seen, Sleep, Warn, decide, sleeps_at
+from agent.idle.policy import Activity, Awake, Cause, Seen, Sleep, Warn, decide, held, sleeps_at
 from agent.settings import Settings, load
 
 WOKE = 1000.0
@@ -182,3 +182,10 @@ def test_never_asleep_within_grace_or_before_the_timeout_and_warning(
     at_least = sleeps_at(decision, now)
     assert at_least is not None
     assert at_least >= now
+
+
+def test_a_lease_is_an_activity_at_its_end_and_changes_nothing_else() -> None:
+    looks = seen(at=WOKE + 10, login=True, ordered=WOKE + 5)
+    later = held(looks, WOKE + 100)
+    assert later == replace(looks, latest=replace(looks.latest, at=WOKE + 100))
+    assert held(looks, WOKE) == looks
