@@ -36,7 +36,7 @@ def known(box: Box, name: str) -> Place:
 
 
 def test_a_new_machine_has_the_work_of_the_one_that_is_gone(
-    make_box: BoxMaker, away: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    away: Path, make_box: BoxMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "PATIENCE", 60.0)
     monkeypatch.setenv("SWARM_HOME", str(tmp_path / "laptop"))
