@@ -41,7 +41,12 @@ def hold() -> None:
 
 
 def relay(fly: Fly, app: str) -> None:
-    """Lead standard input and output to the machine's private SSH port, by `fly proxy`."""
+    """Lead standard input and output to the machine's private SSH port, by `fly proxy`.
+
+    ssh ends its ProxyCommand with a signal: the proxy is not to stay behind.
+    """
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(1))
     port = free_port()
     words = ["proxy", f"{port}:{template.PRIVATE_PORT}", "--app", app, "--quiet"]
     process = fly.start_of(*words, "--bind-addr", "127.0.0.1")

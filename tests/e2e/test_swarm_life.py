@@ -29,6 +29,15 @@ for number in range(1005):
 """
 
 
+def running(word: str) -> bool:
+    """A process of this computer has this word on its command line."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if word.encode() in path.read_bytes().split(b"\0"):
+                return True
+    return False
+
+
 def init_of(machine: str) -> int:
     """The process of a machine's PID 1, as this computer sees it."""
     for folder in Path("/proc").glob("[0-9]*"):
@@ -240,6 +249,10 @@ def test_a_private_machine_has_no_address_and_ssh_gets_in(laptop: Laptop) -> Non
     assert laptop.app("box").addresses == []
     assert not [call for call in laptop.calls if call.startswith("ips allocate")]
     assert laptop.ssh("box", "echo in") == "in\n"
+    # ssh ends its ProxyCommand with a signal; flyctl's proxy ends with it.
+    ports = [call.split()[1] for call in laptop.calls if call.startswith("proxy ")]
+    assert ports
+    until(lambda: not any(running(port) for port in ports), "the end of every proxy")
 
 
 def test_tmux_and_the_status_page(shared_laptop: Laptop) -> None:
