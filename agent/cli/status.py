@@ -100,10 +100,10 @@ def _problems(report: StatusReport) -> Iterator[str]:
 
 
 def _checkpoints(report: StatusReport) -> str:
-    if report.latest_checkpoint is None:
+    if not report.checkpoints:
         return "no checkpoint yet"
-    ago = words.duration(report.at - report.latest_checkpoint)
-    return f"{words.plural(report.checkpoints, 'checkpoint')}, the latest {ago} ago"
+    ago = words.duration(report.at - report.checkpoints[0].at)
+    return f"{words.plural(report.checkpoints_kept, 'checkpoint')}, the latest {ago} ago"
 
 
 def _used(space: SpaceReport) -> str:

@@ -65,13 +65,15 @@ class CheckpointRequests:
     async def _list_away(self) -> CheckpointsReport:
         there = await self._parts.away.listing()
         report = checkpoints_report(self._parts)
-        return with_changes(report, checkpoints=[_report(each) for each in there])
+        return with_changes(report, checkpoints=[checkpoint_report(each) for each in there])
 
     async def _make(self, request: web.Request) -> web.Response:
         order = _decoded(await request.read(), MakeOrder)
 
         async def make() -> CheckpointReport:
-            return _report(await self._parts.keeper.make(Cause.HAND, tags.clean(order.note)))
+            return checkpoint_report(
+                await self._parts.keeper.make(Cause.HAND, tags.clean(order.note))
+            )
 
         return self._order(make)
 
@@ -84,7 +86,7 @@ class CheckpointRequests:
                 order.first, order.second or None, path, CHANGES_SHOWN
             )
             listed = [ChangeReport(each.path, each.modifier) for each in changes]
-            return ChangesReport(_report(first), _report(second), listed, count)
+            return ChangesReport(checkpoint_report(first), checkpoint_report(second), listed, count)
 
         return self._order(compare)
 
@@ -97,8 +99,8 @@ class CheckpointRequests:
         async def restore() -> RestoredReport:
             done = await self._parts.undo.restore(order)
             return RestoredReport(
-                checkpoint=_report(done.checkpoint),
-                before=None if done.before is None else _report(done.before),
+                checkpoint=checkpoint_report(done.checkpoint),
+                before=None if done.before is None else checkpoint_report(done.before),
                 placed=done.placed.placed,
                 removed=done.placed.removed,
                 failures=done.placed.failures,
@@ -143,7 +145,7 @@ def checkpoints_report(parts: Checkpoints) -> CheckpointsReport:
     record, ledger = keeper.record, keeper.ledger
     return CheckpointsReport(
         on=keeper.settings.checkpoints,
-        checkpoints=[_report(each) for each in ledger.checkpoints],
+        checkpoints=[checkpoint_report(each) for each in ledger.checkpoints],
         running=record.running,
         problem=record.absent or record.problem or ledger.damaged,
         size=record.size,
@@ -155,7 +157,8 @@ def checkpoints_report(parts: Checkpoints) -> CheckpointsReport:
     )
 
 
-def _report(checkpoint: Checkpoint) -> CheckpointReport:
+def checkpoint_report(checkpoint: Checkpoint) -> CheckpointReport:
+    """One of them."""
     return CheckpointReport(
         id=checkpoint.id[:8],
         at=checkpoint.at,

@@ -257,11 +257,31 @@ class CodingAgentReport(msgspec.Struct, frozen=True):
     subagents: list[SubagentReport]
 
 
+class CheckpointReport(msgspec.Struct, frozen=True):
+    """A checkpoint of the volume. What is None is not known: it was copied from elsewhere.
+
+    `added`: bytes by which it made the repository larger; `unread`: files that are not in it.
+    """
+
+    id: str
+    at: float
+    cause: str
+    note: str
+    files: int | None
+    bytes: int | None
+    new: int | None
+    changed: int | None
+    added: int | None
+    seconds: float | None
+    unread: int
+
+
 class StatusReport(msgspec.Struct, frozen=True):
     """Everything at a glance. `at` and `awake_since` are Unix time.
 
     `failures` and `reloads` are how often the agent re-executed in place, and why. `name` is the
-    machine's, `region` where it is; empty where nobody knows. `latest_checkpoint`: Unix time.
+    machine's, `region` where it is; empty where nobody knows. `checkpoints`: the
+    latest first, a few of those that are kept.
     """
 
     version: str
@@ -287,8 +307,8 @@ class StatusReport(msgspec.Struct, frozen=True):
     memory: SpaceReport
     budget_hours: float | None
     used_hours: float
-    checkpoints: int = 0
-    latest_checkpoint: float | None = None
+    checkpoints_kept: int = 0
+    checkpoints: list[CheckpointReport] = []
 
 
 class ChartReport(msgspec.Struct, frozen=True):
@@ -333,25 +353,6 @@ class Kicked(msgspec.Struct, frozen=True):
     """The session that is being ended."""
 
     id: str
-
-
-class CheckpointReport(msgspec.Struct, frozen=True):
-    """A checkpoint of the volume. What is None is not known: it was copied from elsewhere.
-
-    `added`: bytes by which it made the repository larger; `unread`: files that are not in it.
-    """
-
-    id: str
-    at: float
-    cause: str
-    note: str
-    files: int | None
-    bytes: int | None
-    new: int | None
-    changed: int | None
-    added: int | None
-    seconds: float | None
-    unread: int
 
 
 class CheckpointsReport(msgspec.Struct, frozen=True):

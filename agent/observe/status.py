@@ -10,6 +10,7 @@ from agent import __version__
 from agent.access.sessions import Session
 from agent.clock import clock
 from agent.machine import Machine
+from agent.observe.checkpoints import checkpoint_report
 from agent.observe.crew import agent_reports
 from agent.observe.host import Space, memory_space, volume_space
 from agent.observe.idle import idle_report
@@ -28,6 +29,7 @@ from agent.observe.services import service_reports
 from agent.state.usage import SLOT
 
 BANS_SHOWN = 10
+CHECKPOINTS_SHOWN = 5
 CHART = 86400
 HIDDEN = "(hidden)"
 
@@ -55,8 +57,8 @@ def status_report(machine: Machine) -> StatusReport:
         sessions=[session_report(session) for session in machine.sessions],
         agents=agent_reports(machine.crew, ended=False),
         services=service_reports(machine.supervisor),
-        checkpoints=len(known),
-        latest_checkpoint=known[-1].at if known else None,
+        checkpoints_kept=len(known),
+        checkpoints=[checkpoint_report(each) for each in known[: -CHECKPOINTS_SHOWN - 1 : -1]],
         bans=machine.gate.jail.count(now),
         latest_bans=list(ban_reports(machine, BANS_SHOWN)),
         keys=[key.name for key in machine.keyring.admitting()],
@@ -111,6 +113,9 @@ def public(report: StatusReport) -> StatusReport:
         agents=[_public_agent(each) for each in report.agents],
         services=[replace(each, detail="", user=HIDDEN, command=[]) for each in report.services],
         latest_bans=[replace(ban, network=HIDDEN, reason=HIDDEN) for ban in report.latest_bans],
+        checkpoints=[
+            replace(each, note=HIDDEN if each.note else "") for each in report.checkpoints
+        ],
         keys=[HIDDEN] * len(report.keys),
     )
 

@@ -48,6 +48,8 @@ def test_the_login_user_makes_compares_and_restores_and_only_root_deletes(box: B
     listed = json.loads(box.agent("checkpoints", "--json").stdout)["checkpoints"]
     assert name not in [each["id"] for each in listed]
 
+    shown = json.loads(box.agent("status", "--json").stdout)["checkpoints"]
+    assert [each["id"] for each in shown] == [each["id"] for each in reversed(listed)][:5]
     assert re.search(r"undo +\d checkpoints, the latest \d+ s ago", box.agent("status").stdout)
     assert float(box.metric("swarm_checkpoint_timestamp_seconds")) > 0
     for path in ("/mnt/.swarm", "/mnt/.swarm/checkpoints/repo", "/mnt/.swarm/checkpoints/key"):
