@@ -10,7 +10,7 @@ from tests.support import until
 
 PAYLOAD = {
     "session_id": "bench-1",
-    "hook_event_name": "PostToolUse",
+    "hook_event_name": "PreToolUse",
     "cwd": "/workspace/api",
     "tool_name": "Bash",
     "tool_use_id": "toolu_1",
@@ -19,10 +19,11 @@ PAYLOAD = {
 }
 
 _LOOP = """
-cat >/tmp/bench-payload.json
+set -e
+cat >payload.json
 for n in $(seq {calls}); do
     begin=$(date +%s%N)
-    sh -c '{command}' </tmp/bench-payload.json
+    sh -c '{command}' <payload.json
     end=$(date +%s%N)
     echo $((end - begin))
 done
@@ -38,6 +39,9 @@ def hook(contender: Contender, calls: int) -> list[Row]:
         nothing = _timed(contender, "true", calls)
         hooks = _timed(contender, f"{program} hook claude", calls)
         after = proportional(ready.pid) / 1024
+        said = subprocess.run(ready.agent_command("agents", "--json"), capture_output=True).stdout
+        counted = sum(each["tool_calls"] for each in json.loads(said))
+        assert counted == calls, f"{counted} of {calls} hooks have arrived"
     costs = tuple(each - sum(nothing) / len(nothing) for each in hooks)
     return [
         Row(
