@@ -75,6 +75,14 @@ class Key:
         return out.stdout.split()[1]
 
 
+def let_others_in(folder: Path) -> None:
+    """Let every account reach a folder of pytest's; what is open already stays as it is."""
+    for each in (folder, *folder.parents):
+        mode = each.stat().st_mode & 0o7777
+        if mode & 0o055 != 0o055:
+            each.chmod(mode | 0o755)
+
+
 def make_key(path: Path, *options: str) -> Key:
     """A new key pair; Ed25519 unless `options` say otherwise."""
     kind = options or ("-t", "ed25519")

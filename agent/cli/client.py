@@ -92,7 +92,9 @@ def _read(connection: socket.socket) -> tuple[int, bytes]:
     answer = bytearray()
     while chunk := connection.recv(_CHUNK):
         answer += chunk
-    head, _, body = bytes(answer).partition(b"\r\n\r\n")
+    head, end, body = bytes(answer).partition(b"\r\n\r\n")
+    if not end:
+        raise OSError(_CUT)  # the agent re-executed, or ended, in the middle
     lines = head.decode("latin-1").split("\r\n")
     fields = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
     # A long answer is made while it is sent, and has no length.

@@ -7,7 +7,7 @@ import pytest
 
 from tests.claims import free_port
 from tests.conftest import BoxMaker
-from tests.support import Box, until
+from tests.support import Box, let_others_in, until
 from tests.system.test_gate import boot, connect, proxy_command, ssh_as
 
 OWNER, NEWCOMER = "192.0.2.1", "192.0.2.77"
@@ -132,8 +132,7 @@ def test_sshd_that_hangs_when_asked_holds_up_neither_the_boot_nor_a_reload(
     program = tmp_path / "sshd"
     program.write_text('#!/bin/sh\n[ "$1" = -t ] && exec sleep 600\nexec /usr/sbin/sshd "$@"\n')
     program.chmod(0o755)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    let_others_in(tmp_path)
     box = make_box().boot({"SWARM_SSHD": str(program)})
     assert box.ssh("echo in").stdout == "in\n"
     until(lambda: "used unchecked" in box.agent("health").stdout, "the reason in health")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BoxMaker
-from tests.support import Box, Key, make_key, ready, until
+from tests.support import Box, Key, let_others_in, make_key, ready, until
 
 pytestmark = pytest.mark.root
 
@@ -80,8 +80,7 @@ def test_a_secret_as_people_bring_it_lets_its_owner_in(
 def test_a_file_as_people_bring_it_lets_its_owner_in(
     make_box: BoxMaker, key: Key, name: str, tmp_path: Path
 ) -> None:
-    for above in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        above.chmod(0o755)
+    let_others_in(tmp_path)
     (tmp_path / "me.pub").write_bytes(FILES[name](key.public))
     box = make_box().boot(
         {"SSH_AUTHORIZED_KEYS": "", "SSH_AUTHORIZED_KEYS_FILE": str(tmp_path / "me.pub")}

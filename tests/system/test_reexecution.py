@@ -19,7 +19,7 @@ from tests.services import Services
 from tests.support import Box, Client, ready, until
 
 BREAKABLE = f"""#!{sys.executable}
-# The agent, with a fault built in: SIGRTMIN is an error at its top that nobody foresaw.
+# The agent, with a fault built in: SIGTTIN is an error at its top that nobody foresaw.
 import asyncio, signal, sys
 from agent.life import ending
 
@@ -28,7 +28,7 @@ class Breaking(ending.Stop):
         super().__init__(*words)
         loop = asyncio.get_running_loop()
         self.broken = loop.create_future()
-        loop.add_signal_handler(signal.SIGRTMIN, self._break)
+        loop.add_signal_handler(signal.SIGTTIN, self._break)
 
     def _break(self):
         if not self.broken.done():
@@ -60,7 +60,7 @@ def breakable(make_box: BoxMaker, tmp_path: Path) -> Box:
 def break_it(box: Box) -> None:
     """Make an error at the top of the agent, and wait until the new one serves."""
     before = len(box.events("agent.reexecuted"))
-    box.machine.signal(signal.SIGRTMIN)
+    box.machine.signal(signal.SIGTTIN)
     until(lambda: len(box.events("agent.reexecuted")) > before, "a new agent in its place")
 
 
@@ -150,15 +150,15 @@ def test_strikes_and_connections_without_a_login_are_kept(breakable: Box) -> Non
 
     with knock(), knock(b"this is no SSH\r\n"):  # half a strike
         box.event("ssh.connection.closed", verdict="probe")
+        until(lambda: waiting() == 1, "the one that said nothing")
         half = socket.create_connection(("127.0.0.1", box.port), timeout=20)
         half.sendall(b"PROXY TCP4 203.0.113.10 10")
-        until(lambda: waiting() == 1, "the one that said nothing")
         break_it(box)
-        ready(box)
-        until(lambda: waiting() == 1, "it is still there")
-        half.sendall(b".0.0.1 5000 22\r\n")
+        half.sendall(b".0.0.1 5000 22\r\n")  # a header has three seconds
         assert half.recv(4) == b"SSH-"
         half.close()
+        ready(box)
+        until(lambda: waiting() == 1, "it is still there")
         knock(b"this is no SSH\r\n").close()
         ban = box.event("ban.started")
     assert ban["network"] == "203.0.113.9" and ban["cut"] == 1
@@ -232,7 +232,7 @@ def test_more_failures_than_help_end_the_machine(breakable: Box) -> None:
     box = breakable.boot()
     for _ in range(5):
         break_it(box)
-    box.machine.signal(signal.SIGRTMIN)
+    box.machine.signal(signal.SIGTTIN)
     assert box.machine.wait(30) == EXIT_SOFTWARE
     assert len(box.events("agent.failed")) == 6
 
@@ -246,7 +246,7 @@ def test_an_error_in_one_step_is_told_and_ends_nothing(make_box: BoxMaker, tmp_p
     box = make_box()
     box.machine.program = str(program)
     ready(box.boot())
-    box.machine.signal(signal.SIGRTMIN)
+    box.machine.signal(signal.SIGTTIN)
     assert "ZeroDivisionError" in box.event("agent.error")["problem"]
     assert box.ssh("echo on").stdout == "on\n"
     assert box.metric("swarm_errors_unhandled_total") == "1.0"
@@ -314,7 +314,7 @@ def test_the_command_goes_on_and_its_status_is_the_machines(breakable: Box) -> N
 
 def test_a_stop_signal_that_comes_meanwhile_is_heard(breakable: Box) -> None:
     box = ready(breakable.boot())
-    box.machine.signal(signal.SIGRTMIN)
+    box.machine.signal(signal.SIGTTIN)
     box.event("agent.failed")
     box.machine.signal(signal.SIGTERM)
     assert box.machine.wait(30) == 0
@@ -323,7 +323,7 @@ def test_a_stop_signal_that_comes_meanwhile_is_heard(breakable: Box) -> None:
 
 def test_a_command_that_ends_meanwhile_is_not_started_again(breakable: Box) -> None:
     box = ready(breakable.boot({}, "sh", "-c", "trap 'exit 42' USR1; while :; do sleep 0.1; done"))
-    box.machine.signal(signal.SIGRTMIN)
+    box.machine.signal(signal.SIGTTIN)
     box.machine.signal(signal.SIGUSR1)
     assert box.machine.wait(30) == 42
     assert len(box.events("command.started")) == 1
@@ -443,7 +443,7 @@ def test_another_version_ends_what_it_does_not_know(make_box: BoxMaker, tmp_path
     box.machine.program = str(program)
     ready(box.boot())
     stranger = Client(box)
-    box.machine.signal(signal.SIGRTMIN)
+    box.machine.signal(signal.SIGTTIN)
     assert stranger.process.wait(30) != 0
     until(lambda: len(box.events("boot.listening")) == 2, "the new version")
     ready(box)

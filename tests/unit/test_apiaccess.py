@@ -9,15 +9,14 @@ import pytest
 
 from agent.platform import apiaccess
 from agent.platform.account import Account
+from tests.support import let_others_in
 
 SOMEBODY = Account("nobody", 65534, 65534, "/", "/bin/sh", locked=False)
 
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Path]:
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(folder.stat().st_mode | 0o755)
+    let_others_in(tmp_path)
     path = tmp_path / "api"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
