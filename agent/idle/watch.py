@@ -208,9 +208,8 @@ class Watch:
 
     async def _look_at(self, signal: Signal) -> None:
         view = self.views.setdefault(signal.name, View())
-        now = clock()
         try:
-            view.signs = await signal.look(now)
+            view.signs = await signal.look(clock())
         except Exception as error:
             problem = str(error) or repr(error)
             if view.problem is None:
@@ -223,7 +222,8 @@ class Watch:
                 self._bus.publish(SignalRecovered(signal=signal.name))
         for sign in view.signs:
             if sign.active:
-                view.latest = self._active(signal.name, now, sign.because)
+                # Now, not when the look began: one that hangs may take longer than the timeout.
+                view.latest = self._active(signal.name, clock(), sign.because)
                 break
 
     def _active(self, signal: str, at: float, because: str) -> Activity:
