@@ -109,6 +109,11 @@ class Cloud(Box):
             assert not self.events("sleep.warned"), self.said()
             time.sleep(0.1)
 
+    def sleep_now(self) -> None:
+        """Order a sleep that waits for nothing; the machine may be gone before it has answered."""
+        until(lambda: self.agent("why").returncode == 0, f"the control socket; {self.said()}")
+        self.agent("sleep", "--now")
+
     def do(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
         """Run something of the platform's, and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)

@@ -78,7 +78,7 @@ def test_wakes_the_waiting_client_while_it_is_still_going_to_sleep(make_cloud: C
     """A client that comes while the machine stops is held, and served by the next life."""
     cloud = make_cloud().up(LATER)
     assert cloud.ssh("nohup sh -c 'trap \"\" TERM HUP; sleep 2' >/dev/null 2>&1 &").returncode == 0
-    until(lambda: cloud.agent("sleep", "--now").returncode == 0, "the control socket")
+    cloud.sleep_now()
     cloud.event("agent.stopping")
     assert cloud.ssh("echo served").stdout == "served\n"
     assert cloud.standin.starts == 2
@@ -86,7 +86,7 @@ def test_wakes_the_waiting_client_while_it_is_still_going_to_sleep(make_cloud: C
 
 def test_a_scan_is_back_asleep_within_the_window(make_cloud: CloudMaker) -> None:
     cloud = make_cloud().up({"SWARM_IDLE_TIMEOUT": "10m"})
-    until(lambda: cloud.agent("sleep", "--now").returncode == 0, "the control socket")
+    cloud.sleep_now()
     cloud.becomes(State.STOPPED)
     with socket.create_connection(("127.0.0.1", cloud.port)) as scanner:
         scanner.settimeout(30)
@@ -435,7 +435,7 @@ def test_what_replaced_a_link_of_the_home_is_on_the_volume_before_a_suspend(
 
 def test_a_scan_of_a_suspended_machine_is_back_asleep_in_the_window(make_cloud: CloudMaker) -> None:
     cloud = make_cloud().up({"SWARM_SLEEP_MODE": "auto", "SWARM_IDLE_TIMEOUT": "10m"})
-    until(lambda: cloud.agent("sleep", "--now").returncode == 0, "the control socket")
+    cloud.sleep_now()
     cloud.becomes(State.SUSPENDED)
     with socket.create_connection(("127.0.0.1", cloud.port)) as scanner:
         assert scanner.recv(4) == b"SSH-"
