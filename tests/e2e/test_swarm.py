@@ -125,7 +125,7 @@ def test_what_the_platform_refuses_is_explained_and_can_be_finished(
         "account": "you@this-computer",
         "taken": [],
         "most_apps": 9,
-        "hosts": [{"name": "h", "region": "ams"}],
+        "hosts": [{"name": each, "region": "ams"} for each in ("h", "host-ams")],
         "organizations": [{"slug": "personal", "name": "You"}],
         "images": [],
         "fail": [],
