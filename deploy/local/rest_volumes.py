@@ -13,6 +13,7 @@ from deploy.local.world import World, identity, now
 _ALL = "/v1/apps/{app}/volumes"
 _ONE = "/v1/apps/{app}/volumes/{volume}"
 _GB = 1 << 30
+COPY_TRIES = 5
 SNAPSHOT_SECONDS = 0.3
 """Seconds that a snapshot takes at least, which its request does not wait for."""
 
@@ -192,6 +193,9 @@ async def _create_snapshot(request: web.Request) -> web.Response:
 
 
 async def _copy(source: Path, target: Path) -> None:
-    copy = await asyncio.create_subprocess_exec("cp", "-a", f"{source}/.", str(target))
-    if await copy.wait() != 0:
-        raise ApiError(500, f"cannot copy {source}")
+    # A volume in use changes meanwhile: where a file was gone before its turn, cp says so.
+    for _ in range(COPY_TRIES):
+        copy = await asyncio.create_subprocess_exec("cp", "-a", f"{source}/.", str(target))
+        if await copy.wait() == 0:
+            return
+    raise ApiError(500, f"cannot copy {source}")

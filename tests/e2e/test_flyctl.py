@@ -11,8 +11,10 @@ import pytest
 
 from deploy.swarm import secrets
 from tests.laptop import REAL, Laptop
+from tests.support import until
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
+# One worker: the tests share a machine.
+pytestmark = [pytest.mark.root, pytest.mark.timeout(600), pytest.mark.xdist_group("flyctl")]
 
 CONFIG = """\
 app = "box"
@@ -292,8 +294,7 @@ def test_snapshots_are_asynchronous_and_extending_grows(laptop: Laptop, machine:
         found: list[dict[str, object]] = json.loads(done.stdout)
         return found
 
-    while listed()[-1]["status"] != "created":
-        pass
+    until(lambda: listed()[-1]["status"] == "created", "the snapshot")
     assert str(listed()[-1]["id"]).startswith("vs_")
     assert listed()[-1]["retention_days"] == 5  # flyctl's default, whatever fly.toml says
     extend = ["volumes", "extend", volume, "--app", "box", "--size", "3", "--yes", "--json"]
