@@ -386,9 +386,8 @@ class Parts:
                     await _moment(when, gate)
                 for module in part.modules:
                     await asyncio.to_thread(importlib.import_module, module)
-                run = self._make(part)
-                if run is not None:
-                    group.create_task(keep_running(part.name, run, bus))
+                group.create_task(keep_running(part.name, partial(self._whole, part), bus))
+                await asyncio.sleep(0)  # it is made before the next one
 
     async def finish(self, reason: str) -> None:
         """Keep on the volume how this run ended and what the home has new; have it all written."""
@@ -406,6 +405,12 @@ class Parts:
 
             await machine.idle.journal.end(reason)
             await sync_disks()
+
+    async def _whole(self, part: Part) -> None:
+        """Make a part, unless it is made already, and run it."""
+        run = self._make(part)
+        if run is not None:
+            await run()
 
     def _make(self, part: Part) -> Run | None:
         if part.name not in self._runs:

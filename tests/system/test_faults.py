@@ -157,11 +157,11 @@ main()
 PARTS = {
     "http": "agent.observe.http Http serve",
     "control socket": "agent.observe.control Control serve",
-    "idle": "agent.idle.watch Watch run",
+    "watch": "agent.idle.watch Watch run",
     "state": "agent.state.memory Memory run",
     "services": "agent.services.supervisor Supervisor follow",
     "lag": "agent.observe.lag Lag run",
-    "observe": "agent.observe.parts ObserveParts run",
+    "files": "agent.follow Files follow",
 }
 
 
