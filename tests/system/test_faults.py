@@ -6,10 +6,12 @@ clock jumps and a Machines API that refuses, hangs or forgets (test_sleep.py), e
 the agent (test_reexecution.py), no name server (test_egress.py).
 """
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -220,8 +222,9 @@ def test_a_volume_that_recovers_has_everything(make_box: BoxMaker, fault: str) -
 def test_damaged_pages_are_set_aside(box: Box) -> None:
     ready(box)
     box.agent("ban", "203.0.113.1")
-    box.machine.kill()
     folder = box.machine.volume / ".swarm"
+    until(lambda: bans_in(folder / "state.db"), "the ban in the database")
+    box.machine.kill()
     for name in ("life", "leases", "bans"):
         (folder / name).write_bytes(b"\xff damaged \n")
     box.boot()
@@ -232,6 +235,12 @@ def test_damaged_pages_are_set_aside(box: Box) -> None:
         (kept_as,) = folder.glob(f"{name}.refused-*")
         assert kept_as.read_bytes() == b"\xff damaged \n"
     until(lambda: "203.0.113.1" in box.agent("bans").stdout, "what the database knows")
+
+
+def bans_in(database: Path) -> int:
+    """How many bans are written."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened:
+        return int(opened.execute("SELECT count(*) FROM bans").fetchone()[0])
 
 
 def kept(box: Box, name: str) -> str:
