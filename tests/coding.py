@@ -15,7 +15,7 @@ CLAUDE = TOOLS / "@anthropic-ai" / "claude-code-linux-x64" / "claude"
 HOOKS = Path(__file__).parents[1] / "container" / "claude" / "settings.json"
 KEY = "sk-ant-api03-stand-in-0123456789abcdef"
 
-QUICK = 30.0
+QUICK = 60.0
 """Seconds within which a state must be right on a busy computer. (2 on a quiet one.)"""
 
 

@@ -11,7 +11,7 @@ from tests.e2e.test_sleep import only
 from tests.messages import Model, model
 from tests.support import ready, shell, until
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
 
 IDLE = {"SWARM_IDLE_TIMEOUT": "10s", "SWARM_IDLE_WARNING": "2s", "SWARM_BOOT_GRACE": "90s"}
 """The tools of a test log in often: what keeps the machine awake must be the lease alone."""

@@ -9,7 +9,7 @@ from tests.conftest import BoxMaker
 from tests.messages import Model, model
 from tests.support import ready, until
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
 
 
 @pytest.fixture
