@@ -34,8 +34,8 @@ FAULTS = frozenset(
 )
 """Signals about this process, which must end it."""
 
-OOM_SCORE_ADJ = 100
-"""Where memory is short the kernel ends the process that uses most; children count for a tenth of
+OOM_SCORE_ADJ = 200
+"""Where memory is short the kernel ends the process that uses most; children count for a fifth of
 all memory more than they use. Else, of very many small processes, the agent would be the first."""
 
 MOST_OUTPUT = 8 << 20
