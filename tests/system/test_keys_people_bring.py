@@ -178,8 +178,13 @@ def test_ssh_copy_id_is_explained(box: Box, tmp_path: Path) -> None:
     assert "~/.ssh/authorized_keys lets nobody in (new-laptop)" in notice
     assert "SSH_AUTHORIZED_KEYS" in notice
     until(lambda: "lets nobody in (new-laptop)" in box.agent("keys").stderr, "the note of keys")
-    shell = box.ssh("-tt", input="exit\n", options=["-tt"])
-    assert "~/.ssh/authorized_keys lets nobody in (new-laptop)" in shell.stdout
+
+    def greeted() -> bool:
+        # The shell may be over before it is greeted: then another one is.
+        shell = box.ssh("-tt", input="exit\n", options=["-tt"])
+        return "~/.ssh/authorized_keys lets nobody in (new-laptop)" in shell.stdout
+
+    until(greeted, "the greeting with the note")
 
 
 def test_a_pipe_in_the_place_of_the_homes_keys_holds_nobody_up(box: Box) -> None:

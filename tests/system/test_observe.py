@@ -220,7 +220,8 @@ def test_status_watch_refreshes_in_place(seen: Box) -> None:
     screen = Screen(descriptor)
     for _ in range(3):
         screen.seen = ""
-        screen.expect("\x1b[Hswarm-agent")
+        screen.expect("\x1b[H")
+        screen.expect("awake since")
         screen.expect("\x1b[J")
     screen.type("\x03")
     assert os.waitpid(pid, 0)[1] != 0
