@@ -273,8 +273,9 @@ class Keeper:
     async def make_here(self, cause: Cause, note: str, patience: float = PATIENCE) -> Checkpoint:
         """Make one; call it in a `turn`."""
         began = clock()
-        await self._require_room()
+        # What a run left that did not end well may be all that is in the way.
         await self._tidy(thoroughly=cause is not Cause.SLEEP)
+        await self._require_room()
         self._write_exclude()
         self.keep(with_changes(self.ledger, unclean=True))
         before = self.ledger.checkpoints
@@ -493,6 +494,7 @@ class Keeper:
                 return
             await self.refresh(self.restic())
             await self.restic().prune("unlimited")
+            await self.measure()  # what was given up may have been most of it
             self.keep(with_changes(self.ledger, unclean=False))
 
     async def _trim(self) -> None:
