@@ -98,7 +98,7 @@ class Reexecuted(Event):
 
 
 class ErrorUnhandled(Event):
-    """An error in one step of the event loop that nobody foresaw; the agent goes on."""
+    """An unexpected error in a callback; the agent keeps running."""
 
     name: ClassVar[str] = "agent.error"
     level: ClassVar[str] = "error"
@@ -108,7 +108,7 @@ class ErrorUnhandled(Event):
 
 
 class Trouble(Event):
-    """Something is wrong that the user should mend; the agent goes on."""
+    """A problem the user should fix; the agent keeps running."""
 
     name: ClassVar[str] = "agent.problem"
     level: ClassVar[str] = "error"
@@ -117,7 +117,7 @@ class Trouble(Event):
 
 
 class Notice(Event):
-    """Something is not as it could be; nothing is broken."""
+    """A degradation worth knowing about; nothing is broken."""
 
     name: ClassVar[str] = "agent.notice"
     level: ClassVar[str] = "warning"
@@ -299,7 +299,7 @@ class StateReplaced(Event):
 
 
 class StateNotKept(Event):
-    """Something could not be written to the volume: it does not outlive this life for now."""
+    """Could not write to the volume; this data is lost if the machine stops now."""
 
     name: ClassVar[str] = "state.not_kept"
     level: ClassVar[str] = "error"
@@ -307,7 +307,7 @@ class StateNotKept(Event):
 
 
 class StateKept(Event):
-    """The volume takes it again: what could not be written before is written."""
+    """The volume is writable again; pending data was written."""
 
     name: ClassVar[str] = "state.kept"
     path: str
@@ -360,7 +360,7 @@ class ShellOpened(Event):
 
 
 class SshdSaid(Event):
-    """A line of sshd that is no step of a login."""
+    """Every line sshd wrote."""
 
     name: ClassVar[str] = "ssh.sshd"
     level: ClassVar[str] = "debug"
@@ -402,7 +402,7 @@ class StopForced(Event):
 
 
 class Stopped(Event):
-    """The last word of this life."""
+    """The agent's last event before it exits."""
 
     name: ClassVar[str] = "agent.stopped"
     reason: str
@@ -476,7 +476,7 @@ class SettingsRefused(Event):
 
 
 class SignalFailed(Event):
-    """A signal of activity cannot be read, and counts as active. Told once until it can again."""
+    """An activity signal cannot be read and counts as active; logged once until it recovers."""
 
     name: ClassVar[str] = "idle.signal.failed"
     level: ClassVar[str] = "error"
@@ -573,7 +573,7 @@ class Resumed(Event):
 
 
 class ServicesChanged(Event):
-    """The services are others than before; those that are not named here were not touched."""
+    """The set of services changed; services not named here were not touched."""
 
     name: ClassVar[str] = "services.changed"
     added: tuple[str, ...]
@@ -740,7 +740,7 @@ class CheckpointsChecked(Event):
 
 
 class LinesSummed(Event):
-    """Of an event that came in a flood, so many lines were not written in so many seconds."""
+    """Repeated events were suppressed: count and period."""
 
     name: ClassVar[str] = "log.summed"
     level: ClassVar[str] = "warning"

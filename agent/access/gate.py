@@ -154,7 +154,7 @@ class Gate:
 
     def _open(self, before: Mapping[str, ListenerRecord]) -> None:
         opened = self._listen_everywhere(before)
-        # All are open: from here on nothing fails, and those that no setting names can go.
+        # All are open: from here on nothing fails, and listeners that no setting names can close.
         kept = {listening.fileno() for listening in opened.values()}
         for record in before.values():
             if record.descriptor not in kept:

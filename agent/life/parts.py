@@ -338,7 +338,7 @@ class Parts:
                 try:
                     self._make(part)
                 except Exception as error:
-                    # It is made anew later: what it knew is no reason to end the sessions.
+                    # It starts empty later: what it knew is no reason to end the sessions.
                     problem = f"{type(error).__name__}: {error}"
                     self._machine.bus.publish(
                         PartFailed(part=part.name, problem=problem, retry_in=0.0)
@@ -346,7 +346,7 @@ class Parts:
                     self._handed = Handed()
 
     def hold(self, missed: list[Event]) -> list[object]:
-        """The records of the parts; of those that are not made yet, what was handed over.
+        """The records of the parts; for a part not made yet, the record it was handed.
 
         `missed` are events that were published after the parts had stopped.
         """

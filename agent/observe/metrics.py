@@ -124,12 +124,12 @@ _READ = (
     _Read("problems", "Things that are wrong with the machine now.", lambda m: len(m.problems())),
     _Read(
         "notices",
-        "Parts of which something is not, or was not, as it could be; none of it costs SSH.",
+        "Parts that are or were degraded; SSH does not depend on them.",
         lambda m: len(m.notices()),
     ),
     _Read(
         "reexecutions",
-        "How often the agent became a new one in place since the machine started.",
+        "Re-executions since the machine started.",
         lambda m: {"failure": m.past.failures, "reload": m.past.reloads},
         "reason",
         counter=True,
@@ -162,7 +162,7 @@ _READ = (
     _Read("bans", "Networks that are banned now.", lambda m: m.gate.jail.count(clock())),
     _Read(
         "idle_seconds",
-        "Since anything was last active.",
+        "Seconds since the last activity.",
         lambda m: clock() - m.idle.watch.seen.latest.at,
     ),
     _Read("sleep_in_seconds", "Until the machine sleeps; +Inf for never.", _until_sleep),
@@ -186,7 +186,7 @@ _READ = (
     ),
     _Read(
         "budget_used_ratio",
-        "Used of the month's budget of hours; 0 without one.",
+        "Share of the monthly hour budget used; 0 without a budget.",
         lambda m: m.idle.budget.used,
     ),
     _Read(
@@ -336,7 +336,7 @@ class Metrics:
         self._received = counter("session_received_bytes", "Bytes received in ended sessions.")
         self._sent = counter("session_sent_bytes", "Bytes sent in ended sessions.")
         self._authentications = counter(
-            "authentications", "Connections that reached sshd, by what came of them.", ["result"]
+            "authentications", "Connections that reached sshd, by result.", ["result"]
         )
         self._bans_started = counter("bans_started", "Bans.")
         self._signal_errors = counter(
