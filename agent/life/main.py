@@ -227,7 +227,7 @@ class _Life:
         machine = self.machine
         held = [machine.past, machine.current.value, machine.stop.hold(), machine.gate.hold()]
         optional = [serving.command.hold(), None if machine.wall is None else machine.wall.hold()]
-        return [*held, *filter(None, optional), *serving.parts.hold(missed)]
+        return [*held, *filter(None, optional), serving.parts.hold(missed)]
 
     async def _open(self, handed: Handed, *, first: bool) -> None:
         """Open SSH; with settings that do not work, as it was before this process re-executed."""

@@ -322,12 +322,20 @@ TABLE = (
 the files may be others, or out of reach."""
 
 
+@dataclass(frozen=True, slots=True)
+class PartsRecord:
+    """The records of all parts, at most one of each type."""
+
+    records: tuple[object, ...]
+
+
 class Parts:
     """Makes the parts of one run, and keeps them running."""
 
     def __init__(self, machine: Machine, handed: Handed) -> None:
         self._machine = machine
-        self._handed = handed
+        record = handed.of(PartsRecord)
+        self._handed = Handed(() if record is None else record.records)
         self._runs: dict[str, Run | None] = {}
         """By the part's name, once it is made."""
 
@@ -345,15 +353,11 @@ class Parts:
                     )
                     self._handed = Handed()
 
-    def hold(self, missed: list[Event]) -> list[object]:
+    def hold(self, missed: list[Event]) -> PartsRecord:
         """The records of the parts; for a part not made yet, the record it was handed.
 
         `missed` are events that were published after the parts had stopped.
         """
-        from agent.crew.states import CrewRecord
-        from agent.idle.idle import IdleRecord
-        from agent.notify.outbox import NotifyRecord
-        from agent.services.supervisor import ServicesRecord
         from agent.state.memory import MemoryRecord
 
         made = [p.hold(self._machine) for p in TABLE if p.hold and p.name in self._runs]
@@ -363,10 +367,8 @@ class Parts:
             before = self._handed.of(MemoryRecord) or MemoryRecord()
             made.append(MemoryRecord(before.unwritten, (*before.missed, *missed)))
         kinds = {type(record) for record in made}
-        for kind in (IdleRecord, ServicesRecord, CrewRecord, NotifyRecord):
-            if kind not in kinds and (record := self._handed.of(kind)) is not None:
-                made.append(record)
-        return made
+        made += [record for record in self._handed.records if type(record) not in kinds]
+        return PartsRecord(tuple(made))
 
     @property
     def supervisor(self) -> "Supervisor | None":
