@@ -9,7 +9,7 @@ from tests.laptop import Laptop
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
 CALLS = 16
-"""Calls of flyctl in one `swarm up` from nothing; the first test holds it to that."""
+"""Different calls of flyctl in one `swarm up` from nothing; the first test holds it to that."""
 
 CHANGING = (5, 7, 9, 11, 13)
 """Those that change something. After another one, a kill is one before the next."""
@@ -26,7 +26,9 @@ def test_every_call_is_among_those_that_are_interrupted(place: Laptop) -> None:
     before = len(place.calls)
     place.up("whole")
     calls = place.calls[before:]
-    assert len(calls) == CALLS, calls
+    assert len(calls) >= CALLS, calls
+    waiting = calls[CALLS - 1 :]  # asked again, where the machine takes its time
+    assert {*waiting} <= {*calls[: CALLS - 1]}, calls
     words = ("create", "allocate", "import", "deploy", "start", "update")
     changing = [
         n for n, call in enumerate(calls, 1) if {*call.split()[:2]} & {*words, "allocate-v4"}

@@ -126,9 +126,9 @@ def test_sshds_killed_at_random(box: Box, clients: list[Client]) -> None:
     random = Random(4)
     for _ in range(15):
         login = subprocess.Popen(box.ssh_command("sleep 0.2"), stderr=subprocess.DEVNULL)
-        until(lambda: sshds(box), "an sshd")
+        found = until(lambda: sshds(box), "an sshd")
         with suppress(ProcessLookupError):
-            os.kill(random.choice(sshds(box)), signal.SIGKILL)
+            os.kill(random.choice(found), signal.SIGKILL)
         login.wait(30)
     for client in clients:
         client.process.kill()
