@@ -1,4 +1,4 @@
-"""Following the files that may change while the agent runs: settings, services, keys.
+"""Follows the files that may change while the agent runs: settings, services, keys, the home.
 
 watchfiles says that something happened in one of a few folders; what it means is decided by
 comparing the files themselves with what they were (`_State`). So a burst of changes is one change,
@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import watchfiles
 
@@ -23,7 +24,7 @@ from agent.settings.current import Current
 from agent.settings.files import listed
 from agent.settings.load import SettingsError, config_path, load
 
-STEP = 1300
+STEP = 1000
 """Milliseconds between two looks of watchfiles. A change is reported after at most two of them, and
 each costs an idle machine a wake-up."""
 
@@ -32,8 +33,18 @@ NO_TIMEOUT = 0
 LINKS = 40
 """Links on one way, as for the kernel (path_resolution(7))."""
 
-_State = tuple[tuple[object, ...], ...]
-"""What tells one content of some files from another (stat(2))."""
+
+class Followed(Protocol):
+    """What can be followed."""
+
+    def folders(self) -> Iterable[str]:
+        """The folders in which something may change; they exist."""
+
+    def state(self) -> object:
+        """Compared with what it was before: only another one is a change."""
+
+    async def on_change(self) -> None:
+        """Called at the start, and after each change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +53,23 @@ class Source:
 
     places: Callable[[], Iterable[str]]
     files: Callable[[], list[str]]
-    on_change: Callable[[], Awaitable[None]]
+    read: Callable[[], Awaitable[None]]
 
-    def state(self) -> _State:
-        """Of all its files as they are now."""
+    def folders(self) -> set[str]:
+        """Those of the files, and of every link on the way to them."""
+        return {folder for place in (*self.places(), *self.files()) for folder in _way(place)}
+
+    def state(self) -> tuple[tuple[object, ...], ...]:
+        """Of all its files as they are now (stat(2))."""
         return tuple(map(_state, self.files()))
+
+    async def on_change(self) -> None:
+        """Read them."""
+        await self.read()
 
 
 class Files:
-    """Follows settings, services and keys while `follow` runs."""
+    """Follows settings, services, keys and the home while `follow` runs."""
 
     def __init__(
         self,
@@ -58,6 +77,7 @@ class Files:
         environ: Mapping[str, str],
         keyring: Keyring,
         supervisor: Supervisor,
+        home: Followed,
         bus: Bus,
     ) -> None:
         def settings() -> list[str]:
@@ -80,6 +100,7 @@ class Files:
                 Source(settings, settings, settings_changed),
                 Source(services, lambda: supervisor.files, supervisor.follow),
                 Source(keys, lambda: _files(current.value.keys_dir), keys_changed),
+                home,
             )
         )
 
@@ -95,9 +116,9 @@ class Files:
 class Follower:
     """Calls `on_change` of each source at the start, and after each change of its files."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[Followed]) -> None:
         self._sources = sources
-        self._known: dict[int, _State] = {}
+        self._known: dict[int, object] = {}
 
     async def run(self) -> None:
         """Follow until cancelled. A source that fails holds up no other; then it raises."""
@@ -105,7 +126,7 @@ class Follower:
         try:
             while True:
                 folders = self._folders()
-                if folders != watcher.folders:
+                if folders != watcher.folders or watcher.is_stale:
                     watcher.stop()
                     watcher = _Watcher(folders)
                     watcher.start()
@@ -115,8 +136,7 @@ class Follower:
             watcher.stop()
 
     def _folders(self) -> frozenset[str]:
-        places = {place for each in self._sources for place in (*each.places(), *each.files())}
-        return frozenset(folder for place in places for folder in _way(place))
+        return frozenset(folder for each in self._sources for folder in each.folders())
 
     async def _look(self) -> None:
         problem: Exception | None = None
@@ -139,6 +159,8 @@ class _Watcher:
 
     def __init__(self, folders: frozenset[str]) -> None:
         self.folders = folders
+        self.is_stale = False
+        """One of them was removed, and perhaps made again: the kernel watches the old one."""
         self._loop = asyncio.get_running_loop()
         self._begun = self._stopped = False
         self._changed = asyncio.Event()
@@ -170,7 +192,7 @@ class _Watcher:
     def _run(self) -> None:
         leave_signals()
         try:
-            for _ in watchfiles.watch(
+            for changes in watchfiles.watch(
                 *self.folders,
                 watch_filter=None,
                 step=STEP,
@@ -181,6 +203,8 @@ class _Watcher:
                 force_polling=False,
                 recursive=False,
             ):
+                gone = {path for kind, path in changes if kind != watchfiles.Change.modified}
+                self.is_stale = self.is_stale or not gone.isdisjoint(self.folders)
                 self._tell(None)
         except Exception as error:
             self._tell(error)

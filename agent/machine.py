@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agent.observe.lag import Lag
     from agent.platform.account import Account
     from agent.platform.fly import FlyMachine
+    from agent.platform.homekeeper import HomeKeeper
     from agent.services.supervisor import Supervisor
     from agent.state.memory import Memory
 
@@ -66,6 +67,7 @@ class Machine:
     crew: "Crew" = field(init=False)
     notifier: "Notifier" = field(init=False)
     lag: "Lag" = field(init=False)
+    home: "HomeKeeper" = field(init=False)
 
     def problems(self) -> Mapping[str, str]:
         """What is wrong now, by part; SSH can be used while there is nothing."""

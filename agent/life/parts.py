@@ -269,7 +269,12 @@ def _files(machine: Machine, _: Handed) -> Run:
     from agent.follow import Files
 
     return Files(
-        machine.current, machine.environ, machine.keyring, machine.supervisor, machine.bus
+        machine.current,
+        machine.environ,
+        machine.keyring,
+        machine.supervisor,
+        machine.home,
+        machine.bus,
     ).follow
 
 
@@ -282,7 +287,8 @@ def _home_keys(machine: Machine, _: Handed) -> Run:
 def _home(machine: Machine, _: Handed) -> Run:
     from agent.platform.homekeeper import HomeKeeper
 
-    return HomeKeeper(machine.current.value, machine.account, machine.children, machine.bus).run
+    machine.home = HomeKeeper(machine.current.value, machine.account, machine.children, machine.bus)
+    return machine.home.run
 
 
 TABLE = (

@@ -1,14 +1,16 @@
 """What people and programs put in the place of the home's links is taken to the volume.
 
-Followed while the machine runs, so that a kill at any instant costs a few seconds at most; and done
-before the machine stops or is suspended: a suspended machine that is changed meanwhile is started
-cold.
+Followed while the machine runs (agent/follow.py), so that a kill at any instant costs a few seconds
+at most; and done before the machine stops or is suspended: a suspended machine that is changed
+meanwhile is started cold.
 """
 
 import asyncio
 import os
+import stat
 import sys
 import time
+from contextlib import suppress
 
 from agent.bus import Bus
 from agent.events import HomeMoved, Notice
@@ -22,8 +24,8 @@ from agent.settings.units import HomePath
 PATIENCE = 5.0
 """Seconds that it may take at the end of a run."""
 
-LOOK = 4.0
-"""Seconds between two looks. What is other than a link in two of them is meant to be."""
+SETTLES = 0.5
+"""Seconds for which a link must be replaced: between rm and mkdir nobody may put one there."""
 
 PATIENCE_WHILE_RUNNING = 600.0
 AGAIN = 60.0
@@ -40,25 +42,54 @@ async def bring_back(settings: Settings, account: Account, children: Children, b
 
 
 class HomeKeeper:
-    """Does it while the machine runs."""
+    """Does it while the machine runs. `folders`, `state` and `on_change` are for the follower."""
 
     def __init__(self, settings: Settings, account: Account, children: Children, bus: Bus) -> None:
         self._settings = settings
         self._account = account
         self._children = children
         self._bus = bus
+        self._changed = asyncio.Event()
         self._not_before: dict[HomePath, float] = {}
 
+    def folders(self) -> set[str]:
+        """The home, and those of its folders in which a link may be replaced."""
+        if os.geteuid() != 0:
+            return set()
+        paths = self._settings.home_links
+        return {folder for path in paths for folder in _above(self._account.home, path)}
+
+    def state(self) -> object:
+        """Never the same: what was brought a moment ago may be replaced already."""
+        return object()
+
+    async def on_change(self) -> None:
+        """Have `run` look."""
+        self._changed.set()
+
     async def run(self) -> None:
-        """Look until cancelled."""
-        before: set[HomePath] = set()
+        """Bring what is replaced, until cancelled."""
         while True:
-            now = set(_replaced(self._settings, self._account))
-            due = [path for path in now & before if self._not_before.get(path, 0.0) < _clock()]
-            if due:
-                await self._bring(due)
-            before = now
-            await asyncio.sleep(LOOK)
+            self._changed.clear()
+            if self._due():
+                await asyncio.sleep(SETTLES)
+                if due := self._due():
+                    await self._bring(due)
+                continue
+            await self._until_change()
+
+    def _due(self) -> list[HomePath]:
+        """What is replaced, and not to be tried later."""
+        replaced = _replaced(self._settings, self._account)
+        self._not_before = {path: at for path, at in self._not_before.items() if path in replaced}
+        return [path for path in replaced if self._not_before.get(path, 0.0) <= _clock()]
+
+    async def _until_change(self) -> None:
+        """Wait for a change, or until something is to be tried again."""
+        again = min(self._not_before.values(), default=None)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if again is None else max(0.0, again - _clock())):
+                await self._changed.wait()
 
     async def _bring(self, due: list[HomePath]) -> None:
         found = await _bring(
@@ -70,13 +101,25 @@ class HomeKeeper:
             PATIENCE_WHILE_RUNNING,
             hushed=frozenset(self._not_before),
         )
-        for path in due:
-            self._not_before.pop(path, None)
         failed = {each.path for each in found if each.problem} if found else set(due)
         self._not_before |= dict.fromkeys(failed, _clock() + AGAIN)
 
 
 _clock = time.monotonic
+
+
+def _above(home: str, path: HomePath) -> set[str]:
+    """The folders above a path, from the home on. A link that the user made is not followed."""
+    found, folder = {home}, home
+    for name in path.path.split("/")[:-1]:
+        folder = f"{folder}/{name}"
+        try:
+            if not stat.S_ISDIR(os.lstat(folder).st_mode):
+                break
+        except OSError:
+            break
+        found.add(folder)
+    return found
 
 
 def _replaced(settings: Settings, account: Account) -> list[HomePath]:

@@ -1,5 +1,6 @@
 """The volume and the home: what people keep outlives the machine, and leads root nowhere."""
 
+import math
 import os
 import shutil
 import subprocess
@@ -210,6 +211,29 @@ def test_what_was_removed_does_not_come_back(make_box: BoxMaker, plug: bool) -> 
         ".gitconfig",
         ".vscode-server",
     ]
+
+
+SOON = 3.0
+"""Seconds in which a replaced path is noticed; two programs have to be started as well."""
+
+
+def test_a_replaced_path_is_noticed_when_it_happens(make_box: BoxMaker) -> None:
+    """In the home and in a folder of it, again and again; also in a folder that was made again."""
+    links = {"SWARM_HOME_LINKS": ".gitconfig .config/tool/"}
+    box = ready(make_box().boot(links))
+    is_link(box, ".config/tool")
+    shortest = math.inf
+    for path, replace in (
+        (".gitconfig", "echo new >.g && mv .g .gitconfig"),
+        (".gitconfig", "rm .gitconfig && echo again >.gitconfig"),
+        (".config/tool", "rm -rf .config && mkdir -p .config/tool"),
+        (".config/tool", "rm .config/tool && mkdir .config/tool"),
+    ):
+        looks = f"{replace}; while ! test -L {path}; do sleep 0.05; done"
+        took = box.ssh(f"bash -c 'TIMEFORMAT=%R; time {{ {looks}; }}'", timeout=60)
+        shortest = min(shortest, float(took.stderr))
+    # The best of them: this computer may be busy.
+    assert shortest < SOON
 
 
 def test_a_replaced_path_is_brought_to_the_volume_when_it_happens_and_told(

@@ -102,6 +102,23 @@ def test_a_folder_is_made_after_the_start_removed_and_made_again(tmp_path: Path)
     follow(folder, test)
 
 
+def test_a_folder_that_was_made_again_at_once_is_followed_on(tmp_path: Path) -> None:
+    """Between two looks: the path is the same, the folder is not."""
+    folder = tmp_path / "services.d"
+    folder.mkdir()
+    (folder / "a.toml").write_text("1")
+
+    async def test(followed: Followed) -> None:
+        (folder / "a.toml").unlink()
+        folder.rmdir()
+        folder.mkdir()
+        await followed.becomes()
+        (folder / "a.toml").write_text("2")
+        await followed.becomes(a="2")
+
+    follow(folder, test)
+
+
 def test_links_and_hard_links_count(tmp_path: Path) -> None:
     elsewhere, folder = tmp_path / "elsewhere", tmp_path / "followed"
     elsewhere.mkdir()
