@@ -8,20 +8,7 @@ import aiohttp
 import msgspec
 
 from agent.platform.fly import ApiError, FlyMachine
-
-
-class Size(msgspec.Struct, frozen=True):
-    """What a machine was bought as."""
-
-    cpu_kind: str
-    cpus: int
-    memory_mb: int
-
-    @property
-    def preset(self) -> str:
-        """The name of its preset, such as `shared-cpu-1x`."""
-        kind = "shared-cpu" if self.cpu_kind == "shared" else self.cpu_kind
-        return f"{kind}-{self.cpus}x"
+from agent.platform.prices import Size
 
 
 class _Config(msgspec.Struct, frozen=True):

@@ -5,14 +5,26 @@ from pathlib import Path
 
 import msgspec
 
-from agent.platform.flyapi import Size
-
 DEFAULT = Path(__file__).parent.parent / "data" / "prices.toml"
 HOURS_OF_A_MONTH = 30 * 24
 
 
 class PriceError(Exception):
     """The table cannot be used, or has no such size; the message says which and why."""
+
+
+class Size(msgspec.Struct, frozen=True):
+    """What a machine was bought as."""
+
+    cpu_kind: str
+    cpus: int
+    memory_mb: int
+
+    @property
+    def preset(self) -> str:
+        """The name of its preset, such as `shared-cpu-1x`."""
+        kind = "shared-cpu" if self.cpu_kind == "shared" else self.cpu_kind
+        return f"{kind}-{self.cpus}x"
 
 
 class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

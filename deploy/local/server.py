@@ -97,6 +97,7 @@ class _Server:
         ours = request.path.startswith(_OURS)
         conditions = self.world.conditions
         if not ours:
+            await asyncio.sleep(conditions.distance)
             if conditions.fail:
                 status = conditions.fail.pop(0)
                 if status == 0 and request.transport is not None:

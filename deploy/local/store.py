@@ -208,6 +208,8 @@ class Conditions(msgspec.Struct):
     """What the registry has; empty: anything."""
     pace: float = 0.0
     """Seconds that each state on the way lasts."""
+    distance: float = 0.0
+    """Seconds that each answer takes, as from a platform that is not on this computer."""
     fail: list[int] = []
     """Statuses with which the next requests are answered; 0 cuts the connection."""
 

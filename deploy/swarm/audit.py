@@ -6,12 +6,11 @@ Each finding says whether it is well and, where it is not, what to do.
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum
 
 import msgspec
 
 from deploy.swarm import life, ssh
+from deploy.swarm.finding import Finding, Level
 from deploy.swarm.fly import Fly, FlyError
 from deploy.swarm.place import Place
 from deploy.swarm.records import Machine
@@ -32,25 +31,8 @@ _SSHD = {
 }
 
 
-class Level(Enum):
-    """How a finding is."""
-
-    PASS = "pass"
-    WARN = "warn"
-    FAIL = "fail"
-
-
 class _Ban(msgspec.Struct, frozen=True):
     network: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at; `todo` is empty where nothing is to be done."""
-
-    level: Level
-    says: str
-    todo: str = ""
 
 
 def audit(where: Place, fly: Fly) -> Iterator[Finding]:

@@ -1,8 +1,8 @@
 """All machines at once, for `swarm list` and `swarm status --all`.
 
-One flyctl a machine would take a hundred times longer than the API itself. So flyctl is asked once
-for the token that it would use, which is held in memory only, and the Machines API is asked
-directly; whatever goes wrong there is left to flyctl, which has the words for it.
+Starting flyctl once for each machine takes a hundred times as long as the API does. So flyctl is
+asked once for the token that it would use, which is kept in memory only, and the Machines API is
+asked directly. Where that fails, flyctl asks again: it retries, and explains what is wrong.
 """
 
 import http.client
@@ -10,46 +10,69 @@ import os
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from deploy.swarm import many, status
-from deploy.swarm.fly import Fly, FlyError, find_program, local_environ
+from deploy.swarm.fly import EXEC_LIMIT, Fly, FlyError, find_program, local_environ
 from deploy.swarm.place import Place
-from deploy.swarm.records import Machine, chosen
+from deploy.swarm.records import Executed, Machine, chosen
 from deploy.swarm.show import Show
-from deploy.swarm.status import Row
+from deploy.swarm.status import Report, Row
 
 API = "https://api.machines.dev"
 BASE_VARIABLE = "FLY_FLAPS_BASE_URL"
 WORTH_IT = 4
-"""Machines from which on the API is asked directly."""
+"""From this many machines on, the API is asked directly."""
 
 _PATIENCE = 30
+_TROUBLE = (OSError, http.client.HTTPException, msgspec.DecodeError)
+
+T = TypeVar("T")
 
 
 class _Token(msgspec.Struct, frozen=True):
     token: str
 
 
-class _Api:
-    """The Machines API with one connection a thread."""
+class _ExecOrder(msgspec.Struct, frozen=True):
+    cmd: str
+    timeout: int
+
+
+class Api:
+    """The Machines API, with one connection for each thread."""
 
     def __init__(self, base: str, token: str) -> None:
         self._place = urllib.parse.urlsplit(base)
-        scheme = "FlyV1" if token.startswith(("fm1", "fm2")) else "Bearer"
-        self._headers = {"Authorization": f"{scheme} {token}"}
+        bare = token.rpartition(" ")[2]  # it may be stored with its scheme
+        scheme = "FlyV1" if bare.startswith(("fm1", "fm2")) else "Bearer"
+        self.headers = {"Authorization": f"{scheme} {bare}", "Content-Type": "application/json"}
         self._mine = threading.local()
 
     def machines(self, app: str) -> list[Machine]:
         """The app's machines. Raises `OSError`, `HTTPException`, `DecodeError`."""
+        return self._ask("GET", f"/v1/apps/{app}/machines", None, list[Machine])
+
+    def execute(self, app: str, machine: str, command: str, limit: int) -> Executed:
+        """Run a command in a machine. Raises as `machines` does."""
+        path = f"/v1/apps/{app}/machines/{machine}/exec"
+        return self._ask("POST", path, _ExecOrder(command, limit), Executed)
+
+    def _ask(self, method: str, path: str, body: object, shape: type[T]) -> T:
+        sent = None if body is None else msgspec.json.encode(body)
         connection = self._connection()
-        connection.request("GET", f"/v1/apps/{app}/machines", headers=self._headers)
-        answer = connection.getresponse()
-        content = answer.read()
+        try:
+            connection.request(method, path, sent, self.headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except _TROUBLE:
+            connection.close()  # the next request opens it again
+            raise
         if answer.status != 200:
             raise OSError(f"status {answer.status}")
-        return msgspec.json.decode(content, type=list[Machine])
+        return msgspec.json.decode(content, type=shape)
 
     def _connection(self) -> http.client.HTTPConnection:
         found: http.client.HTTPConnection | None = getattr(self._mine, "connection", None)
@@ -61,63 +84,86 @@ class _Api:
         return found
 
 
+class _Direct(Fly):
+    """Asks the API itself what it can, and flyctl where the API gives no good answer."""
+
+    api: Api | None = None
+
+    def machines(self, app: str) -> list[Machine]:
+        """The app's machines that deploys are about. Raises `FlyError`."""
+        if self.api is not None:
+            try:
+                return chosen(self.api.machines(app))
+            except _TROUBLE:
+                pass  # flyctl has the words for it
+        return super().machines(app)
+
+    def inside(self, app: str, machine: Machine, command: str, limit: int = EXEC_LIMIT) -> Executed:
+        """Run a command as root in the started machine. Raises `FlyError`."""
+        if self.api is not None:
+            try:
+                return self.api.execute(app, machine.id, command, limit)
+            except _TROUBLE:
+                pass  # only commands that look are run here: a second time does no harm
+        return super().inside(app, machine, command, limit)
+
+
 class Fleet:
     """Several machines of this laptop, looked at together."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        self._apis: dict[bool, _Api | None] = {}
-        self._environs: dict[bool, dict[str, str]] = {}
-        for local in sorted({Place(name).state().local for name in names}):
-            self._environs[local] = local_environ() if local else {}
-            self._apis[local] = self._direct(local) if len(names) >= WORTH_IT else None
-
-    def fly(self, local: bool) -> Fly:
-        """A flyctl for machines on this computer, or at Fly."""
-        return Fly(find_program(local), Show(quiet=True), environ=self._environs[local])
+        self._local = {name: Place(name).state().local for name in names}
+        self._flies: dict[bool, Fly] = {}
+        for local in sorted(set(self._local.values())):
+            environ = local_environ() if local else {}
+            fly = _Direct(find_program(local), Show(quiet=True), environ=environ)
+            fly.api = _direct(fly) if len(names) >= WORTH_IT else None
+            self._flies[local] = fly
 
     def look(self, work: Callable[[Place, Fly, Machine | None], str]) -> Iterator[many.Result]:
         """Do it for each machine with what the platform says of it, as they are ready."""
 
         def one(name: str) -> str:
-            where = Place(name)
-            local = where.state().local
-            fly = self.fly(local)
-            return work(where, fly, self._machine(name, local, fly))
+            fly = self._flies[self._local[name]]
+            return work(Place(name), fly, fly.machine(name))
 
-        yield from many.as_done(self._names, one)
+        yield from many.as_done(list(self._local), one)
 
-    def _machine(self, name: str, local: bool, fly: Fly) -> Machine | None:
-        api = self._apis[local]
-        if api is not None:
-            try:
-                found = chosen(api.machines(name))
-            except (OSError, http.client.HTTPException, msgspec.DecodeError):
-                return fly.machine(name)
-            return found[0] if found else None
-        return fly.machine(name)
 
-    def _direct(self, local: bool) -> _Api | None:
-        environ = {**os.environ, **self._environs[local]}
-        try:
-            # As flyctl takes it, where it needs no login.
-            token = environ.get("FLY_ACCESS_TOKEN") or environ.get("FLY_API_TOKEN") or ""
-            token = token or self.fly(local).ask(_Token, "auth", "token").token
-        except FlyError:
-            return None
-        return _Api(environ.get(BASE_VARIABLE, API), token) if token else None
+def _direct(fly: Fly) -> Api | None:
+    environ = {**os.environ, **fly.environ}
+    try:
+        # As flyctl takes it, where it needs no login.
+        token = environ.get("FLY_ACCESS_TOKEN") or environ.get("FLY_API_TOKEN") or ""
+        token = token or fly.ask(_Token, "auth", "token").token
+    except FlyError:
+        return None
+    return Api(environ.get(BASE_VARIABLE, API), token) if token else None
 
 
 def rows(names: Sequence[str]) -> list[Row]:
     """A row for each machine; one that cannot be asked has the state `?`."""
-    found: dict[str, Row] = {}
+    return _gathered(names, lambda where, _, machine: status.row(where, machine), lambda row: row)
 
-    def look(where: Place, _: Fly, machine: Machine | None) -> str:
-        found[where.name] = status.row(where, machine)
+
+def reports(names: Sequence[str]) -> list[Report]:
+    """The same with what each machine's agent says."""
+    return _gathered(names, status.report, lambda row: Report(row, msgspec.Raw(b"null"), []))
+
+
+def _gathered(
+    names: Sequence[str],
+    make: Callable[[Place, Fly, Machine | None], T],
+    failed: Callable[[Row], T],
+) -> list[T]:
+    found: dict[str, T] = {}
+
+    def look(where: Place, fly: Fly, machine: Machine | None) -> str:
+        found[where.name] = make(where, fly, machine)
         return ""
 
     for result in Fleet(names).look(look):
         if result.problem:
             first = result.problem.partition("\n")[0]
-            found[result.name] = Row(result.name, "?", problem=first)
+            found[result.name] = failed(Row(result.name, "?", problem=first))
     return [found[name] for name in names]

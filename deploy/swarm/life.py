@@ -129,12 +129,6 @@ def autostart(fly: Fly, app: str, *, on: bool) -> None:
     fly.do(*words, "--skip-start", "--yes", why=why)
 
 
-def replaceable(fly: Fly, app: str, machine: Machine) -> bool:
-    """A deploy loses nothing that runs: the machine is not suspended."""
-    del fly, app
-    return machine.state not in ("suspended", "suspending")
-
-
 def apply_secrets(fly: Fly, app: str) -> str:
     """Have the machine take staged secrets; a sleeping one has them when it starts."""
     machine = fly.machine(app)

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-from deploy.swarm import template
-
 FOLDER_VARIABLE = "SWARM_HOME"
 NAME = re.compile(r"[a-z][a-z0-9-]{1,38}[a-z0-9]", re.ASCII)
 """An app's name at Fly.io, and a host's in ssh's configuration."""
@@ -123,6 +121,8 @@ def write(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 def fly_config(name: str, state: State) -> str:
     """The project's fly.toml with this machine's name, region and sizes."""
+    from deploy.swarm import template  # its TOML editor costs every command's start 15 ms
+
     shape = template.Shape(
         app=name,
         region=state.region,

@@ -1,10 +1,13 @@
 """What is said of machines: state, use and cost, without waking any."""
 
 import time
+from contextlib import suppress
+from functools import cache
 
 import msgspec
 
 from agent import safe
+from agent.platform import prices
 from deploy import sizes
 from deploy.swarm import agents, life, logs
 from deploy.swarm.fly import Fly, FlyError
@@ -66,7 +69,8 @@ def text_of(where: Place, fly: Fly, machine: Machine | None) -> str:
     name = where.name
     if machine is None:
         return f"{name}: no machine; swarm up {name}"
-    lines = [f"{name} is {_state_words(machine)} in {machine.region}; {about_size(where.state())}"]
+    size = about_size(where.state())
+    lines = [f"{name} is {_state_words(machine)} in {machine.region}; {size}"]
     if not machine.reachable:
         lines.append(life.unreachable(name, machine))
     elif machine.awake:
@@ -82,17 +86,15 @@ def text_of(where: Place, fly: Fly, machine: Machine | None) -> str:
     return "\n".join(filter(None, lines))
 
 
-def report(where: Place, fly: Fly) -> Report:
+def report(where: Place, fly: Fly, machine: Machine | None) -> Report:
     """The same for programs; `agent` is what `swarm-agent status --json` says, or null."""
-    machine = fly.machine(where.name)
     said = msgspec.Raw(b"null")
     if machine is not None and machine.awake and machine.reachable:
-        try:
+        # No answer is an answer: null.
+        with suppress(FlyError, msgspec.DecodeError):
             told = fly.told(where.name, machine, f"{life.AGENT} status --json", 20)
             msgspec.json.decode(told)
             said = msgspec.Raw(told.encode())
-        except (FlyError, msgspec.DecodeError):
-            said = msgspec.Raw(b"null")
     found = notes(machine) if machine is not None else []
     return Report(row(where, machine), said, found)
 
@@ -169,20 +171,21 @@ def _when(at: float) -> str:
     return time.strftime("%a %d %b %H:%M", time.localtime(at))
 
 
+@cache
+def _prices() -> prices.Prices:
+    return prices.load("")
+
+
 def about_size(state: State) -> str:
     """A size in words: how it sleeps, and what an hour costs."""
     memory = state.memory_gb * 1024
     how = "suspends, and resumes at once" if memory <= sizes.SUSPEND_LIMIT else "stops and starts"
-    # aiohttp comes with it, which takes longer to import than a list of all machines to ask for.
-    from agent.platform import prices
-    from agent.platform.flyapi import Size
-
     said = f"{state.size} with {state.memory_gb} GB: {how}"
     preset = sizes.PRESETS.get(state.size)
     if preset is None:
         return said
     try:
-        hour = prices.load("").hour(Size(preset.cpu_kind, preset.cpus, memory))
+        hour = _prices().hour(prices.Size(preset.cpu_kind, preset.cpus, memory))
     except prices.PriceError:
         return said
     return f"{said}; about ${hour:.4f} an hour awake"

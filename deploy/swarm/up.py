@@ -219,7 +219,7 @@ class Up:
         if machine is not None and state.deployed == due and not (changed or wish.rebuild):
             self._show.say("nothing to deploy")
             return
-        if machine is not None and not life.replaceable(self._fly, self._name, machine):
+        if machine is not None and machine.state in ("suspended", "suspending"):
             question = (
                 f"{self._name} is suspended: a deploy throws away what runs in its memory. Go on?"
             )

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.swarm.fleet import WORTH_IT
 from tests.laptop import REAL, SWARM, Laptop
 from tests.support import make_key, until
 
@@ -105,6 +107,34 @@ def test_sleep_works_where_the_agent_hangs(shared_laptop: Laptop) -> None:
     assert laptop.state("box") in ASLEEP
     # Awake, the agent may first do what it was asked before it hung.
     until(lambda: laptop.swarm("wake", "box").returncode == 0, "that it stays awake", 180)
+
+
+def test_many_machines_are_asked_without_a_flyctl_for_each(shared_laptop: Laptop) -> None:
+    laptop = shared_laptop
+    laptop.well("wake", "box")
+    others = [f"other-{number}" for number in range(WORTH_IT)]
+    for name in others:
+        assert laptop.fly("apps", "create", name, "--yes").returncode == 0
+        folder = laptop.folder / "config" / "machines" / name
+        folder.mkdir()
+        (folder / "state.json").write_text("{}")
+    try:
+        before = len(laptop.calls)
+        said = laptop.well("status", "--all")
+        assert "box is awake" in said
+        assert "cost so far" in said
+        found = json.loads(laptop.well("status", "--all", "--json"))
+        assert [each["row"]["state"] for each in found] == ["awake", *["no machine"] * WORTH_IT]
+        assert found[0]["agent"]["version"]
+        assert laptop.calls[before:] == []
+        # What the API does not answer well is flyctl's to ask again and to explain.
+        laptop.change(fail=[500])
+        assert "box" in laptop.well("list")
+        assert len(laptop.calls) == before + 1
+    finally:
+        for name in others:
+            laptop.fly("apps", "destroy", name, "--yes")
+            shutil.rmtree(laptop.folder / "config" / "machines" / name)
 
 
 def test_a_host_that_does_not_answer_is_named(shared_laptop: Laptop) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 import click
 
 from agent import words
-from deploy.swarm import audit as audits
 from deploy.swarm import fleet, place
 from deploy.swarm import status as statuses
-from deploy.swarm.audit import Finding, Level
 from deploy.swarm.cli import common
+from deploy.swarm.finding import Finding, Level
 from deploy.swarm.fly import FlyError
 from deploy.swarm.place import Place
 from deploy.swarm.show import Show
@@ -53,9 +52,11 @@ def status(name: str, all_: bool, as_json: bool) -> None:
     if as_json:
         if bool(name) == all_:
             raise click.UsageError("name one machine, or --all")
-        names = [name] if name else place.all_names()
-        common.put_json([statuses.report(*common.known(each)) for each in names])
-        return
+        if name:
+            common.known(name)
+        found = fleet.reports([name] if name else place.all_names())
+        common.put_json(found)
+        sys.exit(any(each.row.problem and each.row.state == "?" for each in found))
     if all_ and not name:
         results = fleet.Fleet(place.all_names()).look(statuses.text_of)
         common.summary(results)
@@ -97,6 +98,8 @@ def usage(name: str, all_: bool, as_json: bool) -> None:
 @common.as_json
 def audit(name: str, as_json: bool) -> None:
     """Look at the machine's safety: pass, warn, fail, and what to do."""
+    from deploy.swarm import audit as audits  # what it imports would slow `list` down
+
     where, fly = common.known(name)
     _show(audits.audit(where, fly), as_json)
 
@@ -106,6 +109,8 @@ def audit(name: str, as_json: bool) -> None:
 @common.as_json
 def doctor(name: str, as_json: bool) -> None:
     """Follow the way of a connection and say where it ends."""
+    from deploy.swarm import audit as audits
+
     where = Place(name)
     findings = [audits.newest_ssh()]
     try:

@@ -1,0 +1,21 @@
+"""What `swarm audit` and `swarm doctor` report, one line each."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Level(Enum):
+    """How a finding is."""
+
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `todo` is empty where nothing is to be done."""
+
+    level: Level
+    says: str
+    todo: str = ""
