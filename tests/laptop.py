@@ -148,6 +148,11 @@ class Laptop:
         found = self.standing().records.volumes.values()
         return [each for each in found if each.app == name and each.state == "created"]
 
+    def port(self, name: str, inside: int) -> int:
+        """Where a port of the app's machine is on this computer."""
+        found = msgspec.json.decode(self._ask("GET", f"/stand-in/apps/{name}/ports/{inside}"))
+        return int(found["port"])
+
     def change(self, **values: object) -> None:
         """How the platform is today."""
         self._ask("PATCH", "/stand-in/conditions", values)

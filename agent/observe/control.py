@@ -5,6 +5,7 @@ who it is, the kernel says (SO_PEERCRED).
 """
 
 import os
+import select
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -41,7 +42,7 @@ class Control:
     async def serve(self) -> None:
         """Serve until cancelled. Raises `OSError` when the socket cannot be made."""
         app = web.Application(middlewares=[self._only_the_owner], client_max_size=LONGEST_ORDER)
-        Requests(self._machine, peer_pid).add_to(app.router)
+        Requests(self._machine, peer_pid, hung_up).add_to(app.router)
         await Serving(app, KEEPALIVE, _peer_uid, self._bus).serve(self._bind())
 
     def _bind(self) -> socket.socket:
@@ -82,6 +83,15 @@ class Control:
 def peer_pid(request: web.Request) -> int:
     """The process that asks, as the kernel knows it."""
     return _credentials(request)[0]
+
+
+def hung_up(request: web.Request) -> bool:
+    """The client has closed its connection, and waits for no answer."""
+    if request.transport is None or request.transport.is_closing():
+        return True
+    kernel = select.poll()
+    kernel.register(request.get_extra_info("socket").fileno(), 0)  # a hangup is always reported
+    return bool(kernel.poll(0))
 
 
 def _peer_uid(connection: socket.socket) -> int:

@@ -48,11 +48,17 @@ BANS_LISTED = 10_000
 
 
 class Requests:
-    """Answers requests; `peer_pid` tells the process that makes one."""
+    """Answers requests; `peer_pid` gives the process that makes one, `hung_up` if it is gone."""
 
-    def __init__(self, machine: Machine, peer_pid: Callable[[web.Request], int]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        peer_pid: Callable[[web.Request], int],
+        hung_up: Callable[[web.Request], bool],
+    ) -> None:
         self._machine = machine
         self._peer_pid = peer_pid
+        self._hung_up = hung_up
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Route every request."""
@@ -199,6 +205,9 @@ class Requests:
             order = msgspec.json.decode(await request.read(), type=SleepOrder)
         except ValueError as error:
             return refusal(error)
+        if self._hung_up(request):
+            # It waited in the socket while the agent hung: whoever sent it was told that it failed.
+            return refusal("the client is gone", status=408)
         self._machine.idle.watch.order_sleep(at_once=order.now)
         return answer(order)
 

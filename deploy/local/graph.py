@@ -4,27 +4,20 @@ Names and shapes are the platform's (schema.graphql of fly-go). A field that is 
 of the query, so what a flyctl asks beyond it is seen.
 """
 
-from dataclasses import dataclass, field
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import graphql
 from aiohttp import web
 
 from deploy.api import ApiError
-from deploy.local import rest_apps, store
+from deploy.local import nodes, rest_apps, store
 from deploy.local.web import WORLD
 from deploy.local.world import World
 
+T = TypeVar("T")
 _SCHEMA = graphql.build_schema(Path(__file__).with_name("schema.graphql").read_text())
-
-
-@dataclass(frozen=True)
-class _Node:
-    """An object of an answer: its fields by name. GraphQL asks for some of them."""
-
-    kind: str
-    fields: "dict[str, Any]" = field(default_factory=dict)
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
@@ -41,7 +34,8 @@ async def _serve(request: web.Request) -> web.Response:
         variable_values=asked.get("variables") or {},
         operation_name=asked.get("operationName") or None,
         field_resolver=_resolve,
-        type_resolver=lambda value, *_: value.kind,
+        # The one union is of who asks.
+        type_resolver=lambda *_: nodes.User.__name__,
     )
     said: dict[str, object] = {"data": result.data}
     if result.errors:
@@ -51,199 +45,110 @@ async def _serve(request: web.Request) -> web.Response:
     return web.json_response(said)
 
 
-def _resolve(source: Any, info: graphql.GraphQLResolveInfo[Any], **arguments: Any) -> Any:
-    if isinstance(source, _Node):
-        value = source.fields.get(info.field_name)
-        return value(**arguments) if callable(value) else value
-    return getattr(source, f"ask_{info.field_name}")(**arguments)
+def _resolve(source: object, info: "graphql.GraphQLResolveInfo[Any]", **given: object) -> object:
+    """A field's value: an attribute, or what a method answers."""
+    value = getattr(source, _snake(info.field_name))
+    return (
+        value(**{_snake(name): each for name, each in given.items()}) if callable(value) else value
+    )
+
+
+def _snake(name: str) -> str:
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
 
 
 class _Root:
-    """The queries and mutations."""
+    """The queries and mutations, by their names."""
 
     def __init__(self, place: World) -> None:
         self._place = place
 
-    def ask_viewer(self) -> _Node:
-        email = self._place.conditions.account
-        return _Node("User", {"id": "user1", "email": email, "enablePaidHobby": True})
+    def viewer(self) -> nodes.User:
+        return nodes.User(self._place.conditions.account)
 
-    def ask_organizations(self, admin: bool | None = None) -> _Node:
+    def organizations(self, admin: bool | None = None) -> nodes.Nodes:
         del admin
-        nodes = [_organization(each) for each in self._place.conditions.organizations]
-        return _Node("Organizations", {"nodes": nodes})
+        return nodes.Nodes([nodes.organization(e) for e in self._place.conditions.organizations])
 
-    def ask_organization(self, slug: str) -> _Node:
+    def organization(self, slug: str) -> nodes.Organization:
         for each in self._place.conditions.organizations:
             if each.slug == slug:
-                return _organization(each)
-        raise _not_found("Could not find Organization")
+                return nodes.organization(each)
+        raise _not_found("Organization")
 
-    def ask_platform(self) -> _Node:
+    def platform(self) -> nodes.PlatformRegions:
         codes = sorted({host.region for host in self._place.conditions.hosts})
-        regions = [
-            _Node(
-                "Region",
-                {
-                    "name": code.upper(),
-                    "code": code,
-                    "latitude": 0.0,
-                    "longitude": 0.0,
-                    "gatewayAvailable": True,
-                    "requiresPaidPlan": False,
-                    "deprecated": False,
-                },
-            )
-            for code in codes
-        ]
-        nearest = codes[0] if codes else None
-        return _Node("PlatformRegions", {"requestRegion": nearest, "regions": regions})
+        regions = [nodes.Region(code.upper(), code) for code in codes]
+        return nodes.PlatformRegions(codes[0] if codes else None, regions)
 
-    def ask_apps(self, **_: object) -> _Node:
-        nodes = [self._app(app) for app in self._place.records.apps.values()]
-        page = _Node("PageInfo", {"hasNextPage": False})
-        return _Node("Apps", {"pageInfo": page, "nodes": nodes})
+    def apps(self, **_: object) -> nodes.Page:
+        return nodes.Page([self._app(each) for each in self._place.records.apps.values()])
 
-    def ask_app(self, name: str) -> _Node:
-        app = self._place.records.apps.get(name)
-        if app is None:
-            raise _not_found("Could not find App")
-        return self._app(app)
+    def app(self, name: str) -> nodes.App:
+        return self._app(_known(self._place.records.apps, name, "App"))
 
-    def ask_volume(self, id: str) -> _Node:
-        volume = self._place.records.volumes.get(id)
-        if volume is None:
-            raise _not_found("Could not find Volume")
-        return _Node("Volume", {"id": id, "app": _Node("App", {"name": volume.app})})
+    def volume(self, id: str) -> nodes.Volume:
+        volume = _known(self._place.records.volumes, id, "Volume")
+        return nodes.Volume(id, nodes.Named(volume.app))
 
-    def ask_machine(self, machineId: str) -> _Node:
-        machine = self._place.records.machines.get(machineId)
-        if machine is None:
-            raise _not_found("Could not find Machine")
-        return self._machine(machine)
+    def machine(self, machine_id: str) -> nodes.Machine:
+        return self._machine(_known(self._place.records.machines, machine_id, "Machine"))
 
-    def ask_appNameAvailable(self, name: str) -> bool:
+    def app_name_available(self, name: str) -> bool:
         return name not in self._place.records.apps and name not in self._place.conditions.taken
 
-    def ask_allocateIpAddress(self, input: dict[str, str]) -> _Node:
-        app = self._place.records.apps.get(input["appId"])
-        if app is None:
-            raise _not_found("Could not find App")
+    def allocate_ip_address(self, input: dict[str, str]) -> nodes.Allocated:
+        app = _known(self._place.records.apps, input["appId"], "App")
         try:
             address = rest_apps.allocate(self._place, app, input["type"])
         except ApiError as error:
             raise graphql.GraphQLError(error.words) from error
-        said = {"app": self._app(app), "ipAddress": _address(address)}
-        return _Node("AllocateIPAddressPayload", said)
+        return nodes.Allocated(self._app(app), nodes.address(address))
 
-    def _app(self, app: store.App) -> _Node:
-        info = rest_apps.app_info(self._place, app)
-        organization = next(
-            each for each in self._place.conditions.organizations if each.slug == app.org
-        )
+    def _app(self, app: store.App) -> nodes.App:
+        conditions = self._place.conditions
+        status = rest_apps.app_info(self._place, app).status
         shared = [each.address for each in app.addresses if each.type == "shared_v4"]
-        own = [_address(each) for each in app.addresses if each.type != "shared_v4"]
-        release = _release(app.releases[-1]) if app.releases else None
-        machines = self._place.machines(app.name)
-
-        def image(ref: str) -> _Node | None:
-            known = self._place.conditions.images
-            if known and ref not in known:
-                raise graphql.GraphQLError(f"failed to get manifest {ref}: not found")
-            said = {"id": "img1", "digest": "sha256:0", "ref": ref, "compressedSizeFull": "1000000"}
-            return _Node("Image", said)
-
-        return _Node(
-            "App",
-            {
-                "id": app.name,
-                "internalNumericId": app.id,
-                "name": app.name,
-                "hostname": f"{app.name}.fly.dev",
-                "deployed": info.status == "deployed",
-                "status": info.status,
-                "version": len(app.releases),
-                "appUrl": f"https://{app.name}.fly.dev",
-                "platformVersion": "machines",
-                "network": "",
-                "cnameTarget": "",
-                "currentRelease": release,
-                "currentReleaseUnprocessed": release,
-                "config": _Node("AppConfig", {"definition": {}}),
-                "organization": _organization(organization),
-                "services": [],
-                "ipAddresses": _Node("IPAddresses", {"nodes": own}),
-                "egressIpAddresses": _Node("EgressIPAddresses", {"nodes": []}),
-                "sharedIpAddress": shared[0] if shared else None,
-                "machines": _Node("Machines", {"nodes": [self._machine(m) for m in machines]}),
-                "image": image,
-            },
+        own = [nodes.address(each) for each in app.addresses if each.type != "shared_v4"]
+        last = nodes.release(app.releases[-1]) if app.releases else None
+        return nodes.App(
+            id=app.name,
+            internal_numeric_id=app.id,
+            name=app.name,
+            hostname=f"{app.name}.fly.dev",
+            deployed=status == "deployed",
+            status=status,
+            version=len(app.releases),
+            app_url=f"https://{app.name}.fly.dev",
+            current_release=last,
+            current_release_unprocessed=last,
+            organization=nodes.organization(
+                next(each for each in conditions.organizations if each.slug == app.org)
+            ),
+            ip_addresses=nodes.Nodes(own),
+            shared_ip_address=shared[0] if shared else None,
+            machines=nodes.Nodes([self._machine(each) for each in self._place.machines(app.name)]),
+            registry=conditions.images,
         )
 
-    def _machine(self, machine: store.Machine) -> _Node:
-        return _Node(
-            "GqlMachine",
-            {
-                "id": machine.id,
-                "name": machine.name,
-                "config": {},
-                "state": self._place.state(machine).value,
-                "region": machine.region,
-                "createdAt": machine.created_at,
-                "app": _Node("App", {"name": machine.app}),
-                "ips": _Node("MachineIPs", {"nodes": []}),
-                "host": _Node("Host", {"id": machine.host}),
-            },
+    def _machine(self, machine: store.Machine) -> nodes.Machine:
+        return nodes.Machine(
+            id=machine.id,
+            name=machine.name,
+            state=self._place.state(machine).value,
+            region=machine.region,
+            created_at=machine.created_at,
+            app=nodes.Named(machine.app),
+            host=nodes.Host(machine.host),
         )
 
 
-def _organization(each: store.Organization) -> _Node:
-    return _Node(
-        "Organization",
-        {
-            "id": f"org-{each.slug}",
-            "internalNumericId": "1",
-            "slug": each.slug,
-            "rawSlug": each.slug,
-            "name": each.name,
-            "type": each.type,
-            "paidPlan": True,
-            "billable": True,
-            "viewerRole": "admin",
-            "addOns": lambda **_: _Node("AddOns", {"nodes": []}),
-        },
-    )
+def _known(records: dict[str, T], name: str, kind: str) -> T:
+    found = records.get(name)
+    if found is None:
+        raise _not_found(kind)
+    return found
 
 
-def _address(each: store.Address) -> _Node:
-    return _Node(
-        "IPAddress",
-        {
-            "id": each.id,
-            "address": each.address,
-            "type": each.type,
-            "region": "global",
-            "createdAt": each.created_at,
-            "serviceName": "",
-        },
-    )
-
-
-def _release(release: store.Release) -> _Node:
-    return _Node(
-        "Release",
-        {
-            "id": release.id,
-            "version": release.version,
-            "status": release.status,
-            "inProgress": release.status == "running",
-            "imageRef": release.image_ref,
-            "createdAt": release.created_at,
-            # flyctl reads the machines where a release has none.
-            "configDefinition": None,
-        },
-    )
-
-
-def _not_found(words: str) -> graphql.GraphQLError:
-    return graphql.GraphQLError(words, extensions={"code": "NOT_FOUND"})
+def _not_found(kind: str) -> graphql.GraphQLError:
+    return graphql.GraphQLError(f"Could not find {kind}", extensions={"code": "NOT_FOUND"})

@@ -1,7 +1,7 @@
 """The user's flyctl: what it says as records, what it does as commands that are shown.
 
-Facts on its commands: fly.io/docs/flyctl and its source. flyctl keeps the login; only commands about
-many machines ask it for its token (fleet.py), and none is written anywhere.
+Facts on its commands: fly.io/docs/flyctl and its source. flyctl keeps the login. Only commands
+about many machines ask it for its token (fleet.py), and keep it in memory.
 """
 
 import collections

@@ -23,7 +23,8 @@ _CHUNK = 1 << 16
 def to_page(where: Place) -> Iterator[str]:
     """The address of the machine's status page on this laptop. Raises `FlyError`."""
     port = free_port()
-    forward = f"127.0.0.1:{port}:localhost:{PAGE_PORT}"
+    own = where.state().env.get("SWARM_HTTP_LISTEN", "").rpartition(":")[2]
+    forward = f"127.0.0.1:{port}:localhost:{own or PAGE_PORT}"
     options = ["-N", "-o", "ExitOnForwardFailure=yes", "-o", "BatchMode=yes", "-L", forward]
     words = [*ssh.command(where, (), options)]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:

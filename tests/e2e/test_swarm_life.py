@@ -7,12 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from deploy.swarm.fleet import WORTH_IT
+from deploy.swarm.life import AGENT
 from tests.laptop import REAL, SWARM, Laptop
 from tests.support import make_key, until
 
@@ -105,8 +107,14 @@ def test_sleep_works_where_the_agent_hangs(shared_laptop: Laptop) -> None:
     assert "box is asleep" in said
     assert "its agent did not do it" in said
     assert laptop.state("box") in ASLEEP
-    # Awake, the agent may first do what it was asked before it hung.
-    until(lambda: laptop.swarm("wake", "box").returncode == 0, "that it stays awake", 180)
+    # The order was given up with the attempt: the agent, awake again, does not obey it.
+    laptop.well("wake", "box")
+    machine = laptop.machines("box")[0].id
+    why = ["machine", "exec", machine, f"{AGENT} why --json", "--app", "box"]
+    said = until(lambda: laptop.fly(*why).stdout, "an answer to what was asked after the order")
+    assert json.loads(said)["state"] == "awake"
+    assert laptop.state("box") == "started"
+    assert init_of(machine) == init
 
 
 def test_many_machines_are_asked_without_a_flyctl_for_each(shared_laptop: Laptop) -> None:
@@ -286,30 +294,61 @@ def test_a_private_machine_has_no_address_and_ssh_gets_in(laptop: Laptop) -> Non
     until(lambda: not any(running(port) for port in ports), "the end of every proxy")
 
 
-def test_tmux_and_the_status_page(shared_laptop: Laptop) -> None:
+def test_tmux_sessions_are_begun_once_and_found_again(shared_laptop: Laptop) -> None:
     laptop = shared_laptop
     laptop.well("wake", "box")
     words = [SWARM, "ssh", "box", "--tmux", "work"]
-    shown = subprocess.run(
-        ["script", "-qec", " ".join(words), "/dev/null"],
-        env=laptop.environ | {"TERM": "xterm"},
-        input=b"echo in-$((40+2)); exit\n",
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert b"in-42" in shown.stdout or b"tmux" in shown.stdout
-    # The stand-in's machines have ports of their own; a port of this computer stands for the page.
+
+    def attach() -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            ["script", "-qec", " ".join(words), "/dev/null"],
+            env=laptop.environ | {"TERM": "xterm"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def sessions() -> str:
+        listed = "tmux list-sessions -F '#{session_name} #{session_attached}' 2>&1 || true"
+        return laptop.ssh("box", listed).strip()
+
+    # Begun by the first, left by it, found again by the second: the same session.
+    first = attach()
+    try:
+        until(lambda: sessions() == "work 1", "a session named work")
+        laptop.ssh("box", "tmux set-environment -t work MARK here")
+    finally:
+        first.kill()
+        first.wait()
+    until(lambda: sessions() == "work 0", "its client's end")
+    second = attach()
+    try:
+        until(lambda: sessions() == "work 1", "the session with a client again")
+        assert laptop.ssh("box", "tmux show-environment -t work MARK") == "MARK=here\n"
+    finally:
+        laptop.ssh("box", "tmux kill-server")
+        second.wait(30)
+
+
+def test_the_status_page_is_shown_through_a_tunnel(shared_laptop: Laptop) -> None:
+    laptop = shared_laptop
+    laptop.well("wake", "box")
+    # Machines of the stand-in have ports of their own: `open` follows the setting.
+    kept = laptop.folder / "config" / "machines" / "box" / "state.json"
+    before = kept.read_text()
+    port = laptop.port("box", 9091)
+    kept.write_text(json.dumps(json.loads(before) | {"env": {"SWARM_HTTP_LISTEN": f"*:{port}"}}))
     page = subprocess.Popen(
         [SWARM, "open", "box", "--print"], env=laptop.environ, stdout=subprocess.PIPE, text=True
     )
     try:
         assert page.stdout is not None
-        line = page.stdout.readline()
-        assert line.startswith("http://127.0.0.1:")
+        address = page.stdout.readline().split()[0]
+        with urllib.request.urlopen(address) as answer:
+            assert b"<title>" in answer.read()
     finally:
-        os.kill(page.pid, 2)
+        page.send_signal(signal.SIGINT)
         page.wait(10)
+        kept.write_text(before)
 
 
 def test_a_team_in_one_file(laptop: Laptop, tmp_path: Path) -> None:
