@@ -22,9 +22,9 @@ class Services:
         new.chmod(0o644)
         new.rename(self.folder / name)
 
-    def boot(self, text: str, environ: dict[str, str] | None = None) -> "Services":
+    def boot(self, text: str, environ: dict[str, str] | None = None, **how: Any) -> "Services":
         self.write(text)
-        self.box.boot({"SWARM_SERVICES_DIR": str(self.folder)} | (environ or {}))
+        self.box.boot({"SWARM_SERVICES_DIR": str(self.folder)} | (environ or {}), **how)
         try:
             until(lambda: self.box.agent("services").returncode == 0, "the control socket")
         except AssertionError as error:

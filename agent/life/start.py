@@ -42,7 +42,7 @@ from agent.platform.account import (
     make_runtime_folder,
     refused_because,
 )
-from agent.platform.environment import session_environment
+from agent.platform.environment import image_names, session_environment
 from agent.settings import Settings
 from agent.state import banlist, knownlist
 
@@ -188,8 +188,14 @@ def _prepare_home(settings: Settings, account: Account, bus: Bus) -> None:
 
 def _session_env(machine: Machine) -> Mapping[str, str]:
     settings = machine.current.value
+    try:
+        image = image_names(machine.environ)
+    except OSError as error:
+        image = frozenset()
+        notice = f"the image's ENV does not reach sessions: {error}"
+        machine.bus.publish(Notice(part="image_env", notice=notice))
     found = session_environment(
-        machine.environ, settings.session_env, settings.agents, machine.account
+        machine.environ, image, settings.session_env, settings.agents, machine.account
     )
     why = {"line breaks": found.unusable, "their size": found.too_large}
     refused = [f"{', '.join(names)}, because of {reason}" for reason, names in why.items() if names]

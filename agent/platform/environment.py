@@ -26,22 +26,36 @@ FACTS = (
 )
 """Variables of Fly.io that are no secrets; by name, because FLY_API_TOKEN is one."""
 
-IMAGE = frozenset(
+IMAGE_ENV = "/etc/swarm/image-env"
+"""What `env -0` printed when the image was built (container/Dockerfile)."""
+
+LARGEST_IMAGE_ENV = 256 << 10
+
+NOT_THE_IMAGES = (
+    "SWARM_",
+    "FLY_",
+    "HOME",
+    "PATH",
+    "PWD",
+    "OLDPWD",
+    "HOSTNAME",
+    "SHLVL",
+    "TERM",
+    "_=",
+)
+"""How variables begin that are the agent's, the machine's or of one process."""
+
+SETTINGS = frozenset(
     "LANG LANGUAGE LC_ALL LC_CTYPE LC_COLLATE LC_MESSAGES LC_NUMERIC LC_TIME TZ "
-    "EDITOR VISUAL PAGER BROWSER GIT_EDITOR GIT_PAGER DEBIAN_FRONTEND "
+    "EDITOR VISUAL PAGER BROWSER GIT_EDITOR GIT_PAGER "
     "HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY "
     "http_proxy https_proxy ftp_proxy all_proxy no_proxy "
-    "DISABLE_AUTOUPDATER DISABLE_TELEMETRY DISABLE_ERROR_REPORTING DO_NOT_TRACK "
-    "CLAUDE_CONFIG_DIR CODEX_HOME DEVCONTAINER REMOTE_CONTAINERS "
-    "NODE_ENV NODE_VERSION NODE_EXTRA_CA_CERTS NVM_DIR NPM_GLOBAL PNPM_HOME YARN_VERSION "
-    "PYTHON_VERSION PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE VIRTUAL_ENV PIPX_HOME PIPX_BIN_DIR "
-    "GOPATH GOROOT GOPROXY GOTOOLCHAIN GOLANG_VERSION CARGO_HOME RUSTUP_HOME RUST_VERSION "
-    "JAVA_HOME JAVA_VERSION MAVEN_HOME GRADLE_HOME SDKMAN_DIR GEM_HOME BUNDLE_PATH RUBY_VERSION "
-    "DOTNET_ROOT DOTNET_CLI_TELEMETRY_OPTOUT SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE "
-    "CURL_CA_BUNDLE".split()
+    "SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE NODE_EXTRA_CA_CERTS "
+    "NODE_ENV DISABLE_AUTOUPDATER DISABLE_TELEMETRY DISABLE_ERROR_REPORTING DO_NOT_TRACK "
+    "CLAUDE_CONFIG_DIR CODEX_HOME".split()
 )
-"""What images say about themselves (ENV) that is no secret; by name, because secrets come in the
-same way. What else sessions should get is named in SWARM_SESSION_ENV."""
+"""No secrets, and often set where a container is started; by name, because secrets come in the same
+way. What else sessions should get is named in SWARM_SESSION_ENV."""
 
 LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")
 
@@ -67,26 +81,48 @@ class SessionEnvironment:
     too_large: tuple[str, ...] = ()
 
 
-def session_environment(
-    environ: Mapping[str, str], names: tuple[str, ...], agents: int, account: Account
-) -> SessionEnvironment:
-    """Of the agent's environment, the facts, the image's own and the named variables.
+def image_names(environ: Mapping[str, str], path: str = IMAGE_ENV) -> frozenset[str]:
+    """Variables of the agent that are as they were when the image was built.
 
-    Letters are UTF-8 where the image names no locale, whatever the client sends: that may name one
-    which the machine does not have. Each of `agents` Node programs gets its share of three quarters
-    of the memory, unless NODE_OPTIONS is given.
+    So whatever an image says with ENV reaches sessions, and no secret does: that came later, and
+    one that has the name of such a variable has another value. Raises `OSError`.
+    """
+    try:
+        with open(path, "rb") as file:
+            said = os.fsdecode(file.read(LARGEST_IMAGE_ENV)).split("\0")
+    except FileNotFoundError:
+        return frozenset()
+    built = {f"{name}={value}" for name, value in environ.items()} & set(said)
+    return frozenset(
+        word.partition("=")[0] for word in built if not word.startswith(NOT_THE_IMAGES)
+    )
+
+
+def session_environment(
+    environ: Mapping[str, str],
+    image: frozenset[str],
+    names: tuple[str, ...],
+    agents: int,
+    account: Account,
+) -> SessionEnvironment:
+    """Of the agent's environment, the facts, what `image` and `names` name, and usual settings.
+
+    Letters are UTF-8 where the image names no locale, whatever the client sends as LANG: that may
+    name one which the machine does not have. Each of `agents` Node programs gets its share of three
+    quarters of the memory, unless NODE_OPTIONS is given.
     """
     chosen = {
         name: environ[name]
-        for name in (*FACTS, *sorted(IMAGE), NODE_OPTIONS, *names)
+        for name in (*FACTS, *sorted(SETTINGS | image), NODE_OPTIONS, *names)
         if name in environ
     }
     usable = {name: value for name, value in chosen.items() if not set(value) & set("\n\r\0")}
     fitting, too_large = _fitting(usable)
     heap = max(_NODE_LEAST, int(usable_memory() * _NODE_SHARE / agents) >> 20)
     defaults = {NODE_OPTIONS: f"--max-old-space-size={heap}"}
-    if not any(environ.get(name) for name in LOCALE):
-        defaults["LC_CTYPE"] = UTF_8
+    # Python itself puts LC_CTYPE there where it was given no locale (PEP 538).
+    if {environ.get(name) or UTF_8 for name in LOCALE} == {UTF_8}:
+        defaults |= {"LANG": UTF_8, "LC_CTYPE": UTF_8}
     places = places_of(account.uid, account.home, f"{environ.get('PATH', '')}:{PATH}")
     unusable = tuple(sorted(chosen.keys() - usable.keys()))
     return SessionEnvironment(places | defaults | fitting, unusable, too_large)

@@ -114,6 +114,8 @@ def test_environment_of_sessions(make_box: Boot) -> None:
     said = box.ssh("env").stdout
     assert "ANTHROPIC_API_KEY=sk-1\n" in said
     assert "FLY_REGION=ams\n" in said
+    assert "DISABLE_AUTOUPDATER=1\n" in said  # the image's own
+    assert "DEBIAN_FRONTEND=\n" in said
     assert "NODE_OPTIONS=--max-old-space-size=" in said
     assert "hidden" not in said
     heap = box.ssh("node -p 'Math.floor(v8.getHeapStatistics().heap_size_limit / 1048576)'").stdout

@@ -38,18 +38,26 @@ def test_letters_are_shown_in_tmux_whatever_the_client_sends(box: Box, sent: str
 def test_the_images_own_environment_reaches_sessions_and_services_and_secrets_do_not(
     services: Services,
 ) -> None:
-    image = {
+    image = {"MY_TOOL": "/opt/my tool", "DATABASE_PASSWORD": "changeme"}
+    started = {
         "DISABLE_AUTOUPDATER": "1",
         "EDITOR": "vim",
         "LANG": "de_DE.UTF-8",
         "HTTPS_PROXY": "http://proxy:3128",
     }
-    secret = {"DATABASE_PASSWORD": "hunter2"}
-    services.boot('[service.shows]\ncommand = ["env"]\noneshot = true\n', image | secret)
+    secret = {"DATABASE_PASSWORD": "hunter2", "OTHER_SECRET": "hunter2"}
+    built = services.box.folder / "image-env"
+    built.parent.mkdir(parents=True)
+    built.write_text("".join(f"{name}={value}\0" for name, value in image.items()))
+    services.boot(
+        '[service.shows]\ncommand = ["env"]\noneshot = true\n',
+        image | started | secret,
+        before=f"mkdir -p /etc/swarm && cp {built} /etc/swarm/image-env",
+    )
     seen = box_env(services.box)
     services.becomes("shows", "done")
     said = {event["line"] for event in services.box.events("service.said")}
-    for name, value in image.items():
+    for name, value in (started | {"MY_TOOL": image["MY_TOOL"]}).items():
         assert seen[name] == value
         assert f"{name}={value}" in said
     assert "hunter2" not in str(seen) + str(said)

@@ -1,14 +1,16 @@
 """What sessions get has a bound: sshd must be able to read it."""
 
+from pathlib import Path
+
 from agent.platform.account import Account
-from agent.platform.environment import MOST_OF_ONE, MOST_TOGETHER, session_environment
+from agent.platform.environment import MOST_OF_ONE, MOST_TOGETHER, image_names, session_environment
 
 ACCOUNT = Account("dev", 1000, 1000, "/home/dev", "/bin/sh", locked=False)
 
 
 def test_what_is_too_large_is_named_and_the_rest_is_given() -> None:
     environ = {"HUGE": "x" * (300 << 10), "KEY": "secret", "BROKEN": "a\nb"}
-    found = session_environment(environ, ("HUGE", "KEY", "BROKEN"), 1, ACCOUNT)
+    found = session_environment(environ, frozenset(), ("HUGE", "KEY", "BROKEN"), 1, ACCOUNT)
     assert found.too_large == ("HUGE",)
     assert found.unusable == ("BROKEN",)
     assert found.variables["KEY"] == "secret"
@@ -17,8 +19,30 @@ def test_what_is_too_large_is_named_and_the_rest_is_given() -> None:
 
 def test_many_that_are_too_large_together_are_given_as_far_as_they_fit() -> None:
     environ = {f"V{number}": '"' * 20_000 for number in range(20)}
-    found = session_environment(environ, tuple(environ), 1, ACCOUNT)
+    found = session_environment(environ, frozenset(), tuple(environ), 1, ACCOUNT)
     given = [name for name in found.variables if name.startswith("V")]
     assert len(given) + len(found.too_large) == 20
     assert 0 < len(given) * 40_000 <= MOST_TOGETHER
     assert MOST_OF_ONE > 40_000
+
+
+def test_what_the_image_was_built_with_is_its_own_and_what_came_later_is_not(
+    tmp_path: Path,
+) -> None:
+    built = tmp_path / "image-env"
+    words = ["MY_TOOL=/opt/tool", "API_KEY=placeholder", "HOME=/root", "SWARM_USER=dev", "TERM=x"]
+    built.write_bytes("\0".join([*words, ""]).encode())
+    environ = dict(word.split("=", 1) for word in words) | {"API_KEY": "secret", "OTHER": "1"}
+    assert image_names(environ, str(built)) == {"MY_TOOL"}
+    assert image_names(environ, str(tmp_path / "nothing")) == frozenset()
+
+
+def test_letters_are_utf_8_unless_the_image_says_otherwise() -> None:
+    cases: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
+        ({}, {"LANG": "C.UTF-8", "LC_CTYPE": "C.UTF-8"}),
+        ({"LC_CTYPE": "C.UTF-8"}, {"LANG": "C.UTF-8", "LC_CTYPE": "C.UTF-8"}),  # Python's
+        ({"LANG": "de_DE.UTF-8"}, {"LANG": "de_DE.UTF-8"}),
+    )
+    for environ, expected in cases:
+        found = session_environment(environ, frozenset(), (), 1, ACCOUNT).variables
+        assert {name: text for name, text in found.items() if name[:2] in ("LA", "LC")} == expected
