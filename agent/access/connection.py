@@ -17,6 +17,7 @@ from agent import safe
 from agent.access import sshd, utmp
 from agent.access.authlog import AuthEvent, Step, judge, parse
 from agent.access.keyring import Keyring
+from agent.access.room import Room
 from agent.access.sessions import Login, Session, Sessions
 from agent.access.values import Client, Verdict
 from agent.bus import Bus
@@ -38,7 +39,7 @@ _PACKET = 4096
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What every connection needs: the keys' names, the processes, the open sessions, the bus.
+    """What every connection needs: the keys' names, processes and room for them, sessions, the bus.
 
     `session_env` is what every session's environment gets.
     """
@@ -47,6 +48,7 @@ class Access:
     session_env: Mapping[str, str]
     keyring: Keyring
     children: Children
+    room: Room
     sessions: Sessions
     bus: Bus
 
@@ -361,7 +363,11 @@ def _start_sshd(access: Access, connection: socket.socket, config: int) -> tuple
     # O_NONBLOCK belongs to the open file, which sshd shares: it must block again.
     connection.setblocking(True)
     try:
-        child = sshd.serve(access.settings, access.children, connection.fileno(), writing, config)
+        child = access.room.for_a_login(
+            lambda: sshd.serve(
+                access.settings, access.children, connection.fileno(), writing, config
+            )
+        )
     except OSError:
         os.close(reading)
         raise

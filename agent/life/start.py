@@ -18,6 +18,7 @@ from agent.access.jail import Jail, Policy
 from agent.access.keyring import Keyring
 from agent.access.known import Known
 from agent.access.listener import ListenError
+from agent.access.room import Room
 from agent.access.sessions import Sessions
 from agent.bus import Bus
 from agent.clock import clock
@@ -113,6 +114,7 @@ def _open_gate(machine: Machine, jail: Jail, known: Known, handed: Handed) -> Ga
         machine.session_env,
         machine.keyring,
         machine.children,
+        Room(settings.max_processes, machine.account, machine.children, machine.bus),
         machine.sessions,
         machine.bus,
     )

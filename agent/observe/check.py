@@ -11,8 +11,9 @@ from time import time
 from agent import words
 from agent.access import keys
 from agent.access.keyring import no_login, seen_by_sshd
+from agent.access.room import FEW, LOGIN, Tasks, usual_limit
 from agent.observe.reports import CheckReport, FindingReport, SettingReport
-from agent.platform import apiaccess
+from agent.platform import apiaccess, terminals
 from agent.platform.account import AccountError, find, refused_because
 from agent.platform.volume import is_mounted
 from agent.settings import Loaded, Settings
@@ -34,6 +35,8 @@ def _findings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Findin
     yield _look("volume", lambda: _volume(settings.volume))
     if os.path.exists(settings.fly_api):
         yield _look("Machines API", lambda: _fly_api(settings))
+    yield _look("processes", lambda: _processes(settings))
+    yield _look("terminals", _terminals)
     yield from _keys(environ, settings)
 
 
@@ -65,6 +68,22 @@ def _fly_api(settings: Settings) -> str:
             f"{account.name} may use {settings.fly_api}, and so stop or change the machine"
         )
     return f"{settings.fly_api} is closed to {account.name}"
+
+
+def _processes(settings: Settings) -> str:
+    tasks = Tasks.read()
+    there = f"{tasks.now} of at most {tasks.most} run"
+    if settings.max_processes is None or os.geteuid() != 0:
+        return f"{there}; the login account has no limit of its own"
+    limit = usual_limit(settings.max_processes, tasks)
+    return f"{there}; the login account may have {limit}, each login {LOGIN} beyond what runs"
+
+
+def _terminals() -> str:
+    left = terminals.left()
+    if left < FEW:
+        raise OSError(f"{left} more can be opened: the next login takes some back")
+    return f"{left} more can be opened"
 
 
 def _volume(path: str) -> str:

@@ -1,13 +1,20 @@
-"""Terminals of the machine: who owns them, and writing a line on one."""
+"""Terminals of the machine: who owns them, how many are left, and writing a line on one."""
 
 import asyncio
 import os
 import stat
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
 
 from agent import safe
+from agent.init import proctree
 
 _PTS = "/dev/pts"
 _DEVPTS_MAJOR = range(136, 144)  # Documentation/admin-guide/devices.txt
+
+FAIR = 4
+"""Terminals that any process may hold, however few there are."""
 
 ATTEMPTS = 20
 AGAIN = 0.05
@@ -24,6 +31,63 @@ def of_account(uid: int) -> set[str]:
         except FileNotFoundError:
             continue  # closed since
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Hoard:
+    """A process and how many terminals it holds."""
+
+    pid: int
+    command: str
+    count: int
+
+
+def left() -> int:
+    """How many more can be opened, at least: of the kernel's, or of those of this /dev/pts."""
+    most, used, kept = (_kernel(name) for name in ("max", "nr", "reserve"))
+    free = most - used - kept
+    own = _own_limit()
+    return free if own is None else min(free, own - len(os.listdir(_PTS)) + 1)
+
+
+def hoards(uid: int) -> list[Hoard]:
+    """Processes of an account that hold more than `FAIR` terminals, the largest first."""
+    found = []
+    for process in proctree.all_processes():
+        with suppress(OSError):  # it has ended
+            if os.stat(f"/proc/{process.pid}").st_uid == uid:
+                count = _held(process.pid)
+                if count > FAIR:
+                    found.append(Hoard(process.pid, process.command, count))
+    return sorted(found, key=lambda hoard: -hoard.count)
+
+
+def _held(pid: int) -> int:
+    folder = f"/proc/{pid}/fd"
+    opened: Counter[str] = Counter()
+    for name in os.listdir(folder):
+        with suppress(OSError):
+            opened[os.readlink(f"{folder}/{name}")] += 1
+    # Each descriptor of the multiplexer is one terminal, as is each whose other end is closed.
+    own = sum(count for path, count in opened.items() if path.endswith("/ptmx"))
+    return own + sum(path.startswith(_PTS) and path.endswith("(deleted)") for path in opened)
+
+
+def _kernel(name: str) -> int:
+    with open(f"/proc/sys/kernel/pty/{name}", encoding="ascii") as file:
+        return int(file.read())
+
+
+def _own_limit() -> int | None:
+    """The option `max` of the file system at /dev/pts (mount(8), devpts)."""
+    with open("/proc/self/mounts", encoding="utf-8", errors="replace") as file:
+        mounts = [line.split() for line in file]
+    options = [words[3] for words in mounts if words[1] == _PTS]
+    for option in options[-1].split(",") if options else ():
+        name, _, value = option.partition("=")
+        if name == "max":
+            return int(value)
+    return None
 
 
 def write(terminal: str, text: str, attempts: int = ATTEMPTS) -> None:

@@ -191,6 +191,12 @@ class Settings:
         "Connections that one client may open in a minute; one that logged in before is slowed "
         "down instead of refused.",
     )
+    max_processes: float | None = _setting(
+        units.share_or_off,
+        "75%",
+        "The login account's share of the processes that the machine can hold: the rest is for "
+        "the agent, sshd and the next login. `off`: no limit.",
+    )
     idle_timeout: float | None = _setting(
         units.duration_or_off,
         "30m",

@@ -268,6 +268,11 @@ def share(text: str) -> float:
     return int(match[1]) / 100
 
 
+def share_or_off(text: str) -> float | None:
+    """A share of a whole; None for `off`."""
+    return None if text == "off" else share(text)
+
+
 _REPOSITORY = re.compile(r"(s3:|rest:https?://|sftp:|b2:|azure:|gs:|/)[^\s\0]+")
 
 

@@ -94,7 +94,7 @@ def test_a_connection() -> None:
         os.set_blocking(reading, False)
         bus, children = Bus(), Children()
         settings = load({}, privileged=True).settings
-        access = Access(settings, {}, None, children, Sessions(), bus)  # type: ignore[arg-type]
+        access = Access(settings, {}, None, children, None, Sessions(), bus)  # type: ignore[arg-type]
         record = ConnectionRecord(
             id="c0ffee",
             client=Client(A),

@@ -1,0 +1,181 @@
+"""Room for the next login: a limit of processes for the login account, and terminals given back.
+
+Everything that runs as another account inherits the limit (RLIMIT_NPROC, which binds nobody with
+root's rights). A login gets a little more than all processes that run then, so that a fork bomb of
+an earlier session cannot keep it out. The kernel has no limit of terminals for one account: where
+hardly any are left, the processes of the account that hold most of them are killed.
+"""
+
+import errno
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+
+from agent.bus import Bus
+from agent.clock import clock
+from agent.events import Notice
+from agent.init.children import Child, Children, clean_environment
+from agent.platform import terminals
+from agent.platform.account import Account, credentials_of
+
+LOGIN = 64
+"""Processes that a login may have beyond all that run when it comes."""
+
+FIRST_NAMESPACE = "pid:[4026531836]"
+"""Where every process of the kernel is seen (PROC_PID_INIT_INO, linux/proc_ns.h)."""
+
+PROBE = 60.0
+"""Seconds between two looks whether the account could start a process within the limit."""
+
+FEW, FREED = 16, 64
+"""Terminals left when some are taken back, and how many there are to be then."""
+
+CGROUPS = "/sys/fs/cgroup"
+CAP_SYS_RESOURCE = 24
+
+MIB = 1 << 20
+LEAST = 1024
+"""The machine is taken to hold so many processes, and one for each MiB of its memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """Processes and threads: the `most` that the machine allows, and those there are `now`."""
+
+    most: int
+    now: int
+
+    @classmethod
+    def read(cls) -> "Tasks":
+        """Of our group (cgroups, pids) where that has a limit, else of the kernel."""
+        found = [cls(_number("/proc/sys/kernel/pid_max"), _running())]
+        found.append(cls(_number("/proc/sys/kernel/threads-max"), found[0].now))
+        for folder in _groups():
+            with suppress(OSError, ValueError):  # no such file, or "max"
+                limit = _number(f"{folder}/pids.max")
+                found.append(cls(limit, _number(f"{folder}/pids.current")))
+        return min(found, key=lambda each: each.most)
+
+
+def usual_limit(share: float, tasks: Tasks) -> int:
+    """How many processes the account may have."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, int(share * min(tasks.most, max(LEAST, memory // MIB))))
+
+
+def limit_of_login(usual: int, tasks: Tasks) -> int:
+    """How many it may have for a login that comes now."""
+    return max(usual, min(tasks.now + LOGIN, tasks.most))
+
+
+class Room:
+    """Keeps it. `share` is the account's part of the processes that the machine can hold."""
+
+    def __init__(self, share: float | None, account: Account, children: Children, bus: Bus) -> None:
+        self._account = account
+        self._children = children
+        self._bus = bus
+        self._share = share if os.geteuid() == 0 else None
+        # Elsewhere the kernel counts processes of the same uid that we cannot see.
+        self._all_seen = os.readlink("/proc/self/ns/pid") == FIRST_NAMESPACE
+        self._probe_at = 0.0
+        self._shared = False
+        _limit_ourselves(None if self._share is None else usual_limit(self._share, Tasks.read()))
+
+    def for_a_login(self, start: Callable[[], Child]) -> Child:
+        """Start the process of a login so that it finds room. Raises `OSError`."""
+        self._take_terminals_back()
+        if self._share is None:
+            return start()
+        tasks = Tasks.read()
+        usual = usual_limit(self._share, tasks)
+        limit = limit_of_login(usual, tasks)
+        shared = self._is_shared(limit, tasks)
+        _limit_ourselves(None if shared else limit)
+        try:
+            child = start()
+        finally:
+            _limit_ourselves(None if shared else usual)
+        if not shared:
+            with suppress(OSError):  # it has ended already
+                resource.prlimit(child.pid, resource.RLIMIT_NPROC, (limit, limit))
+        return child
+
+    def _is_shared(self, limit: int, tasks: Tasks) -> bool:
+        """A limit would keep the account out, as others run processes of the same uid."""
+        if self._all_seen or clock() < self._probe_at or tasks.now + 1 >= tasks.most:
+            return self._shared
+        self._probe_at = clock() + PROBE
+        before, self._shared = self._shared, False
+        _limit_ourselves(limit)
+        try:
+            self._children.spawn(
+                ["true"], env=clean_environment(), run_as=credentials_of(self._account.name)
+            )
+        except OSError as error:
+            self._shared = error.errno == errno.EAGAIN
+        if self._shared and not before:
+            said = (
+                f"no limit of processes for {self._account.name}: more than {limit} run with its "
+                f"uid {self._account.uid}, most of them outside of this container"
+            )
+            self._bus.publish(Notice(part="processes", notice=said))
+        return self._shared
+
+    def _take_terminals_back(self) -> None:
+        left = terminals.left()
+        if os.geteuid() != 0 or left >= FEW:
+            return
+        for hoard in terminals.hoards(self._account.uid):
+            with suppress(ProcessLookupError):
+                os.kill(hoard.pid, signal.SIGKILL)
+            said = f"{hoard.command} (pid {hoard.pid}) held {hoard.count} and was killed"
+            self._bus.publish(Notice(part="terminals", notice=f"hardly any were left: {said}"))
+            left += hoard.count
+            if left >= FREED:
+                return
+
+
+def _limit_ourselves(value: int | None) -> None:
+    """What children inherit. Who could not raise the hard limit again leaves it as it is."""
+    number = resource.RLIM_INFINITY if value is None else value
+    hard = number if _may_raise() else resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    if hard != resource.RLIM_INFINITY:
+        number = hard if number == resource.RLIM_INFINITY else min(number, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (number, hard))
+
+
+@cache
+def _may_raise() -> bool:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        rights = next(line.split()[1] for line in file if line.startswith("CapEff:"))
+    return bool(int(rights, 16) >> CAP_SYS_RESOURCE & 1)
+
+
+def _groups() -> Iterator[str]:
+    """The folders of the groups that we are in, and of those above them, as far as we see them."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+        lines = file.read().splitlines()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "pids"):
+            mount = f"{CGROUPS}/{controllers}".rstrip("/")
+            while path != "/":
+                yield f"{mount}{path}"
+                path = os.path.dirname(path)
+            yield mount
+
+
+def _running() -> int:
+    """Processes and threads of the whole kernel (proc_loadavg(5))."""
+    with open("/proc/loadavg", encoding="ascii") as file:
+        return int(file.read().split()[3].partition("/")[2])
+
+
+def _number(path: str) -> int:
+    with open(path, encoding="ascii") as file:
+        return int(file.read())
