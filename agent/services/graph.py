@@ -1,19 +1,30 @@
 """The order of services: who starts before whom. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 
 from agent.services.definition import Service
 
 
 def cycle(services: Mapping[str, Service]) -> list[str]:
-    """The names along one circle of `after` and `requires`; empty where there is none."""
-    done: set[str] = set()
-    for start in services:
-        path: list[str] = []
-        found = _walk(start, services, path, done)
-        if found:
-            return found
+    """The names along one circle of `after` and `requires`, the first one again at its end.
+
+    Empty where there is none.
+    """
+    order = TopologicalSorter({name: service.follows for name, service in services.items()})
+    try:
+        order.prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]  # each starts before the next one
+        return circle[::-1]
     return []
+
+
+def stop_order(services: Mapping[str, Service], names: Iterable[str]) -> list[str]:
+    """These names, followers before what they follow."""
+    among = frozenset(names)
+    order = TopologicalSorter({name: services[name].follows & among for name in sorted(among)})
+    return [*order.static_order()][::-1]
 
 
 def unknown(services: Mapping[str, Service]) -> dict[str, str]:
@@ -42,18 +53,3 @@ def dependents(services: Mapping[str, Service], name: str) -> set[str]:
                 found.add(service.name)
                 waiting.append(service.name)
     return found
-
-
-def _walk(name: str, services: Mapping[str, Service], path: list[str], done: set[str]) -> list[str]:
-    if name in path:
-        return path[path.index(name) :]
-    if name in done or name not in services:
-        return []
-    path.append(name)
-    for other in sorted(services[name].follows):
-        found = _walk(other, services, path, done)
-        if found:
-            return found
-    path.pop()
-    done.add(name)
-    return []

@@ -89,7 +89,7 @@ def _wrong_order(plan: Plan) -> Refused | None:
         return Refused(plan.file_of(name), f"[service.{name}] follows {other}, which is no service")
     circle = graph.cycle(services)
     if circle:
-        words = " after ".join([*circle, circle[0]])
+        words = " after ".join(circle)
         return Refused(plan.file_of(circle[0]), f"[service.{circle[0]}]: a circle: {words}")
     return None
 

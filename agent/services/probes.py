@@ -4,13 +4,14 @@ import asyncio
 import os
 import shlex
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 
 from agent import safe
 from agent.init.children import Children, NotDone
 from agent.init.descriptor import Descriptor
 from agent.platform.account import credentials_of, environment_of
-from agent.services.definition import Check, Probe, Service
+from agent.services.definition import Check, Service
 
 HTTP_OK = range(200, 300)
 HTTP_REDIRECT = range(300, 400)
@@ -26,23 +27,21 @@ async def look(check: Check, service: Service, children: Children, patience: flo
     except TimeoutError:
         problem = f"no answer within {patience:g} s"
     except Exception as error:  # whatever goes wrong while looking is no answer
-        problem = f"{check.target}: {type(error).__name__}: {error}"
+        problem = f"{check.http or 'the probe'}: {type(error).__name__}: {error}"
     # The words of whoever answered may be in it.
     return None if problem is None else safe.line(problem, SAID)
 
 
 async def _look(check: Check, service: Service, children: Children, patience: float) -> str | None:
-    match check.probe:
-        case Probe.TCP:
-            return await _tcp(int(check.target))
-        case Probe.HTTP:
-            return await _http(check.target, follow=check.redirects)
-        case Probe.COMMAND:
-            return await _command(check.target, service, children, patience)
-        case Probe.FILE:
-            return None if os.path.lexists(check.target) else f"{check.target} is missing"
-        case Probe.NOTIFY:
-            return "it has not said READY=1"
+    if check.tcp is not None:
+        return await _tcp(check.tcp)
+    if check.http is not None:
+        return await _http(check.http, follow=check.redirects)
+    if check.command is not None:
+        return await _command(check.command, service, children, patience)
+    if check.file is not None:
+        return None if os.path.lexists(check.file) else f"{check.file} is missing"
+    return "it has not said READY=1"
 
 
 async def _tcp(port: int) -> str | None:
@@ -70,10 +69,13 @@ async def _http(url: str, *, follow: bool) -> str | None:
         return said
 
 
-async def _command(line: str, service: Service, children: Children, patience: float) -> str | None:
+async def _command(
+    words: Sequence[str], service: Service, children: Children, patience: float
+) -> str | None:
+    line = shlex.join(words)
     try:
         done = await children.run(
-            shlex.split(line),
+            words,
             env=environment_of(service.user) | dict(service.env),
             patience=patience,
             cwd=service.cwd,

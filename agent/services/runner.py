@@ -33,7 +33,7 @@ from agent.init.children import Child, Children, HeldChild
 from agent.init.descriptor import NONE, Descriptor
 from agent.services import process
 from agent.services.backoff import Again, Backoff, GiveUp, Over
-from agent.services.definition import Probe, Service
+from agent.services.definition import OnFailure, Service
 from agent.services.output import Output, Ring, Stream
 from agent.services.probes import Notify, look
 
@@ -259,7 +259,7 @@ class Runner:
                 service=self.service.name, because=because, said=self.ring.last(LAST_LINES)
             )
         )
-        if self.service.shutdown_on_failure:
+        if self.service.on_failure is OnFailure.SHUTDOWN:
             self._siblings.ended_for_good(self.service, outcome.status)
 
     async def _run_once(self) -> _Outcome:
@@ -399,7 +399,7 @@ class Runner:
             await asyncio.wait([child.exited], timeout=health.interval)
             if not child.running:
                 return None
-            problem = await look(health.check, self.service, self._around.children, health.timeout)
+            problem = await look(health, self.service, self._around.children, health.timeout)
             failures = failures + 1 if problem else 0
             self.detail = problem or ""
             if failures >= health.failures:
@@ -427,7 +427,7 @@ class Runner:
         return given if self._notify is None else given | {"NOTIFY_SOCKET": self._notify.path}
 
     def _listen(self) -> Notify | None:
-        if self.service.ready is None or self.service.ready.probe is not Probe.NOTIFY:
+        if self.service.ready is None or not self.service.ready.notify:
             return None
         os.makedirs(os.path.dirname(self._notify_path), mode=0o755, exist_ok=True)
         return Notify.start(self._notify_path, pwd.getpwnam(self.service.user).pw_uid)

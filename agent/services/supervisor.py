@@ -255,7 +255,7 @@ class Supervisor:
 
         # Followers first, so that each can wait for those behind it.
         ends: dict[str, asyncio.Task[None]] = {}
-        for name in _behind_first(ending, services):
+        for name in graph.stop_order(services, ending):
             ends[name] = asyncio.create_task(end(name))
         # Whoever waits for the ends may be cancelled; the ends must not be.
         await asyncio.shield(asyncio.gather(*ends.values()))
@@ -295,13 +295,3 @@ class Supervisor:
 
     def _state(self, name: str) -> State:
         return self.runners[name].state
-
-
-def _behind_first(names: Mapping[str, object], services: Mapping[str, Service]) -> list[str]:
-    """Those that nobody of the rest follows come first."""
-    left, order = set(names), []
-    while left:
-        free = [name for name in sorted(left) if not graph.followers(services, name) & left]
-        order += free
-        left -= set(free)
-    return order

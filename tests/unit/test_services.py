@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,12 @@ from agent.services.backoff import Again, Backoff, GiveUp, Over
 from agent.services.definition import (
     Check,
     DefinitionError,
+    Duration,
     Health,
-    Probe,
+    OnFailure,
     Restart,
     Service,
+    Url,
     parse,
 )
 from agent.services.load import Plan, load
@@ -59,11 +60,13 @@ def test_a_whole_definition() -> None:
     )
     assert found.command == ("sh", "-c", "echo a b")
     assert found.restart is Restart.ALWAYS
-    assert found.ready == Check(Probe.TCP, "6379")
-    assert found.health == Health(Check(Probe.HTTP, "http://127.0.0.1:1/x"), 1.0, 3.0, 2)
-    assert found.stop_signal is signal.SIGINT
+    assert found.ready == Check(tcp=6379)
+    assert found.health == Health(
+        http=Url("http://127.0.0.1:1/x"), interval=Duration(1.0), failures=2
+    )
+    assert found.stop_signal == int(signal.SIGINT)
     assert found.follows == {"db", "cache"}
-    assert found.shutdown_on_failure
+    assert found.on_failure is OnFailure.SHUTDOWN
 
 
 @pytest.mark.parametrize(
@@ -75,9 +78,17 @@ def test_a_whole_definition() -> None:
         ({"command": "sh -c 'x"}, 'command = "sh -c \'x": expected'),
         ({"comand": "true"}, "comand is no key of a service (did you mean command?)"),
         ({"user": "nobody-here"}, "expected an account that exists"),
-        ({"restart": "sometimes"}, "expected always or on-failure or never"),
+        (
+            {"restart": "sometimes"},
+            'restart = \'sometimes\': expected "always" or "on-failure" or "never"',
+        ),
         ({"backoff": "soon"}, "expected a duration"),
-        ({"ready": {"tcp": 0}}, "expected a whole number from 1 to 65535"),
+        ({"ready": {"tcp": 0}}, "ready.tcp = 0: expected a whole number from 1 to 65535"),
+        ({"ready": 80}, "ready = 80: expected a table"),
+        ({"ready": {"file": "/x", "redirects": True}}, "expected redirects for http only"),
+        ({"health": {"tcp": 1, "failures": 0}}, "health.failures = 0: expected a whole number"),
+        ({"health": {"tcp": 1, "failurs": 2}}, "did you mean failures?"),
+        ({"name": "other"}, "name is no key"),
         ({"ready": {"tcp": 1, "file": "/x"}}, "expected one of"),
         ({"ready": {"http": "https://x"}}, "an address that begins with http://"),
         ({"health": {"notify": True}}, "notify is only for ready"),
@@ -87,7 +98,7 @@ def test_a_whole_definition() -> None:
         ({"env": {"A": 1}}, "expected variables with texts (A is none)"),
         ({"secrets": ["a b"]}, "'a b' is none"),
         ({"after": ["Bad Name"]}, "'Bad Name' is none"),
-        ({"on_failure": "panic"}, 'expected "shutdown" or "nothing"'),
+        ({"on_failure": "panic"}, 'expected "nothing" or "shutdown"'),
         ({"oneshot": "yes"}, "expected true or false"),
     ],
 )
@@ -97,7 +108,7 @@ def test_what_is_wrong_is_named_with_its_key(keys: dict[str, object], words: str
     assert words in str(told.value)
 
 
-KEYS = [each.name for each in fields(Service)] + ["on_failure"]
+KEYS = Service.__struct_fields__
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -173,7 +184,17 @@ def test_circles_unknown_names_and_dependents_are_found() -> None:
     assert graph.dependents(services, "c") == {"b", "d"}
     assert graph.unknown(services | {"e": service("e", after=["nobody"])}) == {"e": "nobody"}
     services["c"] = service("c", after=["a"])
-    assert set(graph.cycle(services)) == {"a", "b", "c"}
+    assert graph.cycle(services) in (list("abca"), list("bcab"), list("cabc"))
+
+
+def test_followers_stop_before_what_they_follow() -> None:
+    services = {
+        "web": service("web", after=["api"]),
+        "api": service("api", requires=["db"]),
+        "db": service("db"),
+    }
+    assert graph.stop_order(services, services) == ["web", "api", "db"]
+    assert graph.stop_order(services, ["db", "web"]) in (["db", "web"], ["web", "db"])
 
 
 ACCOUNT = Account(me(), os.geteuid(), os.getegid(), "/", "/bin/sh", locked=False)
@@ -194,7 +215,7 @@ def test_a_bad_file_is_refused_whole_and_changes_nothing(tmp_path: Path) -> None
     write(tmp_path, "b.toml", '[service.b]\ncommand = "false"\n[service.c]\ncomand = "x"\n')
     again, refused = load([good, other], ACCOUNT, plan)
     assert again.services == plan.services
-    assert str(refused[0]).startswith(f"{other}: [service.c] command is missing")
+    assert str(refused[0]).startswith(f"{other}: [service.c] comand is no key")
 
 
 @pytest.mark.parametrize(
