@@ -1,43 +1,42 @@
-"""What the log sums up instead of repeating: events of which an attacker can make any number.
+"""Tell the first, then sum up: for everything of which an attacker can make any number.
 
-Pure: it is told the time (seconds of any steady clock).
+Pure: times are seconds of any steady clock.
 """
 
 from dataclasses import dataclass
 
-LINES = 60
-"""Lines of one event within `WINDOW` that are written; the rest of them is counted."""
-
 WINDOW = 60.0
+"""Seconds that are summed up together."""
 
 
 @dataclass(slots=True)
 class _Window:
     began: float
-    lines: int = 0
+    told: int = 0
     left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """So many lines of an event were left out within so many seconds."""
+    """So many of a kind were left out within so many seconds."""
 
     of: str
-    lines: int
+    count: int
     seconds: float
 
 
 class Floods:
-    """Counts the lines of each event."""
+    """Counts what happens of each kind; the first `told` of them within `WINDOW` are told."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: int) -> None:
+        self._told = told
         self._windows: dict[str, _Window] = {}
 
-    def admit(self, event: str, now: float) -> bool:
-        """Whether this line of an event is written."""
-        window = self._windows.setdefault(event, _Window(now))
-        window.lines += 1
-        if window.lines <= LINES:
+    def admit(self, kind: str, now: float) -> bool:
+        """Whether this one is told."""
+        window = self._windows.setdefault(kind, _Window(now))
+        if window.told < self._told:
+            window.told += 1
             return True
         window.left_out += 1
         return False
@@ -48,14 +47,14 @@ class Floods:
         return max(0.0, min(waiting) + WINDOW - now) if waiting else None
 
     def over(self, now: float) -> list[Summed]:
-        """What was left out in windows that are over now; they begin anew."""
+        """What was left out in windows that are over now; the next of a kind opens a new one."""
         ended = {
-            event: window for event, window in self._windows.items() if now - window.began >= WINDOW
+            kind: window for kind, window in self._windows.items() if now - window.began >= WINDOW
         }
-        for event in ended:
-            del self._windows[event]
+        for kind in ended:
+            del self._windows[kind]
         return [
-            Summed(event, window.left_out, now - window.began)
-            for event, window in ended.items()
+            Summed(kind, window.left_out, now - window.began)
+            for kind, window in ended.items()
             if window.left_out
         ]

@@ -24,6 +24,9 @@ from agent.init.children import leave_signals
 CAPACITY, CAPACITY_BYTES = 20_000, 32 << 20
 """Events, and characters in them, that may wait for a slow reader; later events are lost."""
 
+LINES = 60
+"""Lines of one event within `floods.WINDOW` that are written; the rest are counted."""
+
 BEHIND = 5.0
 """Seconds after which an event that was not written yet means that the log is behind."""
 
@@ -90,7 +93,7 @@ class Log:
     def _run(self) -> None:
         leave_signals()
         render = _human_renderer() if self._human else _json_renderer()
-        floods = Floods()
+        floods = Floods(LINES)
         ended = False
         while not ended:
             for event in self._next(floods):
@@ -133,7 +136,7 @@ class Log:
         # At the end there is no later window to tell it in.
         late = WINDOW if ending else 0.0
         for summed in floods.over(time.monotonic() + late):
-            yield LinesSummed(of=summed.of, lines=summed.lines, seconds=summed.seconds)
+            yield LinesSummed(of=summed.of, lines=summed.count, seconds=summed.seconds)
         lost = self.lost - self._told_lost
         if lost:
             self._told_lost += lost

@@ -3,3 +3,7 @@
 RUN_DIR = "/run/swarm"
 RUN_DIR_UNPRIVILEGED = "~/.local/state/swarm/run"
 CONFIG = "/etc/swarm/agent.toml"
+
+# In the run folder:
+SOCKET = "agent.sock"
+SSHD_CONFIG = "sshd_config"

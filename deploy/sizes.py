@@ -5,7 +5,9 @@ Numbers as in the platform's public client library (fly-go, machine_types.go).
 
 import msgspec
 
-SUSPEND_LIMIT = 2048
+from agent.platform import fly
+
+SUSPEND_LIMIT = fly.SUSPEND_LIMIT >> 20
 """MB of memory up to which a machine can be suspended (fly.io/docs/reference/suspend-resume)."""
 
 

@@ -28,6 +28,7 @@ from agent.access.jail import Jail
 from agent.access.known import Known
 from agent.access.values import Client
 from agent.network import Network, any_covers
+from agent.pace import Bucket
 
 Token = TypeVar("Token")
 
@@ -107,7 +108,7 @@ class Admission(Generic[Token]):
         self._jail = jail
         self._known = known
         self._entries: dict[Token, _Entry[Token]] = {}
-        self._rates: OrderedDict[Network, tuple[float, float]] = OrderedDict()
+        self._rates: OrderedDict[Network, Bucket] = OrderedDict()
 
     @property
     def unauthenticated(self) -> int:
@@ -260,18 +261,20 @@ class Admission(Generic[Token]):
         return going
 
     def _is_fast(self, network: Network, now: float) -> bool:
-        tokens, at = self._rates.get(network, (1.0, now))
-        return tokens + max(0.0, now - at) * self._limits.connections_per_minute / 60 < 1
+        limit = self._limits.connections_per_minute
+        bucket = self._rates.get(network)
+        return bucket is not None and bucket.level(limit / 60, limit, now) < 1
 
     def _within_rate(self, network: Network, now: float) -> bool:
-        # A token bucket: a minute's worth at once, filled again evenly.
-        limit = float(self._limits.connections_per_minute)
-        tokens, at = self._rates.pop(network, (limit, now))
-        tokens = min(limit, tokens + max(0.0, now - at) * limit / 60)
-        self._rates[network] = (tokens - 1 if tokens >= 1 else tokens, now)
+        limit = self._limits.connections_per_minute  # and a minute's worth at once
+        bucket = self._rates.setdefault(network, Bucket(limit, now))
+        self._rates.move_to_end(network)
         if len(self._rates) > TRACKED:
             self._rates.popitem(last=False)
-        return tokens >= 1
+        within = bucket.level(limit / 60, limit, now) >= 1
+        if within:
+            bucket.take(1, limit / 60, limit, now)
+        return within
 
 
 def _oldest_silent(

@@ -15,6 +15,7 @@ from itertools import islice
 
 from agent.access.values import Ban, Verdict
 from agent.network import Network, any_covers
+from agent.pace import doubled
 
 WEIGHTS = {Verdict.FAILED: 1.0, Verdict.INVALID_USER: 2.0, Verdict.PROBE: 0.5}
 """Strikes of one connection. Guessing user names weighs more, garbage less, silence nothing."""
@@ -154,8 +155,8 @@ class Jail:
         """Keep a network out for so long, or for as long as its history asks for."""
         times = self._history(network, now) + 1
         if seconds is None:
-            doubled = self.policy.bantime * 2.0 ** min(times - 1, 64)
-            seconds = min(max(self.policy.bantime_max, self.policy.bantime), doubled)
+            longest = max(self.policy.bantime_max, self.policy.bantime)
+            seconds = doubled(self.policy.bantime, times - 1, longest)
         ban = Ban(network, now, now + seconds, times, reason, self.policy.dry_run)
         self.restore(ban)
         self._strikes.pop(network, None)

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from agent import safe, unnamed
 from agent.access.hostkeys import NAME as HOST_KEY
 from agent.init.children import Child, Children, NotDone, clean_environment
+from agent.places import SSHD_CONFIG
 from agent.platform.account import Account
 from agent.settings import Settings
 
-CONFIG = "sshd_config"
 AUTHORIZED_KEYS = "authorized_keys"
 PRIVILEGE_SEPARATION_DIR = "/run/sshd"
 
@@ -91,7 +91,7 @@ async def write_and_check(settings: Settings, account: Account, children: Childr
     if os.geteuid() == 0:
         os.makedirs(PRIVILEGE_SEPARATION_DIR, mode=0o755, exist_ok=True)
     # In place only when it is whole and good: the sshd of a connection may be reading it.
-    path = f"{settings.run_dir}/{CONFIG}.new"
+    path = f"{settings.run_dir}/{SSHD_CONFIG}.new"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(configuration(settings, account))
@@ -100,7 +100,7 @@ async def write_and_check(settings: Settings, account: Account, children: Childr
         await _check(settings.sshd, path, children)
     except NotDone as error:
         problem = f"{error}; its configuration is used unchecked"
-    os.rename(path, f"{settings.run_dir}/{CONFIG}")
+    os.rename(path, f"{settings.run_dir}/{SSHD_CONFIG}")
     return problem
 
 
@@ -125,7 +125,7 @@ def connection_config(settings: Settings, environ: Mapping[str, str]) -> int:
     no name and on no command line. Raises `OSError`.
     """
     words = " ".join(_quoted(f"{name}={value}") for name, value in environ.items())
-    text = f"SetEnv {words}\nInclude {settings.run_dir}/{CONFIG}\n"
+    text = f"SetEnv {words}\nInclude {settings.run_dir}/{SSHD_CONFIG}\n"
     return unnamed.write(os.fsencode(text), settings.run_dir)
 
 

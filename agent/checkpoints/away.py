@@ -19,6 +19,7 @@ from agent.checkpoints.restic import CREDENTIALS, Fault, Remote, ResticError
 from agent.checkpoints.store import Checkpoint, known
 from agent.clock import clock
 from agent.events import CheckpointsChecked, CheckpointsUploaded, CheckpointUploadFailed, Notice
+from agent.pace import doubled
 from agent.platform.account import CHECKPOINTS_GROUP
 
 PASSWORD, SSH_KEY, KNOWN_HOSTS = (
@@ -88,7 +89,7 @@ class Away:
                 delay = None
             except (ResticError, Refused, OSError) as error:
                 failures += 1
-                delay = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(failures - 1, 10))
+                delay = doubled(FIRST_RETRY, failures - 1, LONGEST_RETRY)
                 self._failed(str(error), delay)
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):

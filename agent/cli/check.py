@@ -9,9 +9,6 @@ from agent.cli.options import json_option
 from agent.cli.tables import table, wrapped
 from agent.observe.reports import CheckReport
 
-EXIT_CONFIG = 78
-"""As of `swarm-agent run` with settings that cannot be used."""
-
 
 @click.command()
 @json_option
@@ -44,7 +41,7 @@ def _here() -> CheckReport:
     except SettingsError as error:
         for problem in error.problems:
             click.echo(f"swarm-agent: {problem}", err=True)
-        raise SystemExit(EXIT_CONFIG) from error
+        raise SystemExit(os.EX_CONFIG) from error
     return look(loaded, os.environ)
 
 

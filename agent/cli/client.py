@@ -22,8 +22,6 @@ TIMEOUT = 10.0
 STARTS = 8.0
 """Seconds that an agent that runs may take until it answers."""
 
-CONFIG = "sshd_config"
-
 _CHUNK = 65536
 _CUT = "its answer was cut off"
 
@@ -57,14 +55,14 @@ def quoted(text: str) -> str:
 def answers() -> bool:
     """An agent answers on the socket now."""
     try:
-        _connect(f"{run_dir()}/agent.sock", patience=0.0).close()
+        _connect(f"{run_dir()}/{places.SOCKET}", patience=0.0).close()
     except OSError:
         return False
     return True
 
 
 def _request(method: str, path: str, content: bytes) -> bytes:
-    where = f"{run_dir()}/agent.sock"
+    where = f"{run_dir()}/{places.SOCKET}"
     # Of version 1.0, so that the answer ends with the connection and is never sent in chunks.
     head = f"{method} {path} HTTP/1.0\r\nHost: agent\r\nContent-Length: {len(content)}\r\n\r\n"
     try:
@@ -126,7 +124,7 @@ def _starts(folder: str) -> bool:
 
     It has opened SSH, and some process is a running agent; the folder may be left from another.
     """
-    if not os.path.exists(f"{folder}/{CONFIG}"):
+    if not os.path.exists(f"{folder}/{places.SSHD_CONFIG}"):
         return False
     for entry in os.listdir("/proc"):
         if not entry.isdigit():

@@ -12,6 +12,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from agent import places
+
 LIMIT = 1.0
 """Seconds after which it ends, whatever it waits for."""
 
@@ -111,11 +113,10 @@ def _stdin() -> bytes:
 
 def _path(environ: Mapping[str, str]) -> str:
     """The agent's socket: the same places in the same order as the other commands look at."""
-    home = environ.get("HOME", "")
-    places = [environ.get("SWARM_RUN_DIR", ""), "/run/swarm", f"{home}/.local/state/swarm/run"]
-    for place in places:
-        path = f"{place}/{SOCKET}"
-        if place and os.path.exists(path):
+    unprivileged = places.RUN_DIR_UNPRIVILEGED.replace("~", environ.get("HOME", ""), 1)
+    for folder in (environ.get("SWARM_RUN_DIR", ""), places.RUN_DIR, unprivileged):
+        path = f"{folder}/{SOCKET}"
+        if folder and os.path.exists(path):
             return path
     # The run folder may be named in the settings file, which few have.
     from agent.cli.client import run_dir

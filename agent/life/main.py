@@ -43,11 +43,6 @@ from agent.platform.account import AccountError
 from agent.settings import Settings, SettingsError, load
 from agent.settings.current import Current
 
-EXIT_UNAVAILABLE = 69
-EXIT_SOFTWARE = 70
-EXIT_CONFIG = 78
-"""Exit statuses, after sysexits(3). 0 is a stop that was asked for."""
-
 HANDED = "_SWARM_HANDED"
 """The environment variable by which an agent finds what the previous one has handed over."""
 
@@ -115,7 +110,7 @@ def run(command: Sequence[str], environ: MutableMapping[str, str]) -> int:
     except SettingsError as error:
         for problem in error.problems:
             sys.stderr.write(f"swarm-agent: {problem}\n")
-        return EXIT_CONFIG
+        return os.EX_CONFIG
     life = _Life(_machine(settings, environ, command, begun, handed))
     if refused:
         life.machine.bus.publish(SettingsRefused(problem=refused))
@@ -124,11 +119,11 @@ def run(command: Sequence[str], environ: MutableMapping[str, str]) -> int:
         while True:
             match phase:
                 case Starting():
-                    phase = life.step(life.start(phase), Over(EXIT_SOFTWARE))
+                    phase = life.step(life.start(phase), Over(os.EX_SOFTWARE))
                 case Serving():
                     phase = life.step(life.serve(phase), Reexecuting(phase))
                 case Stopping():
-                    phase = life.step(life.stop(phase), Over(EXIT_SOFTWARE))
+                    phase = life.step(life.stop(phase), Over(os.EX_SOFTWARE))
                 case Reexecuting():
                     phase = life.re_execute(phase)
                 case Over():
@@ -157,7 +152,7 @@ class _Life:
             machine = self.machine
             machine.past = machine.past.failed(problem, clock())
             machine.bus.publish(AgentFailed(problem=problem, where=_where(error)))
-            return Over(EXIT_SOFTWARE) if machine.past.too_many else after_error
+            return Over(os.EX_SOFTWARE) if machine.past.too_many else after_error
 
     async def start(self, phase: Starting) -> Phase:
         """Open SSH; the parts follow in the background."""
@@ -175,7 +170,7 @@ class _Life:
             await self._open(handed, first=not handed.records and not phase.strangers)
         except FATAL as error:
             machine.bus.publish(BootFailed(problem=str(error)))
-            return Over(EXIT_CONFIG if isinstance(error, AccountError) else EXIT_UNAVAILABLE)
+            return Over(os.EX_CONFIG if isinstance(error, AccountError) else os.EX_UNAVAILABLE)
         parts = Parts(machine, handed)
         if handed.records:
             parts.resume()
@@ -220,7 +215,7 @@ class _Life:
             re_execute(Handed(records), self.machine.environ, HANDED)
         except Exception as failure:
             sys.stderr.write(f"swarm-agent: cannot re-execute {sys.executable}: {failure!r}\n")
-            return Over(EXIT_SOFTWARE)
+            return Over(os.EX_SOFTWARE)
 
     def _hold(self, serving: Serving, missed: list[Event]) -> list[object]:
         """Every record of this run. Nothing may happen in the event loop from here on."""

@@ -20,6 +20,7 @@ from agent.events import Event, Notice, PartFailed
 from agent.init.children import leave_signals
 from agent.life.handed import Handed
 from agent.machine import Machine
+from agent.pace import doubled
 
 if TYPE_CHECKING:
     from agent.services.supervisor import Supervisor
@@ -428,7 +429,7 @@ class Parts:
 
 def retry_delay(failures: int) -> float:
     """Seconds to wait after the `failures`-th crash in a row."""
-    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))
+    return doubled(FIRST_DELAY, failures - 1, LONGEST_DELAY)
 
 
 async def keep_running(name: str, part: Run, bus: Bus) -> None:

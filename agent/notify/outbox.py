@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from agent.notify.news import News, NewsRecord
+from agent.pace import doubled
 
 LETTERS, WINDOW = 6, 600.0
 """Letters in so many seconds; what comes beyond waits, and is summed up in the next one."""
@@ -101,7 +102,7 @@ class Outbox:
 
     def failed(self, letter: Letter, to: Iterable[int], now: float) -> None:
         """These did not take it: try them again later."""
-        pause = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(letter.attempts, 16))
+        pause = doubled(FIRST_RETRY, letter.attempts, LONGEST_RETRY)
         again = replace(letter, to=frozenset(to), attempts=letter.attempts + 1, due=now + pause)
         self._letters[self._letters.index(letter)] = again
 

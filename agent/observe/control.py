@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from agent import places
 from agent.access.listener import BACKLOG
 from agent.bus import Bus
 from agent.machine import Machine
@@ -20,7 +21,6 @@ from agent.observe.checkpoints import OPEN_TO_ACCOUNT
 from agent.observe.requests import FOR_THE_ACCOUNT, Requests
 from agent.observe.serving import Serving
 
-SOCKET = "agent.sock"
 KEEPALIVE = 15.0
 """Seconds that an idle connection may stay."""
 
@@ -46,7 +46,7 @@ class Control:
         await Serving(app, KEEPALIVE, _peer_uid, self._bus).serve(self._bind())
 
     def _bind(self) -> socket.socket:
-        path = f"{self._machine.current.value.run_dir}/{SOCKET}"
+        path = f"{self._machine.current.value.run_dir}/{places.SOCKET}"
         if os.path.lexists(path):
             os.unlink(path)
         listener = socket.socket(socket.AF_UNIX)

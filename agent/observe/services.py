@@ -91,7 +91,7 @@ def service_report(runner: Runner) -> ServiceReport:
         pid=runner.pid,
         restarts=runner.restarts,
         command=list(runner.service.command),
-        user=runner.service.user,
+        user=str(runner.service.user),
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from agent.pace import doubled
 from agent.services.definition import Restart, Service
 
 
@@ -46,6 +47,6 @@ class Backoff:
             self.restarts = 0
         if self.restarts >= service.max_restarts:
             return GiveUp(self.restarts)
-        delay = min(service.backoff_max, service.backoff * 2.0 ** min(self.restarts, 60))
+        delay = doubled(service.backoff, self.restarts, service.backoff_max)
         self.restarts += 1
         return Again(delay, self.restarts)

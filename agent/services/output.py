@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from agent import safe
 from agent.init.descriptor import Descriptor
+from agent.pace import Bucket
 
 LINE_LIMIT = 64 << 10
 KEPT_LINES, KEPT_BYTES = 1000, 128 << 10
@@ -100,8 +101,7 @@ class Output:
         self._buffer = stream.begun
         self._cutting = False
         self._lost = 0
-        self._tokens = float(BURST)
-        self._filled = self._loop.time()
+        self._bucket = Bucket(BURST, self._loop.time())
         os.set_blocking(descriptor, False)
         fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         self._loop.add_reader(descriptor, self._readable)
@@ -121,10 +121,10 @@ class Output:
         if self._descriptor < 0:
             return False
         try:
-            if self._take_tokens():
+            if self._has_tokens():
                 data = os.read(self._descriptor, _CHUNK)
                 count = len(data)
-                self._tokens -= count
+                self._bucket.take(count, RATE, BURST, self._loop.time())
                 self._split(data)
             else:
                 count = os.splice(
@@ -137,13 +137,10 @@ class Output:
             self._end()
         return bool(count)
 
-    def _take_tokens(self) -> bool:
-        now = self._loop.time()
-        self._tokens = min(BURST, self._tokens + (now - self._filled) * RATE)
-        self._filled = now
+    def _has_tokens(self) -> bool:
         # Not a piece at a time: reading begins again when there is room for a good part.
         enough = BURST / 4 if self._lost else 0
-        if self._tokens <= enough:
+        if self._bucket.level(RATE, BURST, self._loop.time()) <= enough:
             return False
         if self._lost:
             lost, self._lost = self._lost, 0

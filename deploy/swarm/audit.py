@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from agent import places
 from deploy.swarm import life, ssh
 from deploy.swarm.finding import Finding, Level
 from deploy.swarm.fly import Fly, FlyError
@@ -136,7 +137,7 @@ def _image(where: Place) -> Iterator[Finding]:
 
 def _sshd(where: Place, fly: Fly, machine: Machine) -> Iterator[Finding]:
     try:
-        command = "/usr/sbin/sshd -T -f /run/swarm/sshd_config"
+        command = f"/usr/sbin/sshd -T -f {places.RUN_DIR}/{places.SSHD_CONFIG}"
         said = fly.told(where.name, machine, command)
     except FlyError as error:
         yield Finding(Level.FAIL, f"sshd's effective settings cannot be read: {error}")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from agent.access.hostkeys import NAME as HOST_KEY
-from agent.life.main import EXIT_CONFIG, EXIT_UNAVAILABLE
 from deploy.machine import AGENT
 from tests.conftest import BoxMaker
 from tests.support import Box, Key, make_key, until
@@ -40,7 +39,7 @@ def test_all_setting_problems_are_reported_at_once(make_box: BoxMaker, tmp_path:
             "SWARM_STOP_TIMEOUT_": "5s",
         }
     )
-    assert box.machine.wait(30) == EXIT_CONFIG
+    assert box.machine.wait(30) == os.EX_CONFIG
     said = box.said()
     for part in (
         "SWARM_LISTEN = 'eighty' (environment): expected a port",
@@ -64,7 +63,7 @@ def test_bad_settings_file(
     if content is not None:
         config.write_text(content)
     box = make_box().start({"SWARM_CONFIG": str(config)})
-    assert box.machine.wait(30) == EXIT_CONFIG
+    assert box.machine.wait(30) == os.EX_CONFIG
     assert reason in box.said()
     assert str(config) in box.said()
 
@@ -252,7 +251,7 @@ def test_read_only_or_full_volume_costs_permanence_only(make_box: BoxMaker, how:
 
 def test_missing_sshd(make_box: BoxMaker) -> None:
     box = make_box().start({"SWARM_SSHD": "/usr/sbin/no-sshd"})
-    assert box.machine.wait(30) == EXIT_UNAVAILABLE
+    assert box.machine.wait(30) == os.EX_UNAVAILABLE
     problem = box.event("boot.failed")["problem"]
     assert "cannot run /usr/sbin/no-sshd" in problem
     assert "install openssh-server" in problem
@@ -262,7 +261,7 @@ def test_port_taken(make_box: BoxMaker) -> None:
     box = make_box()
     with socket.create_server(("127.0.0.1", box.port)):
         box.start()
-        assert box.machine.wait(30) == EXIT_UNAVAILABLE
+        assert box.machine.wait(30) == os.EX_UNAVAILABLE
     assert f"cannot listen on 127.0.0.1:{box.port}" in box.event("boot.failed")["problem"]
 
 
@@ -272,7 +271,7 @@ def test_run_folder_that_others_can_write_is_refused(make_box: BoxMaker, tmp_pat
     folder.mkdir()
     folder.chmod(0o777)
     box = make_box().start({"SWARM_RUN_DIR": str(folder)})
-    assert box.machine.wait(30) == EXIT_UNAVAILABLE
+    assert box.machine.wait(30) == os.EX_UNAVAILABLE
     assert f"{folder} belongs to uid" in box.event("boot.failed")["problem"]
 
 
@@ -280,7 +279,7 @@ def test_run_folder_that_others_can_write_is_refused(make_box: BoxMaker, tmp_pat
 @pytest.mark.parametrize("user", ["nosuchuser", "root"])
 def test_login_account_that_cannot_be(make_box: BoxMaker, user: str) -> None:
     box = make_box().start({"SWARM_USER": user})
-    assert box.machine.wait(30) == EXIT_CONFIG
+    assert box.machine.wait(30) == os.EX_CONFIG
     assert "SWARM_USER" in box.event("boot.failed")["problem"]
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import asyncssh
 import pytest
 
-from agent.life.main import EXIT_CONFIG
 from tests.claims import free_port
 from tests.conftest import BoxMaker
 from tests.support import Box, Key, Screen, command_lines, make_key, terminals_work, until
@@ -383,7 +382,7 @@ def test_an_ordinary_user_serves_itself(make_box: BoxMaker) -> None:
     assert box.ssh("true", user="root").returncode == 255
     assert box.stop() == 0
     other = make_box().start(folders | {"SWARM_USER": "daemon"}, before=drop)
-    assert other.machine.wait(30) == EXIT_CONFIG
+    assert other.machine.wait(30) == os.EX_CONFIG
     assert "only root can let daemon log in" in other.event("boot.failed")["problem"]
 
 

@@ -1,6 +1,7 @@
 """The agent becomes a new one in place, after an error at its top or by `swarm-agent reload`."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -13,7 +14,6 @@ from typing import Any
 import pytest
 
 from agent.init.proctree import descendants
-from agent.life.main import EXIT_SOFTWARE
 from tests.conftest import BoxMaker
 from tests.services import Services
 from tests.support import Box, Client, ready, until
@@ -233,7 +233,7 @@ def test_more_failures_than_help_end_the_machine(breakable: Box) -> None:
     for _ in range(5):
         break_it(box)
     box.machine.signal(signal.SIGTTIN)
-    assert box.machine.wait(30) == EXIT_SOFTWARE
+    assert box.machine.wait(30) == os.EX_SOFTWARE
     assert len(box.events("agent.failed")) == 6
 
 
