@@ -1,9 +1,12 @@
-"""Work that may hang, such as writing to a disk that is gone: waited for only so long."""
+"""Work that may hang, such as writing to a disk that is gone: waited for only so long.
+
+And work beside other work, which never outlives it.
+"""
 
 import asyncio
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from agent.init.children import leave_signals
@@ -40,3 +43,16 @@ async def bounded(work: Callable[[], T], patience: float) -> T:
     threading.Thread(target=thread, daemon=True, name="bounded").start()
     async with asyncio.timeout(patience):
         return await result
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[None, None, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Run `work` while the block runs. At its end it is over: what still runs is cancelled."""
+    running = asyncio.create_task(work)
+    try:
+        yield running
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # whoever awaited the task has it; otherwise the block failed first

@@ -13,13 +13,13 @@ from contextlib import suppress
 from msgspec.structs import replace as with_changes
 
 from agent.checkpoints import policy
-from agent.checkpoints.keeper import Keeper, Refused
-from agent.checkpoints.policy import CHECK_EVERY
-from agent.checkpoints.restic import CREDENTIALS, Fault, Remote, ResticError
+from agent.checkpoints.faults import Fault, ResticError
+from agent.checkpoints.keeper import Keeper
+from agent.checkpoints.repository import Refused
+from agent.checkpoints.running import CREDENTIALS, Remote
 from agent.checkpoints.store import Checkpoint, known
 from agent.clock import clock
 from agent.events import CheckpointsChecked, CheckpointsUploaded, CheckpointUploadFailed, Notice
-from agent.pace import doubled
 from agent.platform.account import CHECKPOINTS_GROUP
 
 PASSWORD, SSH_KEY, KNOWN_HOSTS = (
@@ -30,10 +30,6 @@ PASSWORD, SSH_KEY, KNOWN_HOSTS = (
 PATIENCE = 6 * 3600.0
 LISTING = 120.0
 """Seconds that the list of what is there may take."""
-
-FIRST_RETRY, LONGEST_RETRY = 30.0, 3600.0
-OVERDUE = 86400.0
-"""Seconds without an upload that are worth a notice."""
 
 _SFTP = re.compile(
     r"sftp:(?://)?(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.-]+|\[[0-9a-fA-F:]+\])(?::(?P<port>\d+))?"
@@ -80,16 +76,15 @@ class Away:
             return
         failures = 0
         while True:
-            pending = is_pending(keeper)
             try:
-                if pending:
+                if is_pending(keeper):
                     await self._upload()
                     await self._check_sometimes()
                 failures = 0
                 delay = None
             except (ResticError, Refused, OSError) as error:
                 failures += 1
-                delay = doubled(FIRST_RETRY, failures - 1, LONGEST_RETRY)
+                delay = policy.retry_in(failures)
                 self._failed(str(error), delay)
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
@@ -97,18 +92,19 @@ class Away:
             keeper.changed.clear()
 
     async def _upload(self) -> None:
-        keeper, began = self._keeper, clock()
+        keeper, repository, began = self._keeper, self._keeper.repository, clock()
         remote = self.remote()
         if remote is None:
             return
-        newest = keeper.ledger.checkpoints[-1]
-        async with keeper.whole:
+        newest = repository.ledger.checkpoints[-1]
+        async with repository.whole:
             keeper.set_upload(uploading=True)
             try:
-                await keeper.restic(PATIENCE).copy(remote)
+                await repository.restic(PATIENCE).copy(remote)
             finally:
                 keeper.set_upload(uploading=False)
-        keeper.keep(with_changes(keeper.ledger, uploaded=newest.at, upload_of=newest.id))
+        ledger = with_changes(repository.ledger, uploaded=newest.at, upload_of=newest.id)
+        repository.keep(ledger)
         keeper.set_upload(failures=0)
         keeper.bus.publish(CheckpointsUploaded(seconds=clock() - began))
 
@@ -123,15 +119,15 @@ class Away:
         if remote is None:
             raise Refused("there is no repository away from the machine (SWARM_CHECKPOINT_REPO)")
         async with self._keeper.turn("listing the checkpoints away from the machine"):
-            there = await self._keeper.restic(LISTING, gentle=False).snapshots(remote)
+            there = await self._keeper.repository.restic(LISTING, gentle=False).snapshots(remote)
         return [known(each) for each in there]
 
     async def fetch(self, name: str) -> str:
         """Copy a checkpoint from there to the volume; its id here. Call it in a `turn`."""
-        keeper, remote = self._keeper, self.remote()
+        repository, remote = self._keeper.repository, self.remote()
         if remote is None:
             raise Refused("there is no repository away from the machine (SWARM_CHECKPOINT_REPO)")
-        restic = keeper.restic(PATIENCE, gentle=False)
+        restic = repository.restic(PATIENCE, gentle=False)
         found = [
             each for each in await restic.snapshots(remote) if _is(each.id, each.original, name)
         ]
@@ -139,10 +135,10 @@ class Away:
             found = (await restic.snapshots(remote))[-1:]
         if len(found) != 1:
             raise Refused(f"{name!r} is no checkpoint away from the machine")
-        before = {each.id for each in keeper.ledger.checkpoints}
+        before = {each.id for each in repository.ledger.checkpoints}
         await restic.fetch(found[0].id, remote)
-        await keeper.refresh(restic)
-        new = [each.id for each in keeper.ledger.checkpoints if each.id not in before]
+        await repository.refresh()
+        new = [each.id for each in repository.ledger.checkpoints if each.id not in before]
         if new:
             return new[-1]
         # It is here already: under its own id, or under that of which it is the copy.
@@ -154,13 +150,14 @@ class Away:
         return same[0]
 
     async def _check_sometimes(self) -> None:
-        """Weekly: check what is there with a part of its data, and remove what no rule keeps."""
-        keeper, remote = self._keeper, self.remote()
-        if remote is None or time.time() - keeper.ledger.uploads_checked < CHECK_EVERY:
+        """Weekly: remove what no rule keeps there, and check the rest with a part of its data."""
+        keeper, repository, remote = self._keeper, self._keeper.repository, self.remote()
+        due = policy.is_check_due(repository.ledger.uploads_checked, time.time())
+        if remote is None or not due:
             return
         began, problem = clock(), ""
-        async with keeper.whole:
-            restic = keeper.restic(PATIENCE)
+        async with repository.whole:
+            restic = repository.restic(PATIENCE)
             try:
                 there = [known(each) for each in await restic.snapshots(remote)]
                 ids = policy.surplus(there, keeper.settings.checkpoint_keep)
@@ -172,28 +169,27 @@ class Away:
                 if error.fault is not Fault.DAMAGED:
                     raise
                 problem = str(error)
-        keeper.keep(with_changes(keeper.ledger, uploads_checked=time.time()))
+        repository.keep(with_changes(repository.ledger, uploads_checked=time.time()))
         seconds = clock() - began
         keeper.bus.publish(CheckpointsChecked(repository="away", problem=problem, seconds=seconds))
 
     def _failed(self, problem: str, delay: float) -> None:
-        keeper = self._keeper
+        keeper, ledger = self._keeper, self._keeper.repository.ledger
         keeper.set_upload(failures=keeper.record.upload_failures + 1, problem=problem)
         keeper.bus.publish(CheckpointUploadFailed(problem=problem, retry_in=delay))
-        oldest = next(
-            (c.at for c in keeper.ledger.checkpoints if c.at > keeper.ledger.uploaded), None
+        days = policy.days_behind(
+            [each.at for each in ledger.checkpoints], ledger.uploaded, time.time()
         )
-        if oldest is not None and time.time() - oldest > OVERDUE:
-            days = (time.time() - oldest) / 86400
-            notice = f"nothing was copied away from the machine for {days:.0f} d: {problem}"
+        if days:
+            notice = f"nothing was copied away from the machine for {days} d: {problem}"
             keeper.bus.publish(Notice(part="checkpoint upload", notice=notice))
 
 
 def is_pending(keeper: Keeper) -> bool:
     """A checkpoint is not away from the machine yet."""
-    known = keeper.ledger.checkpoints
-    return bool(keeper.settings.checkpoint_repo and known) and (
-        keeper.ledger.upload_of != known[-1].id
+    ledger = keeper.repository.ledger
+    return bool(keeper.settings.checkpoint_repo and ledger.checkpoints) and (
+        ledger.upload_of != ledger.checkpoints[-1].id
     )
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from agent.checkpoints.keeper import Refused
-from agent.checkpoints.restic import ResticError
+from agent.checkpoints.faults import ResticError
+from agent.checkpoints.repository import Refused
 
 MOST_ORDERS = 8
 """Orders that may wait."""
@@ -63,5 +64,7 @@ class Desk:
     async def wait(self, number: int, patience: float) -> Job:
         """The order, done or not after so many seconds. Raises `KeyError`."""
         job = self._jobs[number]
-        await asyncio.wait([asyncio.ensure_future(job.done.wait())], timeout=patience)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await job.done.wait()
         return job

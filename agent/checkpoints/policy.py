@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from agent.pace import doubled
 from agent.settings.units import Keep
 
 AFTER_START = 300.0
@@ -27,6 +28,7 @@ NEVER_EVICTED = 86400.0
 fills the repository with noise stops new checkpoints but cannot push out the old ones."""
 
 CHECK_EVERY = 7 * 86400.0
+FIRST_RETRY, LONGEST_RETRY = 30.0, 3600.0
 STALE = 86400.0
 """Seconds without a checkpoint, while something works, that are worth a warning."""
 
@@ -97,6 +99,25 @@ def is_stale(past: Past, active: float, now: float) -> bool:
 
 def _failed_lately(past: Past, now: float) -> bool:
     return past.failed is not None and now - past.failed < RETRY
+
+
+def is_check_due(checked: float, wall: float) -> bool:
+    """A week has passed since a repository was checked, or the clock was set back since then."""
+    return not 0 <= wall - checked <= CHECK_EVERY
+
+
+def retry_in(failures: int) -> float:
+    """Seconds until the next try to upload, after so many failures in a row."""
+    return doubled(FIRST_RETRY, failures - 1, LONGEST_RETRY)
+
+
+def days_behind(made: Iterable[float], uploaded: float, wall: float) -> int:
+    """Whole days for which the oldest checkpoint that is not uploaded has waited.
+
+    `made` and `uploaded` are dates: `uploaded` is the newest one's that is away from the machine.
+    """
+    waiting = [at for at in made if at > uploaded]
+    return max(0, int((wall - min(waiting)) // 86400.0)) if waiting else 0
 
 
 def made_before(at: float | None, wall: float, now: float) -> float | None:

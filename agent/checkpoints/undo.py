@@ -1,9 +1,9 @@
 """What changed since a checkpoint, and bringing it back.
 
 A restore goes to a stage that nobody but root can enter. From there a process of the account, with
-the account's rights, puts the files in their places. In place it makes a checkpoint of the present
-first, and touches only what differs between the two: so it can be undone, and what no checkpoint
-has is never lost.
+the account's rights, puts the files in their places. A restore in place makes a checkpoint of the
+present meanwhile, and then touches only what differs between the two: so it can be undone, and
+what no checkpoint has is never lost.
 """
 
 import asyncio
@@ -17,10 +17,13 @@ from dataclasses import dataclass
 import msgspec
 
 from agent import safe, unnamed
+from agent.bounded import beside
 from agent.checkpoints.away import Away
-from agent.checkpoints.keeper import PATIENCE, Keeper, Refused
+from agent.checkpoints.faults import Fault, ResticError
+from agent.checkpoints.keeper import Keeper
 from agent.checkpoints.policy import Cause
-from agent.checkpoints.restic import Change, Fault, ResticError
+from agent.checkpoints.repository import PATIENCE, Refused
+from agent.checkpoints.restic import Change
 from agent.checkpoints.store import Checkpoint
 from agent.clock import clock
 from agent.events import CheckpointRestored
@@ -96,12 +99,12 @@ class Undo:
                     found.append(change)
 
         async with keeper.turn("comparing checkpoints"):
-            before = keeper.find(first)
+            before = keeper.repository.find(first)
             if second is None:
                 after = await keeper.make_here(Cause.COMPARE, "")
             else:
-                after = keeper.find(second)
-            await keeper.restic(gentle=False).diff(before.id, after.id, hear)
+                after = keeper.repository.find(second)
+            await keeper.repository.restic(gentle=False).diff(before.id, after.id, hear)
         return before, after, found, count
 
     async def restore(self, order: Order) -> Restored:
@@ -109,17 +112,23 @@ class Undo:
         keeper, began = self._keeper, clock()
         paths = self._checked(order)
         async with keeper.turn(f"restoring {order.checkpoint}"):
+            repository = keeper.repository
             name = await self._away.fetch(order.checkpoint) if order.away else order.checkpoint
-            wanted = keeper.find(name)
-            before = None
-            if order.to is None:
-                note = f"before restoring {wanted.id[:8]}"
-                before = await keeper.make_here(Cause.RESTORE, note)
-            stage = keeper.store.new_stage()
+            wanted = repository.find(name)
+            # First, because it may need the repository to itself.
+            await repository.tidy(thoroughly=True)
+            stage = repository.store.new_stage()
             try:
-                placed = await self._restore(order, paths, wanted, before, stage)
+                async with beside(self._stage(wanted, paths, stage)) as staging:
+                    before = None
+                    if order.to is None:
+                        note = f"before restoring {wanted.id[:8]}"
+                        before = await keeper.make_here(Cause.RESTORE, note)
+                    differ = await self._changes(before, wanted)
+                    await staging
+                placed = await self._put(order, paths, wanted, differ, stage)
             finally:
-                await asyncio.to_thread(keeper.store.remove_stage, stage)
+                await asyncio.to_thread(repository.store.remove_stage, stage)
         target = "in place" if order.to is None else os.fsdecode(order.to)
         keeper.bus.publish(
             CheckpointRestored(
@@ -133,33 +142,33 @@ class Undo:
         )
         return Restored(wanted, before, placed)
 
-    async def _restore(
+    async def _stage(self, wanted: Checkpoint, paths: Sequence[bytes], stage: str) -> None:
+        """Restore to a folder that only root can enter, for the account to take over."""
+        repository = self._keeper.repository
+        restic = repository.restic(PATIENCE, gentle=False)
+        said = await restic.restore(wanted.id, paths, stage)
+        if "no space left" in said.lower():
+            raise ResticError(Fault.FULL, "what is to be restored does not fit on the volume")
+        run_as = credentials_of(self._keeper.account.name)
+        if run_as is not None:
+            await asyncio.to_thread(repository.store.hand_over, stage, run_as.gid)
+
+    async def _put(
         self,
         order: Order,
         paths: Sequence[bytes],
         wanted: Checkpoint,
-        before: Checkpoint | None,
+        differ: bytes | None,
         stage: str,
     ) -> Placed:
-        keeper, store = self._keeper, self._keeper.store
-        comparing = asyncio.ensure_future(self._changes(before, wanted))
-        try:
-            said = await keeper.restic(PATIENCE, gentle=False).restore(wanted.id, paths, stage)
-            if "no space left" in said.lower():
-                raise ResticError(Fault.FULL, "what is to be restored does not fit on the volume")
-            differ = await comparing
-        finally:
-            comparing.cancel()
-            await asyncio.wait([comparing])
-        run_as = credentials_of(keeper.account.name)
-        if run_as is not None:
-            await asyncio.to_thread(store.hand_over, stage, run_as.gid)
+        """Have what is in the stage put in its places; `differ`: in place."""
+        keeper, store = self._keeper, self._keeper.repository.store
         descriptor = store.open_stage(stage)
         try:
             there = [path for path in paths if _exists(b"." + path, descriptor)]
             if not there:
                 raise Refused(f"{wanted.id[:8]} does not have {os.fsdecode(paths[0])!a}")
-            if before is None:
+            if differ is None:
                 words = [b"to", order.to or b"", os.fsencode(keeper.settings.volume)]
                 return await self._place(words, descriptor, None)
             changes = unnamed.write(differ, store.path)
@@ -170,10 +179,10 @@ class Undo:
         finally:
             os.close(descriptor)
 
-    async def _changes(self, before: Checkpoint | None, wanted: Checkpoint) -> bytes:
-        """How they differ, as the process that places files reads it."""
+    async def _changes(self, before: Checkpoint | None, wanted: Checkpoint) -> bytes | None:
+        """How they differ, as the process that places files reads it; None: not in place."""
         if before is None:
-            return b""
+            return None
         found: list[Change] = []
         count = 0
 
@@ -183,7 +192,7 @@ class Undo:
             if count <= MOST_CHANGES:
                 found.append(change)
 
-        restic = self._keeper.restic(gentle=False)
+        restic = self._keeper.repository.restic(gentle=False)
         await restic.diff(before.id, wanted.id, hear)
         if count > MOST_CHANGES:
             raise Refused(f"{count} paths differ: restore into a folder (--to) and copy from there")

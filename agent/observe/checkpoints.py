@@ -11,9 +11,9 @@ from msgspec.structs import replace as with_changes
 
 from agent.checkpoints import tags
 from agent.checkpoints.away import is_pending
-from agent.checkpoints.keeper import Refused
 from agent.checkpoints.part import Checkpoints
 from agent.checkpoints.policy import Cause
+from agent.checkpoints.repository import Refused
 from agent.checkpoints.store import Checkpoint
 from agent.checkpoints.undo import Order
 from agent.observe.answers import answer, refusal
@@ -142,13 +142,13 @@ class CheckpointRequests:
 def checkpoints_report(parts: Checkpoints) -> CheckpointsReport:
     """Everything that is known of checkpoints."""
     keeper = parts.keeper
-    record, ledger = keeper.record, keeper.ledger
+    record, ledger = keeper.record, keeper.repository.ledger
     return CheckpointsReport(
         on=keeper.settings.checkpoints,
         checkpoints=[checkpoint_report(each) for each in ledger.checkpoints],
         running=record.running,
         problem=record.absent or record.problem or ledger.damaged,
-        size=record.size,
+        size=keeper.repository.size,
         away=keeper.settings.checkpoint_repo,
         uploading=record.uploading,
         upload_pending=is_pending(keeper),

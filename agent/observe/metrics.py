@@ -240,22 +240,26 @@ _READ = (
         lambda m: volume_space(m.current.value.volume).free,
     ),
     _Read(
-        "checkpoints", "Checkpoints of the volume.", lambda m: len(_keeper(m).ledger.checkpoints)
+        "checkpoints",
+        "Checkpoints of the volume.",
+        lambda m: len(_keeper(m).repository.ledger.checkpoints),
     ),
     _Read(
         "checkpoint_timestamp_seconds",
         "When the latest checkpoint was made (Unix time); 0 without one.",
-        lambda m: next((each.at for each in reversed(_keeper(m).ledger.checkpoints)), 0),
+        lambda m: next((each.at for each in reversed(_keeper(m).repository.ledger.checkpoints)), 0),
     ),
     _Read(
         "checkpoint_duration_seconds",
         "How long the latest checkpoint took; 0 where that is not known.",
-        lambda m: next((each.seconds or 0 for each in reversed(_keeper(m).ledger.checkpoints)), 0),
+        lambda m: next(
+            (each.seconds or 0 for each in reversed(_keeper(m).repository.ledger.checkpoints)), 0
+        ),
     ),
     _Read(
         "checkpoints_size_bytes",
         "What all checkpoints take on the volume.",
-        lambda m: _keeper(m).record.size,
+        lambda m: _keeper(m).repository.size,
     ),
     _Read(
         "checkpoints_failed",

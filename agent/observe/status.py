@@ -39,7 +39,7 @@ def status_report(machine: Machine) -> StatusReport:
     settings = machine.current.value
     now = clock()
     idle = machine.idle
-    known = machine.checkpoints.keeper.ledger.checkpoints
+    known = machine.checkpoints.keeper.repository.ledger.checkpoints
     return StatusReport(
         version=__version__,
         name=machine.environ.get("FLY_APP_NAME") or os.uname().nodename,

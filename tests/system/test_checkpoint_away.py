@@ -1,6 +1,7 @@
 """Checkpoints away from the machine, by SFTP to the real sshd."""
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -8,12 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace as with_changes
 
 from agent.checkpoints import away
+from agent.checkpoints.faults import ResticError
 from agent.checkpoints.policy import Cause
-from agent.checkpoints.restic import ResticError
 from agent.checkpoints.undo import Order
-from agent.events import CheckpointsUploaded, CheckpointUploadFailed
+from agent.events import (
+    CheckpointsChecked,
+    CheckpointsReplaced,
+    CheckpointsUploaded,
+    CheckpointUploadFailed,
+)
 from tests.checkpoints import Hands, Volume, seen
 from tests.checkpoints import volume as make_volume
 from tests.claims import free_port
@@ -144,7 +151,7 @@ def test_what_cannot_be_reached_costs_nothing_here(volume: Volume, server: Serve
                 await asyncio.sleep(0.05)
         running.cancel()
         await asyncio.wait([running])
-        assert hands.keeper.find(made.id).id == made.id
+        assert hands.keeper.repository.find(made.id).id == made.id
         assert away.is_pending(hands.keeper)
         assert hands.keeper.record.upload_problem
 
@@ -174,6 +181,78 @@ def test_the_wrong_password_overwrites_nothing(volume: Volume, server: Server) -
     volume.run(refused)
     after = sorted(path.name for path in (server.folder / "repo").rglob("*"))
     assert [name for name in after if name not in before] == []
+
+
+def restic_there(server: Server, *words: str) -> str:
+    """restic as the owner calls it, in the folder that the server has."""
+    environ = {"RESTIC_REPOSITORY": str(server.folder / "repo"), "RESTIC_PASSWORD": "of the owner"}
+    done = subprocess.run(
+        ["restic", "--no-cache", *words],
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+async def upload_and_check(hands: Hands) -> None:
+    """Upload, and wait until the other repository was checked."""
+    before = hands.keeper.repository.ledger.uploads_checked
+    running = asyncio.create_task(hands.away.run())
+    await hands.keeper.make(Cause.HAND)
+    async with asyncio.timeout(120):
+        while hands.keeper.repository.ledger.uploads_checked == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+def test_the_other_repository_keeps_what_the_rules_say(volume: Volume, server: Server) -> None:
+    """Six checkpoints of one hour, months ago: the latest of them stays, as that of its week."""
+    restic_there(server, "init")
+    (server.folder / "old").write_text("old")
+    for minute in range(6):
+        when = f"2020-01-02 10:0{minute}:00"
+        restic_there(server, "backup", "--time", when, str(server.folder / "old"))
+    volume.run(upload_and_check)
+    shown = restic_there(server, "snapshots", "--json")
+    kept = [each["time"][:16] for each in json.loads(shown)]
+    assert len(kept) == 2, "that week's latest, and the new one"
+    assert kept[0] == "2020-01-02T10:05"
+    assert restic_there(server, "check", "--read-data")
+
+
+def test_a_damaged_other_repository_is_reported_and_costs_nothing_here(
+    volume: Volume, server: Server
+) -> None:
+    """The repository on the volume stays."""
+    volume.run(upload)
+    repository = volume.run(ids)
+    for pack in (server.folder / "repo" / "data").rglob("*"):
+        if pack.is_file():
+            pack.chmod(0o600)
+            pack.write_bytes(os.urandom(pack.stat().st_size))
+
+    async def checked(hands: Hands) -> None:
+        await hands.keeper.make(Cause.HAND)
+        ledger = with_changes(hands.keeper.repository.ledger, uploads_checked=0.0)
+        hands.keeper.repository.keep(ledger)
+        await upload_and_check(hands)
+        await hands.keeper.make(Cause.HAND)
+
+    volume.run(checked)
+    told = [each for each in volume.events if isinstance(each, CheckpointsChecked)]
+    assert told[-1].repository == "away"
+    assert told[-1].problem
+    assert not [each for each in volume.events if isinstance(each, CheckpointsReplaced)]
+    assert volume.run(ids)[0] == repository[0]
+
+
+async def ids(hands: Hands) -> list[str]:
+    """The checkpoints on the volume."""
+    async with hands.keeper.turn("a test"):
+        return [each.id for each in hands.keeper.repository.ledger.checkpoints]
 
 
 def test_no_secret_is_in_a_command_line_or_open_to_the_account(

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from agent.checkpoints import keeper as keepers
-from agent.checkpoints.keeper import Refused
+from agent.checkpoints import repository as repositories
+from agent.checkpoints.faults import Fault, ResticError
 from agent.checkpoints.policy import Cause
-from agent.checkpoints.restic import Fault, ResticError
+from agent.checkpoints.repository import Refused
 from agent.checkpoints.undo import Order
 from agent.events import CheckpointFailed, CheckpointMade, CheckpointsReplaced, Notice
 from tests.checkpoints import Hands, Volume, seen
@@ -103,7 +104,7 @@ def test_the_share_of_the_volume_is_kept_to(small_volume: Volume) -> None:
             (volume.work / "noise").write_bytes(os.urandom(12 << 20))
             volume.give()
             await hands.keeper.make(Cause.HAND)
-        assert hands.keeper.record.size < 0.2 * (200 << 20)
+        assert hands.keeper.repository.size < 0.2 * (200 << 20)
 
     volume.run(fill)
     restic(volume, "check")
@@ -114,7 +115,7 @@ def test_the_share_of_the_volume_is_kept_to(small_volume: Volume) -> None:
 
 async def listing(hands: Hands) -> list[str]:
     async with hands.keeper.turn("looking"):
-        return [each.id for each in hands.keeper.ledger.checkpoints]
+        return [each.id for each in hands.keeper.repository.ledger.checkpoints]
 
 
 @pytest.mark.timeout(900)
@@ -190,7 +191,7 @@ def test_data_that_is_gone_is_found_and_a_new_repository_begun(volume: Volume) -
 
     async def check(hands: Hands) -> str:
         await hands.keeper.check()
-        assert hands.keeper.ledger.damaged
+        assert hands.keeper.repository.ledger.damaged
         return await make(hands)
 
     last = volume.run(check)
@@ -266,7 +267,7 @@ def test_a_sleep_is_delayed_by_its_budget_at_most(volume: Volume) -> None:
 def test_without_restic_it_is_told_and_nothing_else_breaks(
     volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keepers, "find", lambda: None)
+    monkeypatch.setattr(repositories, "find", lambda: None)
 
     async def look(hands: Hands) -> None:
         with pytest.raises(ResticError, match="not installed"):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.checkpoints import restic
+from agent.checkpoints.faults import Fault, ResticError
 from agent.checkpoints.policy import Cause
-from agent.checkpoints.restic import Fault, ResticError
 from agent.checkpoints.store import Checkpoint
 from agent.checkpoints.undo import Order
 from tests.checkpoints import Hands, Seen, seen

@@ -58,7 +58,9 @@ def test_a_folder_that_was_deleted_comes_back_exactly(volume: Volume) -> None:
         done = await hands.undo.restore(Order("latest", (path,)))
         assert done.placed.failures == 0, done
         assert done.before is not None
-        assert hands.keeper.find("latest").note == "all is well", "not what the restore has made"
+        assert hands.keeper.repository.find("latest").note == "all is well", (
+            "not what the restore has made"
+        )
 
     volume.run(use)
     after = seen(volume.work)

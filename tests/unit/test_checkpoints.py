@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.checkpoints import policy, tags
+from agent.checkpoints.faults import Fault, fault_of
 from agent.checkpoints.place import plain, read_changes
 from agent.checkpoints.policy import AFTER_START, Cause, Past
-from agent.checkpoints.restic import Fault, _fault, escape
+from agent.checkpoints.restic import escape
 from agent.checkpoints.store import patterns
 from agent.settings import units
 from agent.settings.units import Keep
@@ -60,6 +61,31 @@ def test_a_sleep_begins_with_a_checkpoint_of_what_was_done() -> None:
     assert policy.is_due_before_sleep(Past(0.0, made=100.0), 101.0)
     assert not policy.is_due_before_sleep(Past(0.0, made=100.0), 100.0)
     assert not policy.is_due_before_sleep(Past(0.0), -math.inf), "a scan woke it"
+
+
+def test_a_repository_is_checked_once_a_week_whatever_the_clock_did() -> None:
+    now = 1_800_000_000.0
+    assert policy.is_check_due(0.0, now), "never yet"
+    assert not policy.is_check_due(now - 7 * DAY, now)
+    assert policy.is_check_due(now - 7 * DAY - 1, now)
+    assert policy.is_check_due(now + 1, now), "the clock was set back: it must not wait for years"
+
+
+def test_a_week_without_the_other_repository_is_reported_daily_and_costs_little() -> None:
+    """Tries are an hour apart at most: the first one after an outage comes soon."""
+    began = 1_800_000_000.0
+    made_at = [began - 10, *(began + hour * HOUR for hour in range(7 * 24))]
+    uploaded, now, tries, days = began - 10, began, 0, []
+    while now < began + 7 * DAY + HOUR:
+        tries += 1
+        there = [at for at in made_at if at <= now]
+        days.append(policy.days_behind(there, uploaded, now))
+        delay = policy.retry_in(tries)
+        assert 30.0 <= delay <= HOUR
+        now += delay
+    assert sorted(set(days)) == list(range(8))
+    assert tries < 7 * 24 + 10
+    assert policy.days_behind(made_at, made_at[-1], now) == 0, "all of it is there"
 
 
 def test_a_checkpoint_from_the_future_counts_as_none() -> None:
@@ -157,10 +183,12 @@ def test_the_ignore_file_counts_from_the_volume_and_replaces_no_variable() -> No
 def test_names_of_files_decide_no_fault() -> None:
     """restic's words for people have paths in them, which the account chooses."""
     said = "ignoring error for /w/no space left on device: x\nFatal: unable to open: Load(<a>): x"
-    assert _fault(1, said) is Fault.OTHER
-    assert _fault(1, "Fatal: wrong password or no key found") is Fault.KEY
-    assert _fault(11, "Fatal: x") is Fault.LOCKED
-    assert _fault(130, "") is Fault.GIVEN_UP
+    assert fault_of(1, said) is Fault.OTHER
+    assert fault_of(1, "Fatal: wrong password or no key found") is Fault.KEY
+    assert fault_of(11, "Fatal: x") is Fault.LOCKED
+    assert fault_of(1, "Fatal: unable to open repository: Access Denied.") is Fault.DENIED
+    assert fault_of(1, "Fatal: server response unexpected: 401 Unauthorized (401)") is Fault.DENIED
+    assert fault_of(130, "") is Fault.GIVEN_UP
 
 
 def test_settings_of_checkpoints() -> None:

@@ -1,0 +1,213 @@
+"""The one place that starts restic.
+
+restic always runs with the login account's user id, so that root is never led through a link of the
+account, and with a group of its own: the kernel then lets no other process of the account look
+into it (ptrace(2)), as for ssh-agent(1). Its working folder is ours on the volume, entered by
+descriptor: everything in it is named relatively, and no path leads the account there. Passwords and
+credentials travel in files and in its environment, never in a command line.
+"""
+
+import asyncio
+import math
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent import safe
+from agent.checkpoints.faults import Fault, ResticError, fault_of
+from agent.checkpoints.lines import pipe
+from agent.clock import clock
+from agent.init.children import Child, Children, Credentials, NotDone, clean_environment
+from agent.platform.account import CHECKPOINTS_GROUP
+
+PROGRAM = "restic"
+SAID = 4096
+"""Bytes that are kept of what restic says on stderr."""
+
+STALL = 120.0
+"""Seconds without any progress after which a backup is given up."""
+
+TAKE_LEAVE = 3.0
+"""Seconds that restic may take to end cleanly when it is interrupted."""
+
+CREDENTIALS = re.compile(r"(AWS|B2|AZURE|GOOGLE|RESTIC_REST)_[A-Z0-9_]+")
+"""Variables of the agent that restic gets for the repository away from the machine."""
+
+_ALWAYS = {"RESTIC_PROGRESS_FPS": "0.2", "TMPDIR": "tmp", "HOME": "/nonexistent"}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where and as whom restic runs. `folder` is an open descriptor."""
+
+    children: Children
+    folder: int
+    identity: Credentials | None
+    """The account's ids with the group of checkpoints; None: whoever we are."""
+    program: str
+    version: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A repository away from the machine. `secrets` are variables for restic alone."""
+
+    url: str
+    secrets: Mapping[str, str] = field(repr=False)
+    ssh: tuple[str, ...] = ()
+    """The command line that restic shall use for SFTP."""
+
+    @property
+    def options(self) -> list[str]:
+        """What restic needs in its command line for it."""
+        return ["-o", f"sftp.command={' '.join(self.ssh)}"] if self.ssh else []
+
+
+@dataclass(slots=True)
+class Progress:
+    """When a run was last seen to move: `of` is how far it is."""
+
+    at: float
+    of: object = None
+
+    def saw(self, of: object) -> None:
+        """It is so far now."""
+        if of != self.of:
+            self.at, self.of = clock(), of
+
+
+def _ignore(_line: bytes) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs one command of restic at a time, each with a time limit in seconds (`patience`)."""
+
+    around: Surroundings
+    patience: float
+    gentle: bool
+
+    async def __call__(
+        self,
+        words: Sequence[str | bytes],
+        env: Mapping[str, str],
+        hear: Callable[[bytes], None] = _ignore,
+        complain: Callable[[bytes], None] = _ignore,
+        *,
+        remote: Remote | None = None,
+        fine: Sequence[int] = (0,),
+        progress: Progress | None = None,
+    ) -> str:
+        """Run it to its end, and what it said on stderr. Raises `ResticError`."""
+        cache = ["--no-cache"] if remote is None else ["--cache-dir", "cache", "--cleanup-cache"]
+        argv: list[str | bytes] = [*self._prefix(), self.around.program, *cache]
+        argv += [] if remote is None else remote.options
+        said = _Tail()
+
+        def both(line: bytes) -> None:
+            complain(line)
+            if not line.startswith(b"{"):  # names of files, which the account chooses
+                said.add(line)
+
+        with pipe(hear) as output, pipe(both) as errors:
+            try:
+                child = self.around.children.spawn(
+                    [os.fsencode(word) for word in (*argv, *words)],
+                    env=clean_environment() | _ALWAYS | dict(env),
+                    stdout=output.writing,
+                    stderr=errors.writing,
+                    cwd=f"/proc/self/fd/{self.around.folder}",
+                    run_as=self.around.identity,
+                )
+            except OSError as error:
+                raise ResticError(Fault.ABSENT, str(error)) from error
+            output.started()
+            errors.started()
+            try:
+                await self._wait(child, progress or Progress(math.inf))
+            finally:
+                await _end(child)
+        status = child.exited.result()
+        if status.code not in fine:
+            fault = fault_of(status.code, said.text)
+            raise ResticError(fault, said.last or str(status), away=remote is not None)
+        return said.text
+
+    async def _wait(self, child: Child, progress: Progress) -> None:
+        """Wait for its end. Raises `ResticError` when that takes too long, or nothing moves."""
+        late = clock() + self.patience
+        while child.running:
+            now, stalled = clock(), progress.at + STALL
+            if now >= late:
+                raise ResticError(Fault.GIVEN_UP, f"not done in {self.patience:g} s")
+            if now >= stalled:
+                # A file that became a pipe while it was opened: nobody writes to it.
+                raise ResticError(Fault.GIVEN_UP, f"no progress in {STALL:g} s")
+            await asyncio.wait([child.exited], timeout=min(late, stalled) - now)
+
+    def _prefix(self) -> list[str]:
+        # A core file would have the key in it; its name may be chosen by the account.
+        words = ["prlimit", "--core=0:0", "ionice", "-t", "-c", "3" if self.gentle else "2"]
+        return [*words, "nice", "-n", "19" if self.gentle else "5"]
+
+
+def find() -> str | None:
+    """Where restic is, or None."""
+    return shutil.which(PROGRAM, path=clean_environment()["PATH"])
+
+
+async def version_of(children: Children, program: str) -> tuple[int, ...]:
+    """The version of restic. Raises `ResticError`."""
+    try:
+        done = await children.run([program, "version"], env=clean_environment(), patience=30.0)
+    except (OSError, NotDone) as error:
+        raise ResticError(Fault.ABSENT, str(error)) from error
+    match = re.search(rb"^restic (\d+)\.(\d+)\.(\d+)", done.output, re.MULTILINE)
+    if match is None:
+        raise ResticError(Fault.OTHER, "restic does not say its version")
+    return tuple(map(int, match.groups()))
+
+
+def identity_of(run_as: Credentials | None) -> Credentials | None:
+    """The account's ids with the group of checkpoints as the first one; None where we are it."""
+    if run_as is None:
+        return None
+    return Credentials(run_as.uid, CHECKPOINTS_GROUP, tuple({run_as.gid, *run_as.groups}))
+
+
+async def _end(child: Child) -> None:
+    """Have it end cleanly; what does not is killed, with its children."""
+    if not child.running:
+        return
+    child.send_group(signal.SIGCONT)
+    child.send_group(signal.SIGINT)
+    await asyncio.wait([child.exited], timeout=TAKE_LEAVE)
+    child.send_group(signal.SIGKILL)
+
+
+class _Tail:
+    """The last lines that restic wrote to stderr, made safe."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, line: bytes) -> None:
+        text = safe.output(line, 512)
+        if text.strip():
+            self._lines.append(text)
+            del self._lines[:-20]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self._lines)[-SAID:]
+
+    @property
+    def last(self) -> str:
+        """The line that says why, for people."""
+        fatal = [line for line in self._lines if line.startswith("Fatal:")]
+        line = (fatal or self._lines or [""])[-1].removeprefix("Fatal: ")
+        return line[:300]
