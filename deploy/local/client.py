@@ -2,7 +2,9 @@
 
 import http.client
 import os
+import time
 import urllib.parse
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -10,6 +12,8 @@ import msgspec
 from deploy.local import access, store
 
 T = TypeVar("T")
+_REPEATED, _PAUSES = (502, 503), (0.1, 0.2, 0.4)
+"""Statuses at which flyctl asks again, and seconds between."""
 
 
 class FlyError(Exception):
@@ -80,23 +84,35 @@ class Client:
 
     def _ask(self, base: str, method: str, path: str, body: object, nonce: str = "") -> bytes:
         self.require_session()
-        place = urllib.parse.urlsplit(base)
-        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=600)
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         if nonce:
             headers["fly-machine-lease-nonce"] = nonce
-        try:
-            sent = None if body is None else msgspec.json.encode(body)
-            connection.request(method, path, sent, headers)
-            answer = connection.getresponse()
-            content = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise FlyError(f"{method} {base}{path}: {error or 'EOF'}") from error
-        finally:
-            connection.close()
-        if answer.status > 299:
-            raise RefusedError(answer.status, _words(answer.status, content))
+        sent = None if body is None else msgspec.json.encode(body)
+        for pause in (*_PAUSES, None):
+            status, content = _asked(base, method, path, sent, headers)
+            if status not in _REPEATED or pause is None:
+                break
+            time.sleep(pause)
+        if status > 299:
+            raise RefusedError(status, _words(status, content))
         return content
+
+
+def _asked(
+    base: str, method: str, path: str, sent: bytes | None, headers: Mapping[str, str]
+) -> tuple[int, bytes]:
+    place = urllib.parse.urlsplit(base)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=600)
+    try:
+        connection.request(method, path, sent, dict(headers))
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        # Go's word for a connection that ended without an answer.
+        reason = "EOF" if isinstance(error, http.client.RemoteDisconnected) else error
+        raise FlyError(f"{method} {base}{path}: {reason}") from error
+    finally:
+        connection.close()
 
 
 def _words(status: int, content: bytes) -> str:

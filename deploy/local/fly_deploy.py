@@ -1,7 +1,7 @@
 """flyctl's deploy: which Dockerfile counts, which image, which machine and volume.
 
-No image is built here: where the real flyctl asks for a builder, this one says so and runs the
-agent of this checkout.
+No image is built here: the builder that a build asks for is the platform's, and the stand-in has
+none.
 """
 
 import sys
@@ -91,9 +91,15 @@ def _dockerfile(call: Call, config: _File, path: Path, folder: Path) -> Path:
 def _image(call: Call, client: Client, config: _File, path: Path, folder: Path) -> str:
     given = call.flags.get("--image") or config.build.image
     if not given:
-        dockerfile = _dockerfile(call, config, path, folder)
-        print(f"{dockerfile}: no image is built; the agent of this checkout runs", file=sys.stderr)
-        return f"registry.fly.io/{call.app}:checkout"
+        _dockerfile(call, config, path, folder)
+        print("==> Building image", flush=True)
+        print("Waiting for depot builder...", file=sys.stderr)
+        try:
+            client.uiex(_Image, "POST", "/builds/depot_builder", {"app_name": call.app})
+        except RefusedError as error:
+            words = "failed to fetch an image or build from source: error building: "
+            raise FlyError(f"{words}ensure depot builder failed: {error}") from error
+        raise FlyError("this flyctl builds no images")
     print(f"Searching for image '{given}' remotely...", file=sys.stderr)
     query = """query($appName: String!, $imageRef: String!) {
         app(name: $appName) { image(ref: $imageRef) { ref } } }"""

@@ -98,10 +98,10 @@ class _Server:
         conditions = self.world.conditions
         if not ours:
             await asyncio.sleep(conditions.distance)
-            if conditions.fail:
-                status = conditions.fail.pop(0)
-                if status == 0 and request.transport is not None:
-                    request.transport.abort()
+            status = conditions.fail.pop(0) if conditions.fail else store.AS_USUAL
+            if status == 0 and request.transport is not None:
+                request.transport.abort()
+            if status != store.AS_USUAL:
                 return web.Response(status=status or 500, text="<html>upstream trouble</html>")
             given = request.headers.get("Authorization", "").rpartition(" ")[2]
             if given != self._token or not conditions.account:

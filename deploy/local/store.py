@@ -12,6 +12,9 @@ import msgspec
 FOLDER_VARIABLE = "SWARM_LOCAL"
 _DEFAULT = "~/.local/state/swarm/local"
 _LOOPBACKS = 128 * 62_500
+AS_USUAL = -1
+"""In the place of a status: this request is answered."""
+
 REGIONS = ("ams", "fra", "lhr", "iad", "sjc", "syd")
 
 
@@ -211,7 +214,7 @@ class Conditions(msgspec.Struct):
     distance: float = 0.0
     """Seconds that each answer takes, as from a platform that is not on this computer."""
     fail: list[int] = []
-    """Statuses with which the next requests are answered; 0 cuts the connection."""
+    """Statuses of the next answers, whose bodies are no JSON; 0 cuts the connection."""
 
 
 class Platform(msgspec.Struct):

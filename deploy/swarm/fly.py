@@ -6,12 +6,14 @@ about many machines ask it for its token (fleet.py), and keep it in memory.
 
 import collections
 import os
+import random
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,8 +45,20 @@ EXEC_LIMIT = 60
 
 LAST_LINES = 15
 
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds to wait before a command is repeated that met the API's rate limit."""
+
+_ONCE = {"create", "fork", "allocate-v4", "allocate-v6"}
+"""Not repeated: a part of it may be done. The step that it belongs to looks first, next time."""
+
+_ANSWERED = r"non-2(?:xx|00) status(?: code)?: "
+_LIMITED = re.compile(rf"{_ANSWERED}429|rate limit", re.IGNORECASE)
+
 _HINTS = (
-    (r"no access token|not logged in|log ?in|must be authenticated", "log in: fly auth login"),
+    (
+        rf"no access token|not logged in|log ?in|must be authenticated|{_ANSWERED}401",
+        "log in: fly auth login",
+    ),
     (r"already been taken|name_taken", "choose another name: swarm up OTHER-NAME"),
     (r"org slug must be specified|organization .* not found", "fly orgs list: swarm up --org ORG"),
     (r"insufficient|could not reserve|capacity|free$|MB free", ""),
@@ -55,12 +69,16 @@ _HINTS = (
     (r"region .* not found", "fly platform regions lists them: swarm up NAME --region REGION"),
     (r"manifest|image.*not found|could not find image", "is the image's name right, and public?"),
     (r"smaller than the snapshot", "give the volume more: swarm up NAME --volume GB"),
-    (r"is leased", "another flyctl works on the machine: wait a minute, then run it once more"),
-    (r"non-2xx status: 429|rate limit", "the API has enough for now: wait a minute"),
-    (r"non-2xx status: 5|failed decoding|invalid character", "Fly's API is ill: status.flyio.net"),
+    (r"is leased", "another flyctl changes the machine: wait a minute, then run it again"),
+    (_LIMITED.pattern, "the API's rate limit is reached: wait a minute, then run it again"),
+    (
+        rf"{_ANSWERED}5|decoding response|invalid character",
+        "Fly's API has trouble: see status.flyio.net, then run it again",
+    ),
+    (r"builder", "without a build: swarm up NAME --image REF"),
     (
         r"timed? ?out|connection|network|lookup|dial|EOF|reset by peer",
-        "is the network there? then run it once more",
+        "is the network up? Then run it again",
     ),
     (r"unreachable", "the host does not answer: swarm status NAME, swarm move NAME"),
 )
@@ -70,6 +88,10 @@ T = TypeVar("T")
 
 class FlyError(Exception):
     """flyctl is missing, too old, or refused; the message says what to do."""
+
+
+class RateLimitError(FlyError):
+    """The API answered 429: too many requests."""
 
 
 class UnreachableError(FlyError):
@@ -234,6 +256,22 @@ class Fly:
         return {**os.environ, **self.environ}
 
     def _run(self, words: Sequence[str], given: bytes | None) -> str:
+        """Run it to its end, and again a while later where the API limits its rate."""
+        for pause in PAUSES:
+            try:
+                return self._run_once(words, given)
+            except RateLimitError:
+                if not self._may_repeat(words):
+                    raise
+            wait = pause * random.uniform(0.8, 1.2)  # several may wait
+            self.show.note(f"the API's rate limit is reached: again in {wait:.0f} s")
+            time.sleep(wait)
+        return self._run_once(words, given)
+
+    def _may_repeat(self, words: Sequence[str]) -> bool:
+        return not _ONCE.intersection(words[:3])
+
+    def _run_once(self, words: Sequence[str], given: bytes | None) -> str:
         try:
             done = subprocess.run(
                 [*self.program, *words],
@@ -251,14 +289,15 @@ class Fly:
         return out
 
     def _streamed(self, words: Sequence[str]) -> str:
-        """Show the output as it comes; its last lines are what a failure says."""
+        """Show the output as it comes, with the time since it began."""
         last: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+        began = time.monotonic()
 
         def pass_on(source: IO[bytes]) -> None:
             for raw in source:
-                line = raw.decode(errors="replace").rstrip("\n")
+                line = safe.output(raw)
                 last.append(line)
-                sys.stderr.write(f"    {line}\n")
+                self.show.passed(time.monotonic() - began, line)
 
         try:
             process = subprocess.Popen(
@@ -277,7 +316,9 @@ class Fly:
             process.wait()
             reader.join(5)
         if process.returncode != 0:
-            raise explained(words, "\n".join(last))
+            # What came before was shown already.
+            said = "\n".join(last)
+            raise explained(words, said[max(0, said.rfind("Error: ")) :])
         return ""
 
     def _cannot_run(self, error: OSError) -> FlyError:
@@ -286,11 +327,21 @@ class Fly:
 
 def explained(words: Sequence[str], said: str) -> FlyError:
     """flyctl's failure with what to do about it."""
-    lines = safe.lines("\n".join(said.splitlines()[-LAST_LINES:])[-1500:])
+    said = _QUERY.sub("", said)
+    last = [safe.output(line.encode()) for line in said.splitlines()[-LAST_LINES:]]
     shown = " ".join(words[:2])
-    problem = f"fly {shown}: {lines.removeprefix('Error: ')}"
+    problem = f"fly {shown}: {chr(10).join(last)[-1500:].removeprefix('Error: ')}"
     for pattern, hint in _HINTS:
         if re.search(pattern, said, re.IGNORECASE):
-            kind = UnreachableError if "unreachable" in said else FlyError
-            return kind(problem + (f"\n  {hint}" if hint else ""))
+            return _kind(said)(problem + (f"\n  {hint}" if hint else ""))
     return FlyError(problem)
+
+
+_QUERY = re.compile(r"failed to run query.*\} ?: ")
+"""flyctl shows the whole query that failed, whose words are no reason."""
+
+
+def _kind(said: str) -> type[FlyError]:
+    if _LIMITED.search(said):
+        return RateLimitError
+    return UnreachableError if "unreachable" in said else FlyError

@@ -44,6 +44,16 @@ class Show:
         if not self.quiet:
             click.echo(text)
 
+    def note(self, text: str) -> None:
+        """A line beside what was asked for: a delay, and why."""
+        if not self.quiet:
+            with self.paused():
+                click.echo(f"  {text}", err=True)
+
+    def passed(self, seconds: float, line: str) -> None:
+        """A line of another program's output, `seconds` after its start."""
+        click.echo(f"  {_took(seconds):>9}  {line}", err=True)
+
     @contextmanager
     def step(self, doing: str) -> Iterator[Step]:
         """Show that something runs, and how long it took; a failure is shown by its own words."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.swarm import secrets
-from tests.laptop import REAL, Laptop
+from tests.laptop import Laptop
 from tests.support import until
 
 # One worker: the tests share a machine.
@@ -115,6 +115,24 @@ def test_what_would_be_asked_fails_where_nobody_answers(
     assert says not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("statuses", "says"),
+    [
+        ([503, 502], ""),  # asked again
+        ([429], "non-2xx status: 429"),
+        ([500], "non-2xx status: 500"),
+        ([200], "failed decoding response"),
+        ([0, 0, 0], "EOF"),
+    ],
+)
+def test_an_api_in_trouble(laptop: Laptop, statuses: list[int], says: str) -> None:
+    laptop.change(fail=statuses)
+    done = laptop.fly("machine", "list", "--app", "box", "--json")
+    laptop.change(fail=[])
+    assert done.returncode == bool(says), done.stderr
+    assert says in done.stderr
+
+
 def test_names_and_organisations_that_cannot_be_had(laptop: Laptop) -> None:
     assert "already been taken" in laptop.fly("apps", "create", "box").stderr
     assert (
@@ -146,8 +164,7 @@ def test_the_dockerfile_of_the_configuration_comes_first_and_is_beside_it(laptop
     assert f"dockerfile '{beside}' not found" in done.stderr
 
 
-@pytest.mark.skipif(not REAL, reason="the small flyctl builds nothing")
-def test_the_real_one_asks_for_a_builder(laptop: Laptop) -> None:
+def test_a_build_asks_for_a_builder(laptop: Laptop) -> None:
     from deploy.local.uiex import NO_BUILDER
 
     root = laptop.folder / "other"

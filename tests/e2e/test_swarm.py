@@ -4,12 +4,14 @@ flyctl is the small one of deploy/local, or the real one (SWARM_FLYCTL); both ta
 for Fly's API, whose machines run on this computer.
 """
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.laptop import REAL, Laptop
+from deploy.local.store import AS_USUAL
+from tests.laptop import REAL, SWARM, Laptop
 from tests.support import until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(1500)]
@@ -114,7 +116,7 @@ def test_a_dry_run_changes_nothing_with_and_without_flyctl(laptop: Laptop) -> No
         ({"hosts": [{"name": "h", "region": "ams", "free_mb": 1024}]}, "no room for shared-cpu-2x"),
         ({"organizations": [{"slug": "a", "name": "A", "type": "SHARED"}]}, "swarm up --org ORG"),
         ({"images": ["other"]}, "is the image's name right"),
-        ({"fail": [0, 0, 0, 0, 0, 0]}, "is the network there?"),
+        ({"fail": [0, 0, 0, 0, 0, 0]}, "is the network up?"),
     ],
     ids=["login", "name", "limit", "region", "room", "organisation", "image", "network"],
 )
@@ -136,6 +138,50 @@ def test_what_the_platform_refuses_is_explained_and_can_be_finished(
     if "organizations" not in change:
         laptop.up("box")
         assert laptop.ssh("box", "echo in") == "in\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [(500, "status.flyio.net"), (200, "status.flyio.net"), (0, "is the network up?")],
+    ids=["error", "rubbish", "cut"],
+)
+def test_an_api_that_fails_half_way_is_explained_and_the_next_run_completes(
+    laptop: Laptop, status: int, says: str
+) -> None:
+    for good in (8, 16):  # after the app, and after the volume
+        laptop.change(fail=[*[AS_USUAL] * good, *[status] * 50])
+        assert says in laptop.fails("up", "box", "--yes", "--image", "registry.example/swarm:1")
+    laptop.change(fail=[])
+    laptop.up("box")
+    assert laptop.ssh("box", "echo in") == "in\n"
+    assert (len(laptop.volumes("box")), len(laptop.app("box").addresses)) == (1, 1)
+
+
+def test_a_rate_limit_is_waited_for_and_reported(laptop: Laptop) -> None:
+    laptop.change(fail=[429])
+    done = laptop.swarm("up", "box", "--yes", "--image", "registry.example/swarm:1")
+    assert done.returncode == 0, done.stderr
+    assert "the API's rate limit is reached: again in 1 s" in done.stderr
+
+
+def test_a_build_is_shown_as_it_happens_and_ends_in_the_reason(laptop: Laptop) -> None:
+    """On a terminal; the stand-in has no builder, so that every build fails."""
+    environ = laptop.environ | {"TERM": "xterm", "COLUMNS": "200"}
+    words = ["script", "-qec", f"{SWARM} up box --yes", "/dev/null"]
+    shown = subprocess.run(
+        words, env=environ, cwd=laptop.folder, capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 1
+    before, _, after = shown.stdout.partition("==> Building image")
+    assert "Error:" not in before
+    assert re.search(r"\d s  Waiting for depot builder", after)
+    assert re.search(r"Error: fly deploy \S+: .*builds no images", after)
+    assert "without a build: swarm up NAME --image REF" in after
+    # Without a terminal there is no such show, and the same end.
+    said = laptop.fails("up", "box", "--yes")
+    assert "builds no images" in said
+    assert "\x1b" not in said
+    laptop.up("box")
 
 
 @pytest.mark.parametrize(
