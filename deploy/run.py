@@ -7,6 +7,7 @@ in .run/log. `make shell` is a root shell in the machine.
 import asyncio
 import fcntl
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -16,9 +17,10 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from agent import places
+from agent.platform.account import DEFAULT_UID
 from agent.settings import SettingsError, load
 from deploy import console
 from deploy.api import MachinesApi
@@ -54,6 +56,8 @@ def main() -> None:
 
 
 def _main() -> int:
+    if os.geteuid() == 0 and (problem := namespaces_problem()):
+        _continue_without_root(problem)
     if len(os.fsencode(socket_path(FOLDER))) > SOCKET_NAME:
         raise CannotRun(
             f"{FOLDER} has too long a name for a socket in it: RUN_FOLDER=/tmp/run make run"
@@ -70,11 +74,6 @@ def _main() -> int:
     ssh_port = _port("PORT", 10022, host)
     http_port = _port("HTTP_PORT", 9091, "127.0.0.1")
     machine_port = _port("MACHINE_PORT", 2222, "127.0.0.1", any_other=True)
-    if os.geteuid() == 0 and (problem := namespaces_problem()):
-        raise CannotRun(
-            f"as root it needs namespaces of its own, which this computer refuses ({problem}): "
-            "run it as an ordinary user, or in a container with --privileged"
-        )
     key = FOLDER / "id_ed25519"
     if not key.exists():
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "make-run", "-f", str(key)]
@@ -93,6 +92,34 @@ def _main() -> int:
     with _command_in_path(machine) as command:
         run = _Run(machine, environ, machine_port, _closing(machine, command, http_port, config))
         return asyncio.run(run.serve(host, ssh_port, http_port))
+
+
+def _continue_without_root(problem: str) -> NoReturn:
+    """Become the ordinary account of this computer, whose machine needs no namespaces.
+
+    Root as a plain process would be root of this computer, and so would its machine. Raises
+    `CannotRun` where there is no such account.
+    """
+    needs = f"as root it needs namespaces of its own, which this computer refuses ({problem})"
+    remedy = "run it as an ordinary user, or in a container with --privileged"
+    try:
+        account = pwd.getpwuid(DEFAULT_UID)
+    except KeyError:
+        raise CannotRun(f"{needs}: {remedy}") from None
+    environ = {
+        **os.environ,
+        "HOME": account.pw_dir,
+        "USER": account.pw_name,
+        # Root may own this folder.
+        "RUN_FOLDER": os.environ.get("RUN_FOLDER") or f"{account.pw_dir}/.swarm-run",
+    }
+    drop = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups"]
+    python = [*drop, sys.executable, "-m"]
+    tried = subprocess.run([*python, "deploy.sizes"], env=environ, capture_output=True, check=False)
+    if tried.returncode != 0:
+        raise CannotRun(f"{needs}, and {account.pw_name} cannot enter this folder: {remedy}")
+    _step(f"{needs}: running as {account.pw_name} instead")
+    os.execvpe(python[0], [*python, "deploy.run"], environ)
 
 
 class _Run:
@@ -307,7 +334,7 @@ def _step(text: str) -> None:
 
 
 def _short(path: Path) -> str:
-    return os.path.relpath(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 if __name__ == "__main__":
