@@ -1,12 +1,17 @@
 """Real programs find what they wrote in the home after a cold start, and after they replaced it."""
 
+import base64
+import re
 import shutil
+import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from tests.claims import free_port
 from tests.conftest import BoxMaker
-from tests.support import Box, ready
+from tests.support import Box, ready, until
 from tests.system.test_home import cold_start, is_link
 
 pytestmark = pytest.mark.root
@@ -91,3 +96,86 @@ def install_claude(box: Box) -> str:
         shutil.copy(CLAUDE.resolve(), target)
         target.chmod(0o755)
     return "/mnt/claude"
+
+
+COMMIT = "848b80aeb52026648a8ff9f7c45a9b0a80641e2e"
+
+SERVER = """
+const http = require('http'), fs = require('fs'), path = require('path');
+const data = path.join(process.env.HOME, '.vscode-server/data/Machine');
+fs.mkdirSync(data, {recursive: true});
+fs.appendFileSync(path.join(data, 'starts'), 'start\\n');
+const server = http.createServer((_, answer) =>
+  answer.end(fs.readFileSync(path.join(data, 'starts'))));
+server.listen(0, '127.0.0.1', () =>
+  console.log('Extension host agent listening on ' + server.address().port));
+"""
+
+# What Remote-SSH sends to the standard input of `ssh host bash`, without the question for the
+# architecture: it installs where nothing is, starts the server detached, and says its port.
+BOOTSTRAP = """
+set -e
+folder=$HOME/.vscode-server/bin/$COMMIT log=$HOME/.vscode-server/.$COMMIT.log
+if [ ! -f "$folder/server.js" ]; then
+    mkdir -p "$folder" && cd "$folder"
+    echo "$ARCHIVE" | base64 -d | tar -xzf - --strip-components 1
+    echo installed
+fi
+rm -f "$log"
+nohup node "$folder/server.js" </dev/null >"$log" 2>&1 &
+for _ in $(seq 300); do
+    port=$(sed -n 's/.*listening on //p' "$log") && [ -z "$port" ] || break
+    sleep 0.1
+done
+echo "listeningOn==$port=="
+"""
+
+
+def start_editors_server(box: Box, folder: Path) -> tuple[str, str]:
+    """As VS Code's Remote-SSH does it; what the script says, and what the server answers."""
+    (folder / "server").mkdir(exist_ok=True)
+    (folder / "server" / "server.js").write_text(SERVER)
+    archive = folder / "server.tar.gz"
+    subprocess.run(["tar", "-czf", str(archive), "-C", str(folder), "server"], check=True)
+    packed = base64.b64encode(archive.read_bytes()).decode()
+    script = f"COMMIT={COMMIT}\nARCHIVE={packed}\n{BOOTSTRAP}"
+    done = box.ssh("bash", options=["-T"], input=script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"listeningOn==(\d+)==", done.stdout)
+    assert found is not None, done.stdout
+    port = free_port()
+    forward = [f"-L127.0.0.1:{port}:127.0.0.1:{found[1]}", "-N", "-oExitOnForwardFailure=yes"]
+    forwarding = subprocess.Popen(box.ssh_command(options=forward))
+
+    def answer() -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as reply:
+                return str(reply.read().decode())
+        except OSError:
+            return ""
+
+    try:
+        return done.stdout, until(answer, "the editor's server by the forwarded port")
+    finally:
+        forwarding.terminate()
+        forwarding.wait()
+
+
+def test_an_editors_server_is_installed_once_and_outlives_the_login_and_cold_starts(
+    box: Box, tmp_path: Path
+) -> None:
+    said, starts = start_editors_server(box, tmp_path)
+    assert "installed" in said
+    assert starts == "start\n"
+    assert box.ssh("pgrep -c -f vscode-server/bin").returncode == 0  # its login is long over
+    cold_start(box, USUAL)
+    said, starts = start_editors_server(box, tmp_path)
+    assert "installed" not in said
+    assert starts == "start\nstart\n"
+    # The remedy for one that is broken, while it runs.
+    box.ssh("rm -rf ~/.vscode-server")
+    cold_start(box, USUAL)
+    assert box.ssh("ls -A ~/.vscode-server").stdout == ""
+    said, starts = start_editors_server(box, tmp_path)
+    assert "installed" in said
+    assert starts == "start\n"

@@ -3,18 +3,20 @@
 import fcntl
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy import console
 from tests.claims import free_port
-from tests.support import let_others_in, until
+from tests.support import until
 
 AT_ONCE = 60.0
 """Seconds, on a busy computer; on a quiet one it is less than one."""
@@ -71,19 +73,19 @@ exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin "$@"
 
 
 @pytest.fixture
-def container(tmp_path: Path) -> list[str]:
+def container(tmp_path: Path) -> Iterator[list[str]]:
     """A prefix for root's commands: no right to make namespaces, and the account `tester`."""
-    let_others_in(tmp_path)
-    (tmp_path / "home").mkdir()
-    os.chown(tmp_path / "home", 1000, 1000)
+    home = tempfile.mkdtemp(prefix="tester", dir="/tmp")  # short, for sockets
+    os.chown(home, 1000, 1000)
     for name, line in (
-        ("passwd", f"tester:x:1000:1000::{tmp_path}/home:/bin/bash"),
+        ("passwd", f"tester:x:1000:1000::{home}:/bin/bash"),
         ("group", "tester:x:1000:"),
         ("shadow", "tester:*:19000:0:99999:7:::"),
     ):
         root = Path("/etc", name).read_text().partition("\n")[0]
         (tmp_path / name).write_text(f"{root}\n{line}\n")
-    return ["unshare", "--mount", "sh", "-c", WITHOUT_SYS_ADMIN, str(tmp_path)]
+    yield ["unshare", "--mount", "sh", "-c", WITHOUT_SYS_ADMIN, str(tmp_path)]
+    shutil.rmtree(home)
 
 
 @pytest.mark.root
