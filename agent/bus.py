@@ -1,4 +1,4 @@
-"""The bus: hands every event to those who listen.
+"""The bus: hands every event to its subscribers.
 
 The spine publishes and knows nobody who listens. A listener that fails is reported and never costs
 the publisher anything.

@@ -146,7 +146,7 @@ class KeyInstalled(Event):
 
 
 class KeyRemoved(Event):
-    """A key is not authorised any more: no new login with it. Its open sessions go on."""
+    """A key is no longer authorised: no new login with it. Its open sessions continue."""
 
     name: ClassVar[str] = "ssh.key.removed"
     key: str
@@ -216,7 +216,7 @@ class HostKeyReplaced(Event):
 class ConnectionsRefused(Event):
     """The gate closed connections before any sshd was started for them.
 
-    The first one for a reason is told at once, with its client; a flood is summed up.
+    The first one for a reason is logged at once, with its client; a flood is summed up.
     """
 
     name: ClassVar[str] = "ssh.connections.refused"
@@ -519,7 +519,7 @@ class WakeJudged(Event):
 
 
 class SleepWarned(Event):
-    """Every terminal was told that the machine sleeps in `seconds`."""
+    """Every terminal was warned that the machine sleeps in `seconds`."""
 
     name: ClassVar[str] = "sleep.warned"
     level: ClassVar[str] = "warning"
@@ -549,7 +549,7 @@ class SleepBegan(Event):
 
 
 class HookFailed(Event):
-    """A program in sleep.d failed; the sleep goes on."""
+    """A program in sleep.d failed; the machine sleeps all the same."""
 
     name: ClassVar[str] = "sleep.hook.failed"
     level: ClassVar[str] = "error"
@@ -566,7 +566,7 @@ class SuspendFailed(Event):
 
 
 class Resumed(Event):
-    """The machine goes on after it was frozen; everything in it goes on too."""
+    """The machine resumed after it was frozen, with everything in it."""
 
     name: ClassVar[str] = "sleep.resumed"
     because: str
@@ -582,7 +582,7 @@ class ServicesChanged(Event):
 
 
 class ServicesRefused(Event):
-    """A file with services cannot be used; what was loaded from it before goes on."""
+    """A file with services cannot be used; services loaded from it before keep running."""
 
     name: ClassVar[str] = "services.refused"
     level: ClassVar[str] = "error"

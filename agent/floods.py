@@ -1,4 +1,4 @@
-"""Tell the first, then sum up: for everything of which an attacker can make any number.
+"""Report the first, then sum up: for everything an attacker can repeat at will.
 
 Pure: times are seconds of any steady clock.
 """
@@ -26,14 +26,14 @@ class Summed:
 
 
 class Floods:
-    """Counts what happens of each kind; the first `told` of them within `WINDOW` are told."""
+    """Counts what happens of each kind; the first `told` of them within `WINDOW` are reported."""
 
     def __init__(self, told: int) -> None:
         self._told = told
         self._windows: dict[str, _Window] = {}
 
     def admit(self, kind: str, now: float) -> bool:
-        """Whether this one is told."""
+        """Whether this one is reported."""
         window = self._windows.setdefault(kind, _Window(now))
         if window.told < self._told:
             window.told += 1

@@ -60,7 +60,7 @@ class Log:
 
     @property
     def behind(self) -> float:
-        """Seconds for which a line has waited for its reader; 0 where that is no time at all."""
+        """Seconds that a line has waited for its reader; 0 while none waits."""
         writing = self._writing
         waited = 0.0 if writing is None else time.monotonic() - writing
         return waited if waited > BEHIND else 0.0
@@ -133,7 +133,7 @@ class Log:
                 self._taken += _size(event)
             if event is None or not event.summed or floods.admit(event.name, time.monotonic()):
                 yield event
-        # At the end there is no later window to tell it in.
+        # At the end no later window would report it.
         late = WINDOW if ending else 0.0
         for summed in floods.over(time.monotonic() + late):
             yield LinesSummed(of=summed.of, lines=summed.count, seconds=summed.seconds)

@@ -76,6 +76,6 @@ def _record(value: object) -> object:
 
 def _escape(match: "re.Match[str]") -> str:
     code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:  # PEP 383: a byte that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # PEP 383: a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return match[0].encode("unicode_escape").decode("ascii")

@@ -215,7 +215,7 @@ class Connection:
         self._process.send(signal.SIGKILL)
 
     def _read(self) -> bool:
-        """Take one message of sshd; False when there is no more for now."""
+        """Read one message of sshd; False when none is left for now."""
         try:
             data = os.read(self._record.errors, _PACKET)
         except BlockingIOError:

@@ -131,7 +131,7 @@ class Gate:
         )
 
     def close(self) -> None:
-        """Take no more connections; those that are there go on."""
+        """Accept no more connections; open ones continue."""
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
@@ -253,7 +253,7 @@ class Gate:
 
     @property
     def undecided(self) -> int:
-        """Connections of which it is not known yet whether they log in."""
+        """Connections that have neither logged in nor ended."""
         return len(self._headers) + self.unauthenticated
 
     def _arrived_by_proxy(self, connection: socket.socket, peer: Peer) -> None:
@@ -368,7 +368,7 @@ class Gate:
         self.served.set()
 
     def _leave(self, connection: Connection) -> None:
-        """It is no visitor any more: its place is free."""
+        """It is no longer a visitor: its place is free."""
         visitor = self._visitors.pop(connection, None)
         if visitor is not None:
             self._doors[visitor.door].left(visitor)

@@ -26,7 +26,7 @@ SAID = 300
 
 
 class HostKeyError(Exception):
-    """There is no host key and none can be made; the message says what to do."""
+    """No host key exists and none can be made; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)

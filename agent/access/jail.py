@@ -2,7 +2,7 @@
 
 Pure: every method takes the clock and says what follows; who calls it cuts connections, writes the
 database and tells the log. The names are fail2ban's: `maxretry` strikes within `findtime` seconds
-make a ban of `bantime` seconds, which doubles for those who come back, up to `bantime_max`.
+make a ban of `bantime` seconds, which doubles for whoever comes back, up to `bantime_max`.
 
 `now` is a clock that never steps (seconds, asleep or awake): no step of the wall clock makes a
 strike count longer or a ban end earlier.
@@ -36,7 +36,7 @@ MOST_BANS = 1_000_000
 """Bans that are remembered; the oldest is forgotten for one more."""
 
 COUNTED = 50_000
-"""Remembered bans up to which those that hold are counted one by one."""
+"""Up to so many remembered bans, active ones are counted one by one."""
 
 EXPIRE_BATCH = 1000
 """Bans that one call of `expire` looks at."""
@@ -57,7 +57,7 @@ class Policy:
     ipv6_prefix: int
     ignore: tuple[Network, ...]
     dry_run: bool = False
-    """Bans are only tried out: they are told, and not kept."""
+    """Bans are only tried out: reported, not enforced."""
 
 
 IsOwn = Callable[[Network], bool]
@@ -198,7 +198,7 @@ class Jail:
         return self._bans.get(network)
 
     def all(self) -> list[Ban]:
-        """Every ban that is remembered, those that are over included."""
+        """Every remembered ban, expired ones included."""
         return list(self._bans.values())
 
     def active(self, now: float, most: int | None = None) -> list[Ban]:

@@ -1,4 +1,4 @@
-"""Refused connections: the first of a kind is told at once, a flood is summed up."""
+"""Refused connections: the first of a kind is logged at once, a flood is summed up."""
 
 from collections import Counter
 

@@ -27,7 +27,7 @@ NOTHING = Traffic(0, 0, 0.0)
 
 
 def traffic(connection: socket.socket) -> Traffic:
-    """The counters of a connection. Raises `OSError` when it is no TCP socket."""
+    """The counters of a connection. Raises `OSError` for a socket that is not TCP."""
     return parse(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAYOUT.size))
 
 

@@ -53,7 +53,7 @@ def hook(tool: str, payload: str | None) -> None:
 
 
 def agents_table(found: list[CodingAgentReport], now: float) -> str:
-    """What each does, for how long and where; those that have ended at the end."""
+    """What each agent does, for how long and where; ended ones last."""
     if not found:
         return "no coding agent has reported yet"
     return table(_HEAD, [row for each in found for row in _rows(each, now)])

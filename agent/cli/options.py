@@ -17,7 +17,7 @@ class Time(click.ParamType[float]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Seconds; ends the command in words where it is no duration."""
+        """Seconds; ends the command with an explanation if it is not a duration."""
         if isinstance(value, float):
             return value
         try:

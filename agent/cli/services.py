@@ -39,21 +39,21 @@ def services(as_json: bool) -> None:
 @click.command()
 @_service
 def start(service: str) -> None:
-    """Start a service, and those that it requires."""
+    """Start a service, and the services it requires."""
     _order(service, "start")
 
 
 @click.command()
 @_service
 def stop(service: str) -> None:
-    """Stop a service, after those that require it."""
+    """Stop a service, after the services that require it."""
     _order(service, "stop")
 
 
 @click.command()
 @_service
 def restart(service: str) -> None:
-    """Stop and start a service, and those that require it."""
+    """Restart a service and the services that require it."""
     _order(service, "restart")
 
 

@@ -78,7 +78,7 @@ def sessions_table(found: Sequence[SessionReport], now: float) -> str:
 
 
 def _history_table(entries: Sequence[HistoryReport], still: set[str]) -> str:
-    """The sessions that were, the latest first; `still` has those that are open."""
+    """Past sessions, latest first; `still` has the open ones."""
     rows = [
         (
             time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.opened)),

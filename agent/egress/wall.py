@@ -167,7 +167,7 @@ class Wall:
 
 
 async def _addresses_of(name: str) -> tuple[Network, ...]:
-    """The addresses of a name; none where there is no answer in time."""
+    """The addresses of a name; empty without an answer in time."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(PATIENCE):
@@ -201,6 +201,6 @@ def _resolvers() -> tuple[Network, ...]:
         for line in file:
             words = line.split()
             if words[:1] == ["nameserver"] and len(words) > 1:
-                with suppress(ValueError):  # what is no address is no name server either
+                with suppress(ValueError):  # not an address, so not a name server
                     found.append(Network.host(words[1]))
     return tuple(found)

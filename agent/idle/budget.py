@@ -7,11 +7,11 @@ from agent.settings.current import Current
 from agent.state.runs import LastWord
 
 WARN_AT = 0.8
-"""The share from which on every login is told."""
+"""The share from which on every login sees a warning."""
 
 
 class Budget:
-    """Knows at a login what earlier runs used, in seconds; later, a counter knows it exactly."""
+    """Starts from what earlier runs used, in seconds; a counter knows it exactly later."""
 
     def __init__(self, current: Current, month_awake: float) -> None:
         self._current = current
@@ -28,17 +28,17 @@ class Budget:
 
     @property
     def used(self) -> float:
-        """The used share of the budget; 0 where there is none."""
+        """The used share of the budget; 0 without a budget."""
         hours = self._current.value.budget_hours
         return 0.0 if hours is None else self.awake / 3600 / hours
 
     @property
     def is_over(self) -> bool:
-        """Nothing is left of it."""
+        """It is used up."""
         return self.used >= 1
 
     def says(self) -> str | None:
-        """What a login should be told, if anything."""
+        """The warning for a login, if any."""
         hours = self._current.value.budget_hours
         if hours is None or self.used < WARN_AT:
             return None

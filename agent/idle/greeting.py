@@ -25,7 +25,7 @@ from agent.state.runs import LastWord
 
 
 class Greeting:
-    """Greets each shell that it hears of. `before` is how the previous run ended."""
+    """Greets each new shell. `before` is how the previous run ended."""
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class IdleRecord:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Whether the machine sleeps, what holds it awake, how it lived."""
+    """The parts that decide about sleep, and the memory of this run."""
 
     watch: Watch
     leases: LeaseKeeper

@@ -35,14 +35,14 @@ class LeaseKeeper:
         self._later: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
         self.derived: Callable[[float], Sequence[Lease]] = lambda _: ()
-        """Leases that somebody's state makes: they are not taken, kept nor released."""
+        """Leases that follow from a state; nobody takes or releases them."""
         for lease in leases:
             if lease.until > clock():
                 with suppress(LeaseError):  # of a name that none has, or one too many
                     self._book.take(lease)
 
     async def take(self, name: str, seconds: float, holder_pid: int | None) -> Lease:
-        """Hold the machine awake for `seconds`, and not longer than the holder runs.
+        """Hold the machine awake for `seconds`, but not longer than the holder runs.
 
         Raises `LeaseError`. It is on the volume when this returns, or within `REST` seconds where
         leases come faster than that.
@@ -56,7 +56,7 @@ class LeaseKeeper:
         return lease
 
     async def release(self, name: str) -> bool:
-        """End a lease; false where there is none of that name."""
+        """End a lease; False if no lease has that name."""
         lease = self._book.release(name)
         if lease is None:
             return False
@@ -68,7 +68,7 @@ class LeaseKeeper:
         return self._active(clock())
 
     def taken(self) -> list[Lease]:
-        """Those of them that somebody took."""
+        """The active leases that somebody took."""
         return self._book.active(clock())
 
     def _active(self, now: float) -> list[Lease]:

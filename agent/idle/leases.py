@@ -1,4 +1,4 @@
-"""Leases: somebody's word that the machine must stay awake, until a time or while a process runs.
+"""Leases: the machine must stay awake until a time, or while a process runs.
 
 Pure: every method takes the time (seconds of a clock that never steps). Whether a process still
 runs is a function that the owner hands in.
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MOST = 100
-"""Leases at one time; more are a mistake of a script."""
+"""Most leases at one time; more would be a script's mistake."""
 
 _NAME = re.compile(r"[\w.@:+-]{1,64}", re.ASCII)
 
 
 class LeaseError(ValueError):
-    """A lease that cannot be given; the message says what would be right."""
+    """A lease that cannot be taken; the message says what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class Leases:
         self._held[lease.name] = lease
 
     def release(self, name: str) -> Lease | None:
-        """End a lease; None where there is none of that name."""
+        """End a lease; None if no lease has that name."""
         return self._held.pop(name, None)
 
     def expire(self, now: float) -> list[Lease]:
-        """End the leases whose time is over or whose process has ended; those."""
+        """End and return the leases whose time is over or whose process has ended."""
         over = [lease for lease in self._held.values() if not self._holds(lease, now)]
         for lease in over:
             del self._held[lease.name]

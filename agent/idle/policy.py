@@ -34,7 +34,7 @@ class Seen:
 
     `woke` is the start of this time awake. `login` and `connections` tell whether since then
     anybody logged in, or only knocked. `ordered` is when sleep was asked for by hand. `warned` is
-    when the terminals were told of the sleep that is due, if they were.
+    when the terminals were warned of the next sleep, or None.
     """
 
     woke: float
@@ -49,7 +49,7 @@ class Seen:
 class Awake:
     """Stay awake; if nothing happens, a sleep is due at `until`, and comes at `sleep_at`.
 
-    Both are None where the machine does not sleep by itself.
+    Both are None if the machine does not sleep by itself.
     """
 
     until: float | None
@@ -79,7 +79,7 @@ Decision = Awake | Warn | Sleep
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """From `warn_at` on sleep is due: after a warning, or at once where nobody would hear it."""
+    """Sleep is due from `warn_at` on: after a warning, or at once if nobody would see one."""
 
     warn_at: float
     cause: Cause
@@ -103,12 +103,12 @@ def decide(seen: Seen, settings: Settings, now: float) -> Decision:
 
 
 def sleeps_at(decision: Decision, now: float) -> float | None:
-    """When the machine will sleep if nothing happens; None where it does not by itself."""
+    """When the machine will sleep if nothing happens; None if it does not sleep by itself."""
     return now if isinstance(decision, Sleep) else decision.sleep_at
 
 
 def held(seen: Seen, until: float) -> Seen:
-    """The same while leases hold it awake until then: the last of them is an activity."""
+    """The same while leases hold it awake until then: the last one ends as an activity."""
     latest = seen.latest
     return replace(seen, latest=replace(latest, at=max(latest.at, until)))
 

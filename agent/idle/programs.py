@@ -1,4 +1,4 @@
-"""Programs of others that the agent runs: checks of activity, and hooks before the sleep.
+"""Programs the agent runs that are not its own: activity checks, and hooks before the sleep.
 
 Two folders hold them: what lies in the image's belongs to root and runs as root, what lies in the
 home of the login account runs as that account. Whoever could change a program must be whom it runs

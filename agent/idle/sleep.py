@@ -1,4 +1,4 @@
-"""Going to sleep: hooks, then a suspend that is really one, or a stop.
+"""Going to sleep: hooks, then a suspend that is verified, or a stop.
 
 Everything up to the suspend or stop can still be called off. Whatever goes wrong with a suspend
 ends in a stop, which always works.
@@ -52,7 +52,7 @@ class Sleeper:
     stop: Stop
     bus: Bus
     checkpoint: Callable[[float], Awaitable[None]]
-    """Keeps the work as it is, within so many seconds or not at all."""
+    """Makes a checkpoint of the work within so many seconds, or gives up."""
     farewells: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """Called before the machine sleeps; each limits its own time."""
 
@@ -177,10 +177,10 @@ class Sleeper:
 
 
 class _Freeze:
-    """Notices that we stood still: the time went on without us, or jumped when we went on.
+    """Notices that the process was frozen: time passed without it, or jumped afterwards.
 
-    A frozen process misses time on every clock. In a restored virtual machine the steady clocks go
-    on where they stopped, and the wall clock lags and then jumps.
+        A frozen process misses time on every clock. In a restored virtual machine the steady clocks
+    continue where they stopped, and the wall clock lags and then jumps.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Watching whether anything happens: looks at the signals, decides, warns, puts to sleep.
+"""Watches for activity: reads the signals, decides, warns, and puts the machine to sleep.
 
 A signal that cannot be read counts as active: the machine never sleeps because a look failed. One
 `Watch` lasts as long as the agent; `run` may crash and be started again, and nothing is forgotten.
@@ -42,12 +42,12 @@ FROZEN = 10.0
 """Seconds by which a pause is too long when the machine, or the agent, was frozen meanwhile."""
 
 LONGEST_WAKE = 180.0
-"""Seconds after which a wake-up without a login is judged where there is no wake window."""
+"""Seconds after which a wake-up without a login is judged if no wake window is set."""
 
 NEWCOMER_POLL = 0.1
 
 COMPELLED = (Cause.LIMIT, Cause.HAND)
-"""Sleeps that no activity puts off."""
+"""Sleeps that no activity can postpone."""
 
 COMPELLED_POLL = 1.0
 """Seconds between two looks at the time while signals are looked at."""
@@ -99,7 +99,7 @@ class WatchRecord:
 
 
 class Watch:
-    """Keeps the machine awake while it is used. `signals` makes those that the settings ask for."""
+    """Keeps the machine awake while it is used. `signals` makes the signals of the settings."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class Watch:
         return replace(settings, idle_timeout=shorter)
 
     def order_sleep(self, *, at_once: bool) -> None:
-        """Sleep by hand: the terminals are warned first, and a login takes it back."""
+        """Order a sleep: the terminals are warned first, and a login cancels it."""
         self.record.intent = Intent(ordered=clock(), at_once=at_once)
         self._woken.set()
 
@@ -186,7 +186,7 @@ class Watch:
             await self._sleeper.journal.beat()
 
     async def _look_unless_compelled(self) -> None:
-        """Look at the signals; a sleep that no activity puts off does not wait for them."""
+        """Look at the signals, unless a sleep is due that no activity can postpone."""
         looking = asyncio.create_task(self._look(), name="look")
         try:
             while not looking.done() and not self._is_compelled():
@@ -196,7 +196,7 @@ class Watch:
             await asyncio.gather(looking, return_exceptions=True)
 
     def _is_compelled(self) -> bool:
-        """The limit is reached or the order carried out now, whatever is active."""
+        """The limit is reached or an order is due, whatever is active."""
         decision = self.decision()
         due = isinstance(decision, Sleep) and decision.cause in COMPELLED
         return due or self.record.intent.at_once
@@ -256,7 +256,7 @@ class Watch:
         view.latest = self._active("login", clock(), because)
 
     def _judge_wake(self) -> None:
-        """Say once what woke the machine: known with a login, or when the window is over."""
+        """Report once what woke the machine: at a login, or when the window is over."""
         seconds = clock() - self.record.waking.began
         over = seconds >= (self._current.value.wake_window or LONGEST_WAKE)
         if self.record.waking.judged or not (self.record.waking.logins or over):
@@ -286,8 +286,8 @@ class Watch:
     async def _sleep(self, due: Warn | Sleep) -> None:
         """Wait for who is just logging in, look once more, and sleep if nothing has changed.
 
-        Programs of the account (checks, hooks that take a lease) put off neither the limit nor an
-        order: only a login takes an order back.
+        Programs of the account (checks, hooks that take a lease) postpone neither the limit nor
+        an order: only a login cancels an order.
         """
         intent, compelled = self.record.intent, due.cause in COMPELLED
         if not intent.at_once:
@@ -322,7 +322,7 @@ class Watch:
             await asyncio.sleep(NEWCOMER_POLL)
 
     def _resumed(self, because: str, arrivals: int, logins: int) -> None:
-        """Count from anew: nothing that was seen before the freeze says anything about now.
+        """Start counting again: what was seen before the freeze says nothing about now.
 
         `arrivals` is what the gate had counted before; `logins` came since, and are not forgotten.
         """

@@ -39,7 +39,7 @@ OOM_SCORE_ADJ = 200
 all memory more than they use. Else, of very many small processes, the agent would be the first."""
 
 MOST_OUTPUT = 8 << 20
-"""Bytes that `run` reads: a program that goes on writing meets a closed pipe."""
+"""Bytes that `run` reads: a program that writes more meets a closed pipe."""
 
 _CHUNK = 64 << 10
 
@@ -148,7 +148,7 @@ class _Tail:
         self._end()
 
     def _read(self) -> bool:
-        """Take one piece; false when there is no more for now."""
+        """Read one piece; False when nothing is left for now."""
         try:
             data = os.read(self._reading, _CHUNK)
         except BlockingIOError:

@@ -38,7 +38,7 @@ def start(children: Children, argv: Sequence[str], environ: Mapping[str, str]) -
     _hand_over_terminal(child)
 
     def stopped(number: int) -> None:
-        # Ctrl-Z: there is no shell above that could bring it back to the foreground.
+        # Ctrl-Z: no shell above could bring it back to the foreground.
         if number == signal.SIGTSTP and os.isatty(0):
             child.send_group(signal.SIGCONT)
 

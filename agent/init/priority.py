@@ -1,4 +1,4 @@
-"""How much of the processor strangers get before they have logged in: what others leave over.
+"""CPU priority of strangers before they log in: they get what everybody else leaves over.
 
 Key exchanges are what an attacker makes us compute. Only root can take the mark back after the
 login, so only root sets it.
@@ -12,7 +12,7 @@ STRANGER = 10
 
 
 def lower(pid: int) -> None:
-    """Let a process, which leads a session, work only when others do not want to."""
+    """Let a session leader run only while nobody else wants the CPU."""
     if os.geteuid() == 0:
         _set(pid, os.getpriority(os.PRIO_PROCESS, 0) + STRANGER)
         _set_session(pid, STRANGER)

@@ -36,14 +36,14 @@ class Command:
 
     @property
     def status(self) -> int:
-        """What the machine's exit status is if the command decides: KILLED while it runs."""
+        """The exit status if the command decides it: KILLED while it runs."""
         if self.child is None:
             return self._status
         return self.child.exited.result().code if self.child.exited.done() else KILLED
 
 
 def start_or_resume(machine: Machine, handed: Handed) -> Command:
-    """Begin the command, or know it again after a re-execution."""
+    """Start the command, or re-register it after a re-execution."""
     if not machine.command:
         return Command()
     record = handed.of(CommandRecord)

@@ -13,10 +13,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why the machine ends, what its terminals show, and the exit status unless it is a command's.
+    """Why the machine ends, what its terminals show, and the exit status (None: the command's).
 
-    Sleep is status 0 whatever the command of `run --` answers to its signal: the platform would
-    start the machine again.
+    A sleep exits with 0 whatever the command of `run --` returns: for any other status the
+    platform would restart the machine.
     """
 
     reason: str
@@ -25,7 +25,7 @@ class Ending:
 
     @classmethod
     def stopping(cls, reason: str) -> "Ending":
-        """An end that was asked for from outside, or that a failure asks for."""
+        """An ending requested from outside, or caused by a failure."""
         return cls(reason, f"swarm-agent: this machine is stopping ({reason}); your session ends.")
 
 
@@ -50,7 +50,7 @@ class Stop:
         loop = asyncio.get_running_loop()
         self._decision: asyncio.Future[Ending | Reload] = loop.create_future()
         self._late: Ending | None = None
-        """An ending that was asked for while a reload was pending."""
+        """An ending requested while a reload was pending."""
         self.hurry = asyncio.Event()
         self.signal = record.signal
         if record.hurry:
@@ -68,17 +68,17 @@ class Stop:
 
     @classmethod
     def start(cls) -> "Stop":
-        """Nothing was asked for yet."""
+        """Nothing was requested yet."""
         return cls(StopRecord(None, None, hurry=False))
 
     def hold(self) -> StopRecord:
-        """What was asked for so far."""
+        """What was requested so far."""
         decision = self._decision.result() if self._decision.done() else None
         ending = decision if isinstance(decision, Ending) else self._late
         return StopRecord(ending, self.signal, self.hurry.is_set())
 
     def because(self, ending: Ending) -> None:
-        """Stop now; the first ending counts."""
+        """Stop now; only the first ending counts."""
         if not self._decision.done():
             self._decision.set_result(ending)
         elif isinstance(self._decision.result(), Reload) and self._late is None:
@@ -90,7 +90,7 @@ class Stop:
             self._decision.set_result(Reload())
 
     async def wait(self) -> Ending | Reload:
-        """The first decision, once there is one."""
+        """Wait for the first decision."""
         return await asyncio.shield(self._decision)
 
     def _signalled(self, number: signal.Signals) -> None:

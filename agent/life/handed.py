@@ -12,7 +12,7 @@ class Handed:
     def __init__(self, records: Iterable[object] = (), pids: tuple[int, ...] = ()) -> None:
         self.records = list(records)
         self.pids = pids
-        """Children that some record waits for."""
+        """Children that a record refers to."""
 
     def of(self, kind: type[T]) -> T | None:
         """The record of this type, if one was handed over."""

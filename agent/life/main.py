@@ -44,7 +44,7 @@ from agent.settings import Settings, SettingsError, load
 from agent.settings.current import Current
 
 HANDED = "_SWARM_HANDED"
-"""The environment variable by which an agent finds what the previous one has handed over."""
+"""The environment variable that names what the previous agent handed over."""
 
 PARTS_END = 10.0
 """Seconds that the parts may take to write what they have: a disk may hang."""
@@ -91,7 +91,7 @@ class Reexecuting:
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """Nothing is left to do but to exit."""
+    """Only the exit is left."""
 
     status: int
 
@@ -196,7 +196,7 @@ class _Life:
         return Over(command.status if ending.status is None else ending.status)
 
     def re_execute(self, phase: Reexecuting) -> Phase:
-        """Become a new agent; where that is not possible, the process ends."""
+        """Become a new agent; if that is impossible, the process ends."""
         missed: list[Event] = []
         self.machine.bus.subscribe(missed.append)
         with suppress(Exception):  # the loop itself may be what is broken
@@ -225,7 +225,7 @@ class _Life:
         return [*held, *filter(None, optional), serving.parts.hold(missed)]
 
     async def _open(self, handed: Handed, *, first: bool) -> None:
-        """Open SSH; with settings that do not work, as it was before this process re-executed."""
+        """Open SSH; if the new settings do not work, with the ones from before the re-execution."""
         machine, before = self.machine, handed.of(Settings)
         same = before == machine.current.value
         try:
@@ -287,7 +287,7 @@ def _take(file: int) -> Handed | None:
 
 
 def _settings(environ: Mapping[str, str], handed: Handed | None) -> tuple[Settings, str]:
-    """The settings, and why they are those from before if they are. Raises `SettingsError`."""
+    """The settings, and the reason if the previous ones stay in force. Raises `SettingsError`."""
     before = None if handed is None else handed.of(Settings)
     try:
         wanted = load(environ, privileged=os.geteuid() == 0).settings

@@ -1,4 +1,4 @@
-"""Parts that SSH does not need: each may crash and is restarted; none takes SSH with it.
+"""Parts that SSH does not depend on: each may crash, and restarts without touching SSH.
 
 They are made once the client who woke the machine has been served: what they import takes seconds
 to read from a cold disk. `TABLE` says what there is, and when each starts.
@@ -38,10 +38,10 @@ PATIENCE = 15.0
 """Seconds a first connection may take before parts are started beside it."""
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0
-"""Seconds before a crashed part is started again; doubled each time it crashes."""
+"""Seconds before a crashed part restarts; doubled at each crash."""
 
 STABLE = 300.0
-"""Seconds of life after which a crash counts as the first again."""
+"""Seconds of running after which a crash counts as the first one again."""
 
 Run = Callable[[], Awaitable[None]]
 
@@ -326,7 +326,7 @@ TABLE = (
     Part("files", When.QUIET, _files, ("agent.follow", "agent.life.reexec")),
 )
 """In the order in which they are made. The last one also imports what a re-execution needs: later
-the files may be others, or out of reach."""
+the files may have changed, or be out of reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +353,7 @@ class Parts:
                 try:
                     self._make(part)
                 except Exception as error:
-                    # It starts empty later: what it knew is no reason to end the sessions.
+                    # It starts empty later: losing what it knew must not end the sessions.
                     problem = f"{type(error).__name__}: {error}"
                     self._machine.bus.publish(
                         PartFailed(part=part.name, problem=problem, retry_in=0.0)
@@ -383,7 +383,7 @@ class Parts:
         return self._machine.supervisor if "services" in self._runs else None
 
     async def run(self) -> None:
-        """Make everything in its turn, and keep it running until cancelled."""
+        """Make every part in its turn, and keep it running until cancelled."""
         await asyncio.sleep(BANNER_FIRST)
         _prepare_threads()
         gate, bus = self._machine.gate, self._machine.bus
@@ -399,7 +399,7 @@ class Parts:
                 await asyncio.sleep(0)  # it is made before the next one
 
     async def finish(self, reason: str) -> None:
-        """Keep on the volume how this run ended and what the home has new; have it all written."""
+        """Write to the volume how this run ended and what changed in the home; sync the disks."""
         from agent.life.stop import take_down
         from agent.platform import homekeeper
 
@@ -433,7 +433,7 @@ def retry_delay(failures: int) -> float:
 
 
 async def keep_running(name: str, part: Run, bus: Bus) -> None:
-    """Run a part until it is over; after a crash, which is reported, it is started again."""
+    """Run a part until it returns; after a crash, which is reported, restart it."""
     loop = asyncio.get_running_loop()
     failures = 0
     while True:
@@ -459,7 +459,7 @@ def _prepare_threads() -> None:
 
 
 def _safe_volume(path: str, bus: Bus) -> str | None:
-    """The volume, where SQLite can open files by name: nobody may put others in their place."""
+    """The volume, if SQLite can safely open files by name there: nobody can swap them."""
     from agent.platform import volume
 
     reason = "others may replace folders in it: chown root, and chmod 1777 if they must write"

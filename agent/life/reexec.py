@@ -1,8 +1,8 @@
 """Re-executing in place: the process becomes a new agent by execve(2).
 
 Its children stay its children and its descriptors keep their numbers. What else the next agent must
-know travels as records, pickled into a file in memory that nobody but root can open. Each record is
-the matter of the module that makes it; this one knows no field of any. Which descriptors stay open
+know travels as records, pickled into a file in memory that nobody but root can open. Each record
+belongs to the module that makes it; this module knows no field of any. Which descriptors stay open
 and which children are waited for, the pickler finds by their types (`Descriptor`, `HeldChild`).
 Nothing here is imported on the way from exec to the first banner of an ordinary start.
 """
@@ -61,9 +61,9 @@ def re_execute(handed: Handed, environ: Mapping[str, str], variable: str) -> NoR
 
 
 def take(file: int) -> Handed | None:
-    """What the previous agent has handed over; None where it is of another version.
+    """What the previous agent handed over; None if it came from another version.
 
-    Then its children are ours, and we do not know them.
+    Its children are then ours, and unknown.
     """
     try:
         with open(file, "rb") as content:

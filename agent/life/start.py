@@ -52,11 +52,11 @@ if TYPE_CHECKING:
 
 
 class StartError(Exception):
-    """What was asked for cannot be given, and running without it would be worse."""
+    """A requested protection is impossible, and running without it would be worse."""
 
 
 FATAL = (StartError, AccountError, hostkeys.HostKeyError, sshd.SshdError, ListenError, OSError)
-"""What `open_ssh` raises where SSH cannot be served."""
+"""What `open_ssh` raises if SSH cannot be served."""
 
 
 async def open_ssh(machine: Machine, handed: Handed, *, first: bool, configure: bool) -> None:
@@ -173,7 +173,7 @@ def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
 
 
 def _prepare_home(settings: Settings, account: Account, bus: Bus) -> None:
-    """The volume's root and the home's links; what fails costs permanence, not SSH."""
+    """The volume's root and the home's links; a failure costs permanence, not SSH."""
     if os.geteuid() != 0 or not os.path.isdir(settings.volume):
         return
     try:
@@ -208,7 +208,7 @@ def _session_env(machine: Machine) -> Mapping[str, str]:
 
 
 async def _open_wall(machine: Machine, handed: Handed) -> "Wall | None":
-    """Refuse what SWARM_EGRESS does not allow, before anybody is in. Raises `StartError`."""
+    """Enforce SWARM_EGRESS before anybody is in. Raises `StartError`."""
     settings, bus = machine.current.value, machine.bus
     before = handed.of(Settings)
     from agent.egress.wall import EgressError, Wall, WallRecord

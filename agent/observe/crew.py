@@ -9,7 +9,7 @@ from agent.observe.reports import CodingAgentReport, SubagentReport
 
 
 def agent_reports(crew: Crew, *, ended: bool) -> list[CodingAgentReport]:
-    """Those that have not ended, the most urgent first; with `ended`, then those that have."""
+    """Running agents, most urgent first; with `ended`, followed by the ended ones."""
     offset = time.time() - clock()
     return [_report(each, offset) for each in (*crew.members, *(crew.ended if ended else ()))]
 

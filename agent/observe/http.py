@@ -44,13 +44,13 @@ class _Answer:
 
 
 class _Cached:
-    """Makes an answer anew when it is older than `FRESH`."""
+    """Makes a new answer when the last one is older than `FRESH`."""
 
     def __init__(self) -> None:
         self._answers: dict[object, _Answer] = {}
 
     async def get(self, key: object, make: Callable[[], Awaitable[bytes]]) -> bytes:
-        """The answer for a key, of which there are few."""
+        """The answer for a key; there are few keys."""
         kept = self._answers.get(key)
         if kept is None or time.monotonic() - kept.made > FRESH:
             kept = self._answers[key] = _Answer(await make(), time.monotonic())

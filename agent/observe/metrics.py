@@ -1,4 +1,4 @@
-"""The metrics: some counted from events, the others read from the machine at each scrape.
+"""The metrics: some count events, the rest are read from the machine at each scrape.
 
 Label values come from enums and lists in the code, and are names of services: no address, user or
 key is one, and their number is bounded by construction. docs/metrics.md is generated from what is

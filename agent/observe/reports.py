@@ -281,7 +281,7 @@ class StatusReport(msgspec.Struct, frozen=True):
 
     `failures` and `reloads` are how often the agent re-executed in place, and why. `name` is the
     machine's, `region` where it is; empty where nobody knows. `checkpoints`: the
-    latest first, a few of those that are kept.
+    latest first, only a few of them.
     """
 
     version: str
@@ -419,7 +419,7 @@ class ChangeReport(msgspec.Struct, frozen=True):
 
 
 class ChangesReport(msgspec.Struct, frozen=True):
-    """What differs in the second; `count` of all, of which only the first are listed."""
+    """What differs in the second; `count` counts all, only the first are listed."""
 
     first: CheckpointReport
     second: CheckpointReport

@@ -206,7 +206,7 @@ class Requests:
         except ValueError as error:
             return refusal(error)
         if self._hung_up(request):
-            # It waited in the socket while the agent hung: whoever sent it was told that it failed.
+            # It waited in the socket while the agent hung, and its sender has given up on it.
             return refusal("the client is gone", status=408)
         self._machine.idle.watch.order_sleep(at_once=order.now)
         return answer(order)

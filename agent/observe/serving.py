@@ -60,7 +60,7 @@ class Serving:
             handle_signals=False,
             shutdown_timeout=0.5,
             keepalive_timeout=keepalive,
-            # A request whose client has gone must not go on waiting.
+            # A request whose client has gone must not keep waiting.
             handler_cancellation=True,
         )
         self._origin = origin
@@ -113,7 +113,7 @@ class Serving:
         self._unread = unread
 
     def _make_room(self, origin: int) -> None:
-        # aiohttp does not say when a connection ends: forget those that have.
+        # aiohttp does not say when a connection ends: forget the ended ones.
         self._open = {each: whose for each, whose in self._open.items() if not each.is_closing()}
         same = [each for each, whose in self._open.items() if whose == origin]
         if len(same) >= MOST_CONNECTIONS:

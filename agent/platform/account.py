@@ -73,7 +73,7 @@ def make_runtime_folder(account: Account) -> None:
 
 
 class AccountError(Exception):
-    """There is no account to log in to; the message says what to do."""
+    """No account to log in to; the message says what to do."""
 
 
 def find(name: str, *, shadow: str = SHADOW) -> Account:

@@ -71,7 +71,7 @@ _NODE_LEAST = 256
 
 @dataclass(frozen=True, slots=True)
 class SessionEnvironment:
-    """Variables by name, and the names of those that cannot be given.
+    """Variables by name, and the names of variables that cannot be given.
 
     `unusable` have line breaks; `too_large` are more than sshd reads or a program can be given.
     """
@@ -129,7 +129,7 @@ def session_environment(
 
 
 def _fitting(variables: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """As many as fit, the small ones first, and the names of those that do not."""
+    """As many as fit, small ones first, and the names of the rest."""
     fitting: dict[str, str] = {}
     left = MOST_TOGETHER
     for name, value in sorted(variables.items(), key=lambda item: len(item[1])):

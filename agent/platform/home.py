@@ -185,7 +185,7 @@ class _Place:
         if mode is None:
             return self._link_nothing(was_linked=was_linked)
         if stat.S_ISLNK(mode):
-            # Another's link is no content: it stays beside.
+            # A link to another place has no content: it stays beside.
             return self._take_the_volumes()
         if _mode(self.there) is None:
             return self._move()

@@ -16,7 +16,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NotTrusted(Exception):
-    """A file or folder on the volume is not ours, or others could have written it."""
+    """A file or folder on the volume is not ours, or somebody else could have written it."""
 
 
 class Folder:

@@ -1,4 +1,4 @@
-"""When a service that ended is started again. Pure: times are seconds of any steady clock."""
+"""When a service that ended restarts. Pure: times are seconds of any steady clock."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from agent.services.definition import Restart, Service
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Start it again after `delay` seconds; it is the `number`-th time in a row."""
+    """Restart it after `delay` seconds, for the `number`-th time in a row."""
 
     delay: float
     number: int
@@ -23,7 +23,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """It ended, and that is how it should be."""
+    """It ended and does not restart; `failed` if it ended with a failure."""
 
     failed: bool
 
@@ -36,7 +36,7 @@ class Backoff:
         self.restarts = 0
 
     def ended(self, *, failed: bool, ran: float) -> Again | GiveUp | Over:
-        """What follows from an end after `ran` seconds of readiness."""
+        """What to do after it ended, having been ready for `ran` seconds."""
         service = self._service
         wanted = service.restart is Restart.ALWAYS or (
             service.restart is Restart.ON_FAILURE and failed

@@ -1,8 +1,7 @@
 """What a service is: one table `[service.NAME]` of a TOML file, read into a `Service`.
 
-Every problem names the key and says what would be right. Whether a user or a program exists is
-looked at here too: a service that cannot start is an error when it is loaded, not at three in the
-morning.
+Every problem names the key and what it expects. Whether the user and the program exist is checked
+here too: a service that cannot start is an error when it is loaded, not at three in the morning.
 """
 
 import os
@@ -30,11 +29,11 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 class DefinitionError(ValueError):
-    """A table that is no service; the message names the key and says what would be right."""
+    """A table that does not define a service; the message names the key and what it expects."""
 
 
 class Restart(Enum):
-    """When a service that ended is started again."""
+    """When a service that ended restarts."""
 
     ALWAYS = "always"
     ON_FAILURE = "on-failure"
@@ -177,7 +176,7 @@ def parse(name: str, table: object, default_user: str) -> Service:
 
 
 def _refuse_unknown(table: Mapping[str, object], kind: type[msgspec.Struct]) -> None:
-    """By hand: msgspec does not say what was meant."""
+    """By hand, for the hint: msgspec does not suggest the right name."""
     known = [field for field in kind.__struct_fields__ if field != "name"]
     for key in table:
         if key not in known:
@@ -206,7 +205,7 @@ def _explained(error: msgspec.ValidationError, table: Mapping[str, object]) -> s
 
 
 def _expected(kind: msgspec.inspect.Type) -> str:
-    """What a type that msgspec reads itself takes."""
+    """What a field expects, for types that msgspec reads itself."""
     match kind:
         case msgspec.inspect.IntType():
             return f"a whole number from {kind.ge} to {kind.le}"

@@ -28,7 +28,7 @@ def stop_order(services: Mapping[str, Service], names: Iterable[str]) -> list[st
 
 
 def unknown(services: Mapping[str, Service]) -> dict[str, str]:
-    """Service → a name that it follows and that is none."""
+    """Service → a name that it follows and that does not exist."""
     return {
         service.name: name
         for service in services.values()
@@ -43,7 +43,7 @@ def followers(services: Mapping[str, Service], name: str) -> set[str]:
 
 
 def dependents(services: Mapping[str, Service], name: str) -> set[str]:
-    """The services that require one, directly or by way of others."""
+    """The services that require this one, directly or through another service."""
     found: set[str] = set()
     waiting = [name]
     while waiting:

@@ -1,6 +1,6 @@
 """Reading services from files: each file is taken as a whole or refused as a whole.
 
-A refused file changes nothing: what was loaded from it before goes on.
+A refused file changes nothing: the services loaded from it before keep running.
 """
 
 import os
@@ -35,7 +35,7 @@ Files = Mapping[str, Mapping[str, Service]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The services that should be there, by the file that they come from."""
+    """The configured services, by the file they come from."""
 
     files: Files = field(default_factory=dict)
 
@@ -101,7 +101,7 @@ def _read(path: str, account: Account) -> dict[str, Service]:
             status = os.fstat(descriptor)
             text = file.read(SIZE_LIMIT).decode("utf-8-sig")
         tables = tomllib.loads(text).get("service", {})
-    except (OSError, ValueError) as error:  # what is no UTF-8 or no TOML is a ValueError
+    except (OSError, ValueError) as error:  # invalid UTF-8 or TOML is a ValueError
         raise DefinitionError(str(error)) from error
     if not isinstance(tables, dict):
         raise DefinitionError("service: expected tables [service.NAME]")
@@ -116,7 +116,7 @@ def _read(path: str, account: Account) -> dict[str, Service]:
 
 
 def _require_trust(service: Service, status: os.stat_result, account: Account) -> None:
-    """Whoever can write the file must be whom the service runs as, or root."""
+    """Only root, or the user the service runs as, may be able to write the file."""
     if not stat.S_ISREG(status.st_mode):
         raise DefinitionError("expected a regular file")
     if status.st_mode & 0o022:

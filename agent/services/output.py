@@ -1,7 +1,7 @@
-"""What a service says: line by line, without ever letting it wait for us.
+"""What a service writes, read line by line; the service never waits for us.
 
-A service may write as much as it likes. What is more than is worth reading is thrown away inside
-the kernel (splice(2) to /dev/null), so that it costs neither the service nor SSH any time.
+A service may write as much as it likes. Output beyond `RATE` is discarded inside the kernel
+(splice(2) to /dev/null), so that it slows down neither the service nor SSH.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from agent.pace import Bucket
 
 LINE_LIMIT = 64 << 10
 KEPT_LINES, KEPT_BYTES = 1000, 128 << 10
-"""The last lines of a service that are kept, and the memory for them: of 200 services, 25 MiB."""
+"""Lines kept per service, and the memory for them: 25 MiB for 200 services."""
 
 RATE, BURST = 256 << 10, 2 << 20
 """Bytes a second that are read as lines, and how many at once."""
@@ -67,7 +67,7 @@ class Ring:
         self.changed = asyncio.Event()
 
     def after(self, number: int) -> list[Line]:
-        """The lines after one, as far as they are kept."""
+        """The kept lines after number `number`."""
         return [line for line in self._lines if line.number > number]
 
     def last(self, count: int) -> str:
@@ -111,13 +111,13 @@ class Output:
         return Stream(Descriptor(self._descriptor), self._buffer)
 
     def close(self) -> None:
-        """Take what is there, and read no more; nothing happens the second time."""
+        """Read the rest and close the pipe; does nothing the second time."""
         while self._readable():
             pass
         self._end()
 
     def _readable(self) -> bool:
-        """Take one piece; false when there is no more for now."""
+        """Read one piece; False when nothing is left for now."""
         if self._descriptor < 0:
             return False
         try:

@@ -1,4 +1,4 @@
-"""Looking once whether a service answers; and the socket on which it says so itself."""
+"""Probing once whether a service answers, and the socket on which it reports itself ready."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from agent.services.definition import Check, Service
 HTTP_OK = range(200, 300)
 HTTP_REDIRECT = range(300, 400)
 SAID = 300
-"""Characters that a problem is told in."""
+"""Longest description of a problem, in characters."""
 
 
 async def look(check: Check, service: Service, children: Children, patience: float) -> str | None:
@@ -26,7 +26,7 @@ async def look(check: Check, service: Service, children: Children, patience: flo
             problem = await _look(check, service, children, patience)
     except TimeoutError:
         problem = f"no answer within {patience:g} s"
-    except Exception as error:  # whatever goes wrong while looking is no answer
+    except Exception as error:  # any error while probing counts as no answer
         problem = f"{check.http or 'the probe'}: {type(error).__name__}: {error}"
     # The words of whoever answered may be in it.
     return None if problem is None else safe.line(problem, SAID)
@@ -105,7 +105,7 @@ class Notify:
 
     @classmethod
     def resume(cls, path: str, descriptor: Descriptor) -> "Notify":
-        """Listen on, with the socket that `hold` recorded."""
+        """Continue with the socket that `hold` recorded."""
         return cls(path, socket.socket(fileno=descriptor))
 
     def hold(self) -> Descriptor:
@@ -113,7 +113,7 @@ class Notify:
         return Descriptor(self._socket.fileno())
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
         with suppress(FileNotFoundError):

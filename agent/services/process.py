@@ -52,7 +52,7 @@ def start(service: Service, children: Children, given: Mapping[str, str]) -> Sta
 
 
 def signal_all(started: Started, number: int) -> None:
-    """Signal everything of the service, also after the process that was started has ended."""
+    """Signal every process of the service, also after its main process has ended."""
     if started.child.running:
         started.child.send_group(number)
         return
@@ -62,7 +62,7 @@ def signal_all(started: Started, number: int) -> None:
 
 
 def has_ended(started: Started) -> bool:
-    """Nothing of the service runs any more."""
+    """No process of the service is left."""
     if started.child.running:
         return False
     try:
@@ -76,7 +76,7 @@ def has_ended(started: Started) -> bool:
 
 
 def _rest(started: Started) -> list[proctree.Process]:
-    """What is left of the process group after its leader has ended."""
+    """The rest of the process group after its leader has ended."""
     return [
         process
         for process in proctree.all_processes()

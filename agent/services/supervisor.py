@@ -1,6 +1,6 @@
 """All services: started in their order, stopped in reverse, changed while they run.
 
-What fails here costs SSH nothing, and one service costs the others nothing.
+A failure here does not touch SSH, and a failing service does not touch other services.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ MOST = 200
 
 
 class UnknownService(KeyError):
-    """There is no service of that name."""
+    """No service has that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Supervisor:
             await self._become(plan)
 
     async def start(self, name: str) -> None:
-        """Start a service by hand, and those that it requires. Raises `UnknownService`."""
+        """Start a service by hand, and the services it requires. Raises `UnknownService`."""
         service = self._service(name)
         async with self._one_at_a_time:
             if self._deadline is None:
@@ -119,13 +119,13 @@ class Supervisor:
                     self._begin(required)
 
     async def stop(self, name: str) -> None:
-        """Stop a service by hand, after those that require it. Raises `UnknownService`."""
+        """Stop a service by hand, after the services that require it. Raises `UnknownService`."""
         self._service(name)
         async with self._one_at_a_time:
             await self._end({name} | graph.dependents(self._plan.services, name))
 
     async def restart(self, name: str) -> None:
-        """Stop and start a service, and those that require it. Raises `UnknownService`."""
+        """Restart a service and the services that require it. Raises `UnknownService`."""
         self._service(name)
         async with self._one_at_a_time:
             services = self._plan.services
@@ -160,21 +160,21 @@ class Supervisor:
             await changed.wait()
 
     def moved(self, name: str, state: State) -> None:
-        """A service is in another state: others may wait for it."""
+        """A service changed its state: other services may wait for that."""
         self._wake_waiting()
         if state is State.FAILED:
-            # Those that require it cannot go on without it.
+            # Services that require it cannot run without it.
             for other in graph.dependents(self._plan.services, name):
                 if other in self._tasks and self._state(other) is not State.WAITING:
                     self._wait_again(other)
 
     def ended_for_good(self, service: Service, status: int) -> None:
-        """The death of this service ends the container, with its status."""
+        """This service failed for good and ends the container, with its status."""
         ending = Ending.stopping(f"service {service.name} failed")
         self._stop.because(replace(ending, status=status or 1))
 
     def stop_patience(self, service: Service) -> float:
-        """Its own stop timeout, within what the machine has left."""
+        """Its own stop timeout, cut to what is left of the machine's."""
         if self._deadline is None:
             return service.stop_timeout
         left = self._deadline - asyncio.get_running_loop().time()
@@ -242,7 +242,7 @@ class Supervisor:
         self._changed = asyncio.Event()
 
     async def _end(self, names: Iterable[str]) -> None:
-        """Stop these, each after those that follow it, side by side as far as that allows."""
+        """Stop these, each after its followers, otherwise in parallel."""
         ending = {name: self._tasks[name] for name in names if name in self._tasks}
         services = self._plan.services
 

@@ -1,4 +1,4 @@
-"""The settings in force, some of which may change while the agent runs."""
+"""The settings in force; some can change while the agent runs."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -8,7 +8,7 @@ from agent.settings.model import Settings
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Names of settings: those in force from now on, and those that wait for a restart."""
+    """Names of changed settings: applied now, or waiting for a restart."""
 
     applied: tuple[str, ...]
     waiting: tuple[str, ...]

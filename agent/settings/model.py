@@ -413,14 +413,14 @@ class Settings:
             "reexecuted",
         ),
         "all",
-        "What the addresses of the secret SWARM_NOTIFY are told; empty: nothing. "
+        "What is sent to the addresses of the secret SWARM_NOTIFY; empty: nothing. "
         "docs/agents.md says what each is.",
         live=True,
     )
     notify_wait: float = _setting(
         positive_duration,
         "30s",
-        "How long a coding agent may wait for a permission or an answer before it is told.",
+        "How long a coding agent may wait for a permission or an answer before a message says so.",
         live=True,
     )
     notify_done: float = _setting(
@@ -432,8 +432,8 @@ class Settings:
     notify_quiet: "QuietHours | None" = _setting(
         units.quiet_hours,
         "",
-        "Hours in which nothing is told, such as `22:00-07:00 Europe/Berlin` (UTC without a zone); "
-        "what happened is told afterwards, in one message.",
+        "Hours in which nothing is sent, such as `22:00-07:00 Europe/Berlin` (UTC without a zone); "
+        "what happened is sent afterwards, in one message.",
         live=True,
     )
     notify_details: bool = _setting(

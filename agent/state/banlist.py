@@ -15,7 +15,7 @@ from agent.platform import volume
 
 NAME = "bans"
 LONGEST = 10_000
-"""Bans in the list; the latest ones. The others are known again a moment after the boot."""
+"""Bans in the list; the latest ones. The rest are loaded a moment after the boot."""
 
 
 LARGEST = 4 << 20
@@ -55,7 +55,7 @@ Row = tuple[str, float, float, int, str]
 
 
 def read(path: str, clocks: Clocks, on_replaced: Callable[[str, str], None]) -> list[Ban]:
-    """The bans of the list on the volume at `path`; none where there is no list.
+    """The bans of the list on the volume at `path`; empty without a list.
 
     One that is damaged is set aside: the database knows them too. Raises `OSError`,
     `volume.NotTrusted`.

@@ -44,7 +44,7 @@ class BanStore:
         self._bus = bus
         self._list_is_old = False
         self._lifted: set[str] | None = None
-        """While earlier bans are read: those that were lifted meanwhile."""
+        """Bans lifted while earlier bans are being read."""
 
     async def begin(self, clocks: Clocks) -> None:
         """Tell the jail what the boot's list has missed, and keep what happens from now on."""
@@ -55,7 +55,7 @@ class BanStore:
         # A million of them must hold up no login, and never be in memory twice.
         while rows := await self._database.read(partial(_some_rows, after)):
             for row in rows:
-                with suppress(ValueError):  # one row that is no ban costs the others nothing
+                with suppress(ValueError):  # an invalid row does not cost the valid ones
                     self._know_again(clocks.to_jail(*row), unkept, lifted)
             after = rows[-1]
         bans = filter(None, map(self._jail.get, unkept))
@@ -65,7 +65,7 @@ class BanStore:
     def _know_again(self, ban: Ban, unkept: set[Network], lifted: set[str]) -> None:
         unkept.discard(ban.network)
         if str(ban.network) not in lifted:
-            # Also those that are known: the jail has them in the order in which they came.
+            # Known ones too: the jail keeps them in order of arrival.
             self._jail.restore(self._jail.get(ban.network) or ban)
 
     def retry(self) -> None:

@@ -1,8 +1,8 @@
 """The state database: SQLite in our folder on the volume, behind a thread of its own.
 
 Losing it costs what it remembers and nothing else: a database that is damaged is set aside and
-replaced, one that cannot be written is told once, and SSH goes on. SQLite waits for the disk, so
-nothing of it runs in the event loop.
+replaced, one that cannot be written is reported once, and SSH keeps working. SQLite
+waits for the disk, so nothing of it runs in the event loop.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class Database:
 
         What cannot be written is tried again with the next changes.
         """
-        # What comes while the thread is busy is written in one go: a storm is no queue.
+        # What comes while the thread is busy is written together: a storm must not queue.
         for change in changes:
             self._pending.put(change)
         self.later(self._write_pending)

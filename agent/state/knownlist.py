@@ -21,7 +21,7 @@ REST = 60.0
 def read(
     path: str, clocks: Clocks, on_replaced: Callable[[str, str], None]
 ) -> list[tuple[Network, float]]:
-    """Each network and when it last logged in; none where there is no list.
+    """Each network and when it last logged in; empty without a list.
 
     One that is damaged is set aside. Raises `OSError`, `volume.NotTrusted`.
     """

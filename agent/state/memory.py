@@ -58,7 +58,7 @@ class Memory:
         """Keep what happened since the start and what happens, until cancelled."""
         try:
             await self._bans.begin(clocks)
-            # Only the first time what happened before is told: it must not be counted twice.
+            # Past events are reported only the first time: they must not be counted twice.
             first = not self.totals.done()
             self.audit.begin(early=first)
             totals = await self.usage.begin(self._began, early=first)

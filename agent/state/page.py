@@ -1,6 +1,6 @@
 """A small text file in our folder on the volume, read and replaced as a whole.
 
-What cannot be read or kept is told once and costs nothing else. Writing happens in a thread,
+A failed read or write is reported once and has no other effect. Writing happens in a thread,
 because the disk may be slow or hang.
 """
 
@@ -37,7 +37,7 @@ class Page:
     def read(self, parse: Callable[[str], T], nothing: T) -> T:
         """What `parse` makes of the text; `nothing` where there is none or it cannot be read.
 
-        A text for which `parse` raises `ValueError`, or that others could write, is set aside.
+        A text for which `parse` raises `ValueError`, or that others can write, is set aside.
         """
         try:
             with volume.own_folder(self._volume, self._replaced) as folder:
@@ -52,7 +52,7 @@ class Page:
         return nothing
 
     async def write(self, text: str) -> None:
-        """Replace the file; done when it is on the disk, or was told that it cannot be."""
+        """Replace the file; returns once it is on disk, or the failure was reported."""
         async with self._one_at_a_time:
             self.behind = True
             try:

@@ -59,7 +59,7 @@ class RunJournal:
         return time.monotonic() - self.record.began
 
     async def beat(self) -> None:
-        """The run goes on."""
+        """The run continues."""
         await self.end("")
 
     async def end(self, because: str) -> None:

@@ -9,7 +9,7 @@ from agent.platform.account import Account
 
 FOLDER = "checks.d"
 CANNOT_RUN = 126
-"""From here on an exit status is the shell's word that something could not be run."""
+"""Exit statuses from here on mean that the program could not be run (shell convention)."""
 
 
 AT_ONCE = 4

@@ -39,7 +39,7 @@ class DiskWrites:
 def disk_of(volume: str) -> str | None:
     """`MAJOR:MINOR` of the disk that is the volume and nothing else; None where there is none.
 
-    A bind mount or a container's named volume shows a folder of a disk that others write too.
+    A bind mount or a container's named volume is a folder of a disk that others also write to.
     """
     mounts = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:

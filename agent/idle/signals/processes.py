@@ -20,7 +20,7 @@ SHOWN = 3
 """Processes named in one look; the busiest say enough."""
 
 OWN_COMMAND = "swarm-agent"
-"""Asking how the machine is must not keep it awake."""
+"""Asking for the machine's state must not keep it awake."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SSHD = ("sshd", "sshd-session", "sshd-auth")
@@ -54,7 +54,7 @@ class ProcessUse:
         self._looked: float | None = None
 
     async def look(self, now: float) -> list[Sign]:
-        """A sign for each process above the threshold, those that count first. Raises `OSError`."""
+        """A sign for each process above the threshold, counting ones first. Raises `OSError`."""
         # In a thread: reading of a process that hangs in the kernel can hang too.
         return await asyncio.to_thread(self._look, now)
 

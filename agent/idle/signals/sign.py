@@ -6,7 +6,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """One thing that a signal saw since its last look. What is not `active` does not count."""
+    """One thing a signal saw since its last look; it counts only if `active`."""
 
     active: bool
     because: str
