@@ -112,9 +112,16 @@ class Child:
             os.kill(self.pid, number)
 
     def send_group(self, number: int) -> None:
-        """Signal the process group that it leads; nothing happens when the leader has ended."""
-        if self.running:
+        """Signal the process group that it leads; nothing happens when the leader has ended.
+
+        Where it leads none any more, having joined another, it alone is signalled.
+        """
+        if not self.running:
+            return
+        try:
             os.killpg(self.pid, number)
+        except ProcessLookupError:
+            os.kill(self.pid, number)
 
     def hold(self) -> HeldChild:
         """The child for the next agent: an end that nobody has acted on yet is not lost."""

@@ -25,6 +25,7 @@ class Process:
     state: str
     command: str
     group: int
+    session: int
     kernel: bool
     started: int
     cpu: int
@@ -46,6 +47,7 @@ def read_process(pid: int) -> Process | None:
         state=rest[0].decode("ascii"),
         command=safe.decoded(head.partition(b"(")[2]),
         group=int(rest[2]),
+        session=int(rest[3]),
         kernel=bool(int(rest[6]) & _PF_KTHREAD),
         started=int(rest[19]),
         cpu=sum(map(int, rest[11:15])),

@@ -1,4 +1,9 @@
-"""The process of a service: started with user, folder, environment and limits; ended as a group."""
+"""The process of a service: started with user, folder, environment, limits; ended with all of it.
+
+Everything that descends from the process belongs to the service, also what has left its process
+group or session, or lost its parent. The kernel knows it where we can make a group (cgroups); else
+it is known by its parents, its session, and a mark in the environment that it started with.
+"""
 
 import os
 import subprocess
@@ -6,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from agent.init import proctree
+from agent.init import groups, proctree
 from agent.init.children import Child, Children, set_oom_score_adj
 from agent.init.descriptor import Descriptor
 from agent.platform.account import credentials_of, environment_of
@@ -16,17 +21,23 @@ from agent.services.output import Stream
 # A shell that waits until the other limits are set, sets its own, and becomes the program.
 _WAIT = 'read -r nofile && { [ -z "$nofile" ] || ulimit -n "$nofile"; } && exec "$@" </dev/null'
 
+MARK = "SWARM_SERVICE"
+"""The variable of its environment that names the service a process belongs to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Started:
     """A running process, and our ends of its `stdout` and `stderr`.
 
-    `leader_started` is when it began, in clock ticks since the kernel's boot.
+    `leader_started` is when it began, in clock ticks since the kernel's boot; `group` the folder of
+    its group (agent/init/groups.py), if it has one.
     """
 
+    service: str
     child: Child
     streams: Mapping[str, Stream]
     leader_started: int
+    group: str | None
 
 
 def start(service: Service, children: Children, given: Mapping[str, str]) -> Started:
@@ -34,7 +45,8 @@ def start(service: Service, children: Children, given: Mapping[str, str]) -> Sta
 
     `given` is what its environment has beside its user's HOME and the like.
     """
-    environ = environment_of(service.user) | dict(given)
+    environ = environment_of(service.user) | dict(given) | {MARK: service.name}
+    group = groups.make(service.name)
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
     try:
@@ -42,49 +54,76 @@ def start(service: Service, children: Children, given: Mapping[str, str]) -> Sta
     except OSError:
         os.close(out_read)
         os.close(err_read)
+        if group is not None:
+            groups.remove(group)
         raise
     finally:
         os.close(out_write)
         os.close(err_write)
     leader = proctree.read_process(child.pid)
     streams = {"stdout": Stream(Descriptor(out_read)), "stderr": Stream(Descriptor(err_read))}
-    return Started(child, streams, 0 if leader is None else leader.started)
+    started = 0 if leader is None else leader.started
+    if group is not None:
+        with suppress(OSError):  # it has ended already
+            groups.add(group, child.pid)
+    return Started(service.name, child, streams, started, group)
 
 
 def signal_all(started: Started, number: int) -> None:
-    """Signal every process of the service, also after its main process has ended."""
-    if started.child.running:
-        started.child.send_group(number)
-        return
-    for process in _rest(started):
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(process.pid, number)
+    """Signal everything of the service, also after the process that was started has ended."""
+    started.child.send_group(number)
+    for process in members(started):
+        if process.group != started.child.pid or not started.child.running:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(process.pid, number)
 
 
 def has_ended(started: Started) -> bool:
-    """No process of the service is left."""
-    if started.child.running:
-        return False
-    try:
-        os.killpg(started.child.pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    # A zombie whose parent does not wait for it is in the group as well.
-    return not _rest(started)
+    """Nothing of the service runs any more."""
+    return not started.child.running and not members(started)
 
 
-def _rest(started: Started) -> list[proctree.Process]:
-    """The rest of the process group after its leader has ended."""
-    return [
+def forget(started: Started) -> None:
+    """Everything of it has ended, or will not."""
+    if started.group is not None:
+        groups.remove(started.group)
+
+
+def members(started: Started) -> list[proctree.Process]:
+    """The living processes of the service."""
+    grouped = set() if started.group is None else groups.members(started.group)
+    leader, ours = started.child.pid, os.getpid()
+    found: dict[int, proctree.Process] = {}
+    # What began before the leader belongs to something else that had its number.
+    young = [
         process
         for process in proctree.all_processes()
-        # A process that began before the leader is of another group that had this number.
-        if process.group == started.child.pid
-        and process.started >= started.leader_started
-        and process.state not in "ZX"
+        if process.started >= started.leader_started and process.state not in "ZX"
     ]
+    children: dict[int, list[proctree.Process]] = {}
+    for process in young:
+        children.setdefault(process.parent, []).append(process)
+    waiting = [
+        process
+        for process in young
+        if process.pid in grouped
+        or leader in (process.group, process.session)
+        or (process.parent == ours and _is_marked(process.pid, started.service))
+    ]
+    while waiting:
+        process = waiting.pop()
+        if process.pid not in found:
+            found[process.pid] = process
+            waiting += children.get(process.pid, ())
+    return list(found.values())
+
+
+def _is_marked(pid: int, service: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return f"{MARK}={service}".encode() in file.read().split(b"\0")
+    except OSError:
+        return False
 
 
 def _spawn(

@@ -13,7 +13,7 @@ import os
 import pwd
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -44,8 +44,8 @@ SLOWEST_LOOK_AT_REST = 0.2
 """Seconds between two looks whether what a program left behind has ended."""
 
 LOOK_PATIENCE = 5.0
-KILL_PATIENCE = 5.0
-"""Seconds that SIGKILL may take: a process can hang in the kernel."""
+KILL_PATIENCE, KILL_ROUNDS = 5.0, 10
+"""Seconds that SIGKILL may take, as a process can hang in the kernel; how often it is sent then."""
 
 LAST_LINES = 3
 
@@ -114,12 +114,13 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessRecord:
-    """A service's process. `leader_started` is in clock ticks since the kernel's boot."""
+    """A service's process; `leader_started` and `group` as in `process.Started`."""
 
     child: HeldChild
     streams: Mapping[str, Stream]
     notify: Descriptor
     leader_started: int
+    group: str | None
     ready_since: float | None
 
 
@@ -290,7 +291,9 @@ class Runner:
             self._notify = Notify.resume(self._notify_path, record.notify)
         try:
             return await self._see_through(
-                process.Started(child, record.streams, record.leader_started)
+                process.Started(
+                    self.service.name, child, record.streams, record.leader_started, record.group
+                )
             )
         finally:
             self._listen_no_more()
@@ -312,9 +315,10 @@ class Runner:
             if child.running:
                 self._move(State.STOPPING)
             # Also what a program that ended by itself has left: it ends as in a stop.
-            await self._stop(began)
+            await _to_its_end(self._stop(began))
             for output in self._outputs.values():
                 output.close()
+            process.forget(began)
             self._process = None
 
     async def _until_end(self, began: process.Started) -> _Outcome:
@@ -345,6 +349,7 @@ class Runner:
             streams={stream: output.hold() for stream, output in self._outputs.items()},
             notify=NONE if self._notify is None else self._notify.hold(),
             leader_started=self._process.leader_started,
+            group=self._process.group,
             ready_since=self._ready_since,
         )
 
@@ -415,9 +420,12 @@ class Runner:
         if process.has_ended(began):
             return
         process.signal_all(began, self.service.stop_signal)
-        if not await _ended_within(began, self._siblings.stop_patience(self.service)):
+        if await _ended_within(began, self._siblings.stop_patience(self.service)):
+            return
+        for _ in range(KILL_ROUNDS):  # what forks all the time is not caught at once
             process.signal_all(began, signal.SIGKILL)
-            await _ended_within(began, KILL_PATIENCE)
+            if await _ended_within(began, KILL_PATIENCE / KILL_ROUNDS):
+                return
 
     def _environment(self) -> dict[str, str]:
         service, around = self.service, self._around
@@ -461,6 +469,19 @@ class Runner:
             raise AssertionError(f"{self.service.name}: {self.state.value} → {state.value}")
         self.state, self.detail, self.since = state, detail, time.time()
         self._siblings.moved(self.service.name, state)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do it even when this is cancelled meanwhile, and be cancelled then."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 async def _ended_within(began: process.Started, patience: float) -> bool:

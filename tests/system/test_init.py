@@ -186,6 +186,46 @@ def test_stop_signals_reach_the_command_and_its_status_counts(
     assert box.machine.wait(30) == 33
 
 
+LEAVES_ITS_GROUP = """
+import os, signal, time
+os.setpgid(0, os.getpgid(os.getppid()))
+signal.signal(signal.SIGTERM, lambda *_: os._exit(33))
+print("ready", flush=True)
+while True: time.sleep(0.1)
+"""
+
+
+def test_a_command_that_leaves_its_group_is_still_stopped_with_its_status(
+    make_box: BoxMaker, mode: bool
+) -> None:
+    box = make_box(namespaces=mode)
+    box.boot(environ_for(mode), sys.executable, "-c", LEAVES_ITS_GROUP)
+    until(lambda: "ready\n" in box.log_path.read_text(), "the command")
+    assert box.stop() == 33
+
+
+DAEMON = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.closerange(0, 3)
+        time.sleep(6543)
+    os._exit(0)
+os.wait()
+os._exit(7)
+"""
+
+
+def test_a_command_that_goes_into_the_background_ends_with_all_that_it_left(
+    make_box: BoxMaker, mode: bool
+) -> None:
+    box = make_box(namespaces=mode)
+    box.start(environ_for(mode), sys.executable, "-c", DAEMON)
+    assert box.machine.wait(60) == 7
+    assert not [line for line in command_lines() if "time.sleep(6543)" in line]
+
+
 def test_signals_reach_the_whole_group_of_the_command(make_box: BoxMaker, mode: bool) -> None:
     """Not a stop signal: at a stop every process is ended, whoever heard the signal."""
     box = make_box(namespaces=mode)

@@ -300,3 +300,65 @@ def test_what_a_shell_leaves_behind_and_will_not_end_is_killed(services: Service
     assert services.box.agent("stop", "stubborn").returncode == 0
     assert time.monotonic() - began >= 1
     until(lambda: not running(services, "sleep 4321"), "its end")
+
+
+LEAVES = """
+import os, signal, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.execvpe("sleep", ["sleep", "5432"], {environ})
+    os._exit(0)
+os.wait()
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("environ", "groups"), [("os.environ", "/nowhere"), ('{"PATH": os.environ["PATH"]}', "")],
+    ids=["known by its mark", "known by its group"],
+)  # fmt: skip
+def test_what_leaves_its_group_session_and_parent_still_ends_with_the_service(
+    services: Services, environ: str, groups: str
+) -> None:
+    program = LEAVES.format(environ=environ)
+    services.write(f"[service.leaves]\ncommand = ['{sys.executable}', '-c', '''{program}''']\n")
+    no_groups = "mount -t tmpfs none /sys/fs/cgroup"
+    services.box.boot(
+        {"SWARM_SERVICES_DIR": str(services.folder)}, before=no_groups if groups else ""
+    )
+    services.becomes("leaves", "running")
+
+    def count() -> int:
+        return len(running(services, "sleep 5432"))
+
+    until(lambda: count() == 1, "the process that left")
+    for _ in range(3):
+        assert services.box.agent("restart", "leaves").returncode == 0
+        services.becomes("leaves", "running")
+        until(lambda: count() == 1, "exactly one")
+    assert services.box.agent("stop", "leaves").returncode == 0
+    assert services.becomes("leaves", "inactive")
+    assert count() == 0
+
+
+@pytest.mark.parametrize("then", [["reload"], ["stop", "leaves"]], ids=["reload", "stop"])
+def test_what_a_leader_has_left_is_not_forgotten(services: Services, then: list[str]) -> None:
+    """The leader has ended, and the rest takes its time to stop, when the next order comes."""
+    program = "import os, signal, time\nif os.fork() == 0:\n"
+    program += "    signal.signal(15, signal.SIG_IGN); time.sleep(3456)"
+    services.boot(
+        f"""
+        [service.leaves]
+        command = ["{sys.executable}", "-c", '''{program}''']
+        stop_timeout = "8s"
+        restart = "never"
+        """
+    )
+    until(lambda: len(running(services, "sleep(3456)")) == 1, "the end of the leader")
+    assert services.box.agent(*then).returncode == 0
+    stopped = then[0] == "stop"
+    assert len(running(services, "sleep(3456)")) == (0 if stopped else 1)
+    until(lambda: not running(services, "sleep(3456)"), "its end")
+    services.becomes("leaves", "inactive" if stopped else "done")
