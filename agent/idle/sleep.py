@@ -179,7 +179,7 @@ class Sleeper:
 class _Freeze:
     """Notices that the process was frozen: time passed without it, or jumped afterwards.
 
-        A frozen process misses time on every clock. In a restored virtual machine the steady clocks
+    A frozen process misses time on every clock. In a restored virtual machine the steady clocks
     continue where they stopped, and the wall clock lags and then jumps.
     """
 
