@@ -270,8 +270,8 @@ def test_a_user_name_cannot_move_the_blame(
     assert not gate.events("ssh.session.opened")
 
 
-def test_a_login_clears_the_slate(gate: Box, tmp_path: Path) -> None:
-    """Not only the patience that it earns: twelve failures would be too many for that."""
+def test_failures_between_logins_are_no_attack(gate: Box, tmp_path: Path) -> None:
+    """Held twice: a login clears the slate, and spares its network for days."""
     stranger = make_key(tmp_path / "stranger")
     for _ in range(3):
         for _ in range(4):
