@@ -125,6 +125,47 @@ def test_strangers_have_their_turn_a_few_at_a_time_and_one_of_each_network() -> 
     assert door.begin() == ["10.0.0.3a"]
 
 
+def test_a_network_alone_has_one_place_however_many_are_free() -> None:
+    door = Door(at_once=3)
+    door.comes("203.0.113.1a")
+    door.comes("203.0.113.1b")
+    assert door.begin() == ["203.0.113.1a"]
+    assert door.begin(TURN) == ["203.0.113.1b"]
+
+
+def test_who_had_a_turn_before_a_re_execution_has_no_other_and_keeps_its_place() -> None:
+    door = Door(at_once=1)
+    door.arrived("203.0.113.1a", A, 0.0, began=0.0)
+    door.comes("198.51.100.1a")
+    assert door.begin(TURN / 2) == []
+    assert door.begin(TURN) == ["198.51.100.1a"]
+
+
+def test_the_next_place_is_free_when_a_turn_that_still_lasts_is_over() -> None:
+    door = Door(at_once=1)
+    for token in ("203.0.113.1a", "198.51.100.1a", "192.0.2.1a"):
+        door.comes(token)
+    door.begin(0.0)
+    door.begin(1.5 * TURN)
+    assert door.due(1.75 * TURN) == 0.75 * TURN
+
+
+def test_who_goes_for_the_cap_of_a_client_makes_room_under_the_cap_of_all() -> None:
+    door = Door(total=4, per_client=2)
+    for token in ("203.0.113.1a", "203.0.113.1b", "198.51.100.1a", "198.51.100.1b"):
+        door.comes(token)
+    assert door.comes("203.0.113.1c", 1.0) == ["203.0.113.1a"]
+
+
+def test_a_known_network_is_slowed_until_its_rate_allows_one_more() -> None:
+    door = Door(rate=60)
+    door.logged_in("203.0.113.1")
+    for _ in range(60):
+        assert door.decide(A, 0.0) is None
+    assert door.lane(A, 0.9) is Lane.SLOWED
+    assert door.lane(A, 1.0) is Lane.KNOWN
+
+
 def test_a_turn_is_over_after_a_second_however_slow_its_client_is() -> None:
     door = Door(at_once=1)
     door.comes("10.0.0.1a")

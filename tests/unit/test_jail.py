@@ -70,8 +70,11 @@ def test_a_login_clears_the_slate() -> None:
 
 def test_a_network_that_is_spared_is_slowed_and_never_banned() -> None:
     jail = Jail(POLICY, nobody, lambda network, _: network == A)
-    assert fail(jail, 1000) is None
+    assert fail(jail, 4) is None
+    assert not jail.has_too_many(A, 1)
+    assert fail(jail, 1) is None
     assert jail.has_too_many(A, 1)
+    assert fail(jail, 1000) is None
     assert not jail.banned(A, 1)
     assert not jail.has_too_many(A, 600)
     assert fail(jail, 5, host=B) is not None

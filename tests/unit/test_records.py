@@ -62,6 +62,9 @@ def test_the_jail() -> None:
     held = jail.hold(10)
     assert_all_differ(held, Jail(POLICY, nobody).hold(10))
     assert Jail.resume(over_execve(held), POLICY, nobody).hold(10) == held
+    sparing = Jail.resume(over_execve(held), POLICY, nobody, lambda _network, _now: True)
+    for _ in range(5):
+        assert sparing.strike(A, Verdict.FAILED, 11.0) is None
 
 
 def test_a_login() -> None:
