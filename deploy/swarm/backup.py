@@ -11,9 +11,11 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -21,7 +23,10 @@ from deploy.swarm import ssh
 from deploy.swarm.place import Place
 
 _LEFT_OUT = (".swarm", "lost+found")
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
+
+
+Content = IO[bytes] | gzip.GzipFile
 
 
 class BackupError(Exception):
@@ -45,28 +50,21 @@ def volume_of(where: Place) -> str:
 def backup(where: Place, target: Path) -> Path:
     """Write the volume's files to an archive in `target`, and make sure that it has them all.
 
-    Files that change meanwhile are told. Raises `BackupError`; the archive is kept in any case.
+    Raises `BackupError`; the archive is kept in any case.
     """
     volume = volume_of(where)
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = target / f"{where.name}-{time.strftime('%Y%m%dT%H%M%S')}.tar.gz"
     unfinished = path.with_suffix(".unfinished")
-    left_out = " ".join(f"! -name {name}" for name in _LEFT_OUT)
-    # Not the folder itself: it is root's, and nobody else could restore its mode.
-    listing = f"find . -mindepth 1 -maxdepth 1 {left_out} -print0"
-    script = f"cd {shlex.quote(volume)} && {listing} | tar --null -T - -cf -"
-    command = ssh.command(where, [script])
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as reading:
-        assert reading.stdout is not None
+    with reading(where, volume) as stream:
         # The home's keys and tokens are in it: for nobody else's eyes.
         private = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(private, "wb") as raw, gzip.open(raw, "wb", compresslevel=3) as file:
-            shutil.copyfileobj(reading.stdout, file, _CHUNK)
-    if reading.returncode not in (0, 1):  # 1: a file changed while it was read (tar(1))
-        raise BackupError(f"the connection ended with status {reading.returncode}: {unfinished}")
+            shutil.copyfileobj(stream.out, file, CHUNK)
+        stream.end()
     unfinished.rename(path)
-    _compare(
-        _remote_hashes(where, volume),
+    compare(
+        remote_hashes(where, volume),
         archive_hashes(path),
         f"the archive {path} differs from the machine",
     )
@@ -75,20 +73,52 @@ def backup(where: Place, target: Path) -> Path:
 
 def restore(where: Place, archive: Path) -> int:
     """Put an archive's files into the volume; how many there are. Raises `BackupError`."""
-    volume = volume_of(where)
     wanted = archive_hashes(archive)
+    with gzip.open(archive, "rb") as file:
+        return put(where, file, wanted)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The volume as a tar stream; `end` makes sure that it came to its end."""
+
+    out: IO[bytes]
+    process: "subprocess.Popen[bytes]"
+
+    def end(self) -> None:
+        """Raise `BackupError` where the stream was cut off."""
+        if self.process.wait() not in (0, 1):  # 1: a file changed while it was read (tar(1))
+            raise BackupError(f"the connection ended with status {self.process.returncode}")
+
+
+@contextmanager
+def reading(where: Place, volume: str) -> Iterator[Stream]:
+    """Read the volume's files."""
+    left_out = " ".join(f"! -name {name}" for name in _LEFT_OUT)
+    # Not the folder itself: it is root's, and nobody else could restore its mode.
+    listing = f"find . -mindepth 1 -maxdepth 1 {left_out} -print0"
+    script = f"cd {shlex.quote(volume)} && {listing} | sort -z | tar --null -T - -cf -"
+    command = ssh.command(where, [script])
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield Stream(process.stdout, process)
+
+
+def put(where: Place, content: Content, wanted: Mapping[str, str]) -> int:
+    """Put a tar stream's files into the volume, and compare; how many there are."""
+    volume = volume_of(where)
     command = ssh.command(where, [f"cd {shlex.quote(volume)} && tar --no-overwrite-dir -xpf -"])
     with subprocess.Popen(command, stdin=subprocess.PIPE) as writing:
         assert writing.stdin is not None
         # Where the other side ends early, its status says so.
-        with suppress(BrokenPipeError), gzip.open(archive, "rb") as file:
-            shutil.copyfileobj(file, writing.stdin, _CHUNK)
+        with suppress(BrokenPipeError):
+            shutil.copyfileobj(content, writing.stdin, CHUNK)
             writing.stdin.close()
     if writing.returncode != 0:
         raise BackupError(f"the machine could not take all files (status {writing.returncode})")
-    found = _remote_hashes(where, volume)
+    found = remote_hashes(where, volume)
     there = {name: found.get(name, "") for name in wanted}
-    _compare(wanted, there, "the machine lacks files that the archive has")
+    compare(wanted, there, "the machine lacks files that the archive has")
     return len(wanted)
 
 
@@ -101,18 +131,27 @@ def has_work(where: Place) -> bool:
 
 def archive_hashes(path: Path) -> dict[str, str]:
     """Of every regular file in an archive, its name and SHA-256. Raises `BackupError`."""
+    try:
+        with gzip.open(path, "rb") as file:
+            return hashes_in(file, str(path))
+    except OSError as error:
+        raise BackupError(f"{path} cannot be read: {error}") from error
+
+
+def hashes_in(content: Content, name: str) -> dict[str, str]:
+    """The same of a tar stream."""
     found: dict[str, str] = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with tarfile.open(fileobj=content, mode="r|") as archive:
             for member in archive:
-                name = _within(member.name)
-                content = archive.extractfile(member) if member.isfile() else None
+                path = _within(member.name)
+                data = archive.extractfile(member) if member.isfile() else None
                 if member.islnk():
-                    found[name] = found.get(_within(member.linkname), "")
-                elif content is not None:
-                    found[name] = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
+                    found[path] = found.get(_within(member.linkname), "")
+                elif data is not None:
+                    found[path] = hashlib.file_digest(data, "sha256").hexdigest()  # type: ignore[arg-type]
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise BackupError(f"{path} cannot be read: {error}") from error
+        raise BackupError(f"{name} cannot be read: {error}") from error
     return found
 
 
@@ -120,7 +159,8 @@ def _within(name: str) -> str:
     return name if name.startswith("./") else f"./{name}"
 
 
-def _remote_hashes(where: Place, volume: str) -> dict[str, str]:
+def remote_hashes(where: Place, volume: str) -> dict[str, str]:
+    """Of every regular file on the volume, its name and SHA-256. Raises `BackupError`."""
     pruned = " -o ".join(f"-path ./{name}" for name in _LEFT_OUT)
     said = _ssh(
         where,
@@ -132,7 +172,8 @@ def _remote_hashes(where: Place, volume: str) -> dict[str, str]:
     return {line[66:]: line[:64] for line in lines}
 
 
-def _compare(wanted: Mapping[str, str], found: Mapping[str, str], what: str) -> None:
+def compare(wanted: Mapping[str, str], found: Mapping[str, str], what: str) -> None:
+    """Raise `BackupError` where a wanted file differs."""
     differ = sorted(name for name in wanted if wanted[name] != found.get(name))
     if differ:
         shown = ", ".join(differ[:5]) + (f" and {len(differ) - 5} more" if len(differ) > 5 else "")

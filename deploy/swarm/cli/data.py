@@ -6,21 +6,25 @@ import click
 
 from agent import words
 from deploy.swarm import backup as backups
-from deploy.swarm import checkpoints, life, snapshots
+from deploy.swarm import checkpoints, life, snapshots, vault
 from deploy.swarm.cli import common
 from deploy.swarm.fly import Fly
 from deploy.swarm.place import Place
 from deploy.swarm.show import Show
+from deploy.swarm.vault import Vault
 
 
 @click.command()
 @common.name_or_all
 @common.all_
 @click.option("--to", "target", default="backups", type=click.Path(path_type=Path))
+@click.option("--archive", is_flag=True, help="A .tar.gz, though restic is installed here.")
 @click.option("--snapshot", is_flag=True, help="A snapshot at Fly instead, in seconds.")
-@click.option("--list", "listing", is_flag=True, help="With --snapshot: those that there are.")
-def backup(name: str, all_: bool, target: Path, snapshot: bool, listing: bool) -> None:
-    """Write the volume's files to a verified archive on this laptop."""
+@click.option("--list", "listing", is_flag=True, help="With --snapshot: list the snapshots.")
+def backup(
+    name: str, all_: bool, target: Path, archive: bool, snapshot: bool, listing: bool
+) -> None:
+    """Save the volume's files on this laptop and compare each: with restic, or as an archive."""
 
     def work(each: str, show: Show) -> str:
         where, fly = common.known(each, show)
@@ -32,10 +36,23 @@ def backup(name: str, all_: bool, target: Path, snapshot: bool, listing: bool) -
                 f"snapshot {made.snapshot} of volume {made.volume}: swarm restore {each} "
                 f"--snapshot {made.snapshot}"
             )
-        path = backups.backup(where, target)
-        return f"{path}: {words.size(path.stat().st_size)}, every file compared"
+        return _saved(where, target, archive=archive)
 
     common.for_each(name, all_, work)
+
+
+def _saved(where: Place, target: Path, *, archive: bool = False) -> str:
+    """Back up, and say where it is."""
+    if archive or not vault.program():
+        path = backups.backup(where, target)
+        return f"{path.resolve()}: {words.size(path.stat().st_size)}, every file compared"
+    kept = Vault(target)
+    saved = kept.save(where)
+    size = f"{words.size(saved.total_bytes_processed)}, {words.size(saved.data_added)} of it new"
+    return (
+        f"{saved.snapshot_id[:8]} in {kept.path.resolve()}: {size}, every file compared\n"
+        f"  swarm restore {where.name} {saved.snapshot_id[:8]} --from {target}"
+    )
 
 
 def _listed(where: Place, fly: Fly) -> str:
@@ -48,12 +65,19 @@ def _listed(where: Place, fly: Fly) -> str:
 
 @click.command()
 @common.name
-@click.argument("archive", default="", type=click.Path(path_type=Path))
+@click.argument("archive", default="")
+@click.option("--from", "source", default="backups", type=click.Path(path_type=Path))
+@click.option("--of", "machine", default="", help="The machine that a backup is of, if another.")
 @click.option("--snapshot", default="", help="A snapshot's ID: the whole volume as it was then.")
 @click.option("--checkpoint", default="", metavar="ID", help="One that was copied away; `latest`.")
 @common.yes
-def restore(name: str, archive: Path, snapshot: str, checkpoint: str, yes: bool) -> None:
-    """Put an archive's files back, a checkpoint, or a snapshot in the place of the volume."""
+def restore(
+    name: str, archive: str, source: Path, machine: str, snapshot: str, checkpoint: str, yes: bool
+) -> None:
+    """Put files back: of an archive, or a backup's ID (`latest`).
+
+    Or a checkpoint, or a snapshot in the place of the volume.
+    """
     show = Show()
     where, fly = common.known(name, show)
     if checkpoint:
@@ -73,12 +97,20 @@ def restore(name: str, archive: Path, snapshot: str, checkpoint: str, yes: bool)
         click.echo(f"{name} has the volume of {snapshot}. Kept, and billed: {kept}")
         click.echo(f"  fly volumes destroy VOLUME --app {name} ends that")
         return
-    if not archive.is_file():
-        raise click.UsageError("an archive that exists, --checkpoint ID or --snapshot ID")
+    store, is_file = Vault(source), Path(archive).is_file()
+    if not is_file and not (vault.ID.fullmatch(archive) and store.path.is_dir()):
+        raise click.UsageError(
+            "an archive that exists, a backup's ID (with --from its folder), "
+            "--checkpoint ID or --snapshot ID"
+        )
     question = f"{name} has files: those of the same name are replaced. Go on?"
     if not yes and backups.has_work(where) and not click.confirm(question):
         raise click.Abort
-    click.echo(f"{backups.restore(where, archive)} files are as they were")
+    if is_file:
+        count = backups.restore(where, Path(archive))
+    else:
+        count = store.restore(where, archive, machine)
+    click.echo(f"{count} files are as they were")
 
 
 @click.command()
@@ -112,8 +144,7 @@ def down(name: str, no_backup: bool, target: Path, dry_run: bool) -> None:
             )
         life.autostart(fly, name, on=True)
         life.wake(fly, name)
-        path = backups.backup(where, target)
-        click.echo(f"saved: {path.resolve()}")
+        click.echo(f"saved: {_saved(where, target)}")
         _copy_checkpoints_away(where)
     fly.do("apps", "destroy", name, "--yes", why=f"{name} is destroyed")
     if not dry_run:
