@@ -4,6 +4,7 @@ What is not done in time is given up cleanly. Nothing here can fail SSH.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -46,6 +47,8 @@ class Keeping:
     running: str = ""
     """What runs now, for people."""
     running_since: float = 0.0
+    ran: float = -math.inf
+    """When the last run ended."""
     made: int = 0
     failures: int = 0
     problem: str = ""
@@ -89,6 +92,12 @@ class Keeper:
         return self.settings.checkpoints and policy.is_stale(
             self.record.past, self._active(), clock()
         )
+
+    @property
+    def restic_ran(self) -> float:
+        """When restic last ran, by the monotonic clock: now, where it does."""
+        busy = self.record.running or self.record.uploading
+        return clock() if busy else self.record.ran
 
     @property
     def settings(self) -> Settings:
@@ -200,7 +209,7 @@ class Keeper:
                 self._failed(cause, "given up: there was no more time")
             raise
         finally:
-            self._set(running="")
+            self._set(running="", ran=clock())
             self._turn.release()
 
     async def make_here(self, cause: Cause, note: str, patience: float = PATIENCE) -> Checkpoint:
@@ -258,7 +267,7 @@ class Keeper:
     ) -> None:
         """Remember how the upload is doing."""
         if uploading is not None:
-            self._set(uploading=uploading)
+            self._set(uploading=uploading, ran=clock())
         if failures is not None:
             self._set(upload_failures=failures, upload_problem=problem)
 

@@ -80,6 +80,7 @@ def make(
     stop: Stop,
     bus: Bus,
     checkpoint: Callable[[float], Awaitable[None]],
+    restic_ran: Callable[[], float],
 ) -> Idle:
     """Make the idle part, and let it hear what happens; `watch.run` is what runs it."""
     volume = current.value.volume
@@ -91,7 +92,7 @@ def make(
     )
 
     def signals() -> list[Signal]:
-        return _signals(current.value, sessions, leases, children, account)
+        return _signals(current.value, sessions, leases, children, account, restic_ran)
 
     watch = Watch(
         current, gate, lambda: len(sessions) > 0, budget, sleeper, signals, bus, record.watch
@@ -111,6 +112,7 @@ def _signals(
     leases: LeaseKeeper,
     children: Children,
     account: Account,
+    restic_ran: Callable[[], float],
 ) -> list[Signal]:
     found: list[Signal] = [leases]
     ignored = settings.idle_ignore
@@ -127,7 +129,7 @@ def _signals(
         found.append(
             processes.writes(settings.idle_writes, ignored)
             if disk is None
-            else DiskWrites(disk, settings.idle_writes)
+            else DiskWrites(disk, settings.idle_writes, restic_ran, ignored)
         )
     if settings.idle_check is not None:
         found.append(Checks(children, account, settings.idle_check))

@@ -99,6 +99,7 @@ def _idle(machine: Machine, handed: Handed) -> None:
         machine.stop,
         machine.bus,
         partial(_checkpoint_before_sleep, machine),
+        partial(_restic_ran, machine),
     )
     if handed.of(IdleRecord) is not None:
         machine.idle.crew_page.resume()
@@ -107,6 +108,10 @@ def _idle(machine: Machine, handed: Handed) -> None:
 async def _checkpoint_before_sleep(machine: Machine, patience: float) -> None:
     if hasattr(machine, "checkpoints"):  # not while the machine starts
         await machine.checkpoints.keeper.before_sleep(patience)
+
+
+def _restic_ran(machine: Machine) -> float:
+    return machine.checkpoints.keeper.restic_ran if hasattr(machine, "checkpoints") else -math.inf
 
 
 def _egress(machine: Machine, _: Handed) -> Run | None:

@@ -1,6 +1,7 @@
 """Each signal looks at the real thing: this kernel's processes, sockets and terminals."""
 
 import asyncio
+import math
 import os
 import pty
 import socket
@@ -172,7 +173,8 @@ def test_writes_to_a_volume_with_a_disk_of_its_own(tmp_path: Path) -> None:
     try:
         device = disk.disk_of(str(mount))
         assert device is not None
-        signal = disk.DiskWrites(device, 16 << 10)
+        restic_ran = -math.inf
+        signal = disk.DiskWrites(device, 16 << 10, lambda: restic_ran)
         os.sync()
         look(signal, 100.0)
         with (mount / "own").open("wb") as data:
@@ -185,8 +187,51 @@ def test_writes_to_a_volume_with_a_disk_of_its_own(tmp_path: Path) -> None:
         signs = look(signal, 120.0)
         assert [sign.active for sign in signs] == [True]
         assert f"the volume's disk ({device})" in signs[0].because
+
+        # A checkpoint writes, and meanwhile another process does.
+        restic_ran = 125.0
+        assert not look(signal, 130.0)
+        with (
+            writer(mount / "restic", CHECKPOINTS_GROUP) as restic,
+            writer(mount / "work", 65534) as working,
+        ):
+            signs = look(signal, 140.0)
+        assert [sign.active for sign in signs if f"pid {working.pid} " in sign.because] == [True]
+        assert not [sign for sign in signs if f"pid {restic.pid} " in sign.because]
+        # Its last bytes are on the disk by then.
+        assert not look(signal, 125.0 + disk.WRITEBACK + 11)
+        subprocess.run(write, check=True, capture_output=True)
+        assert [sign.active for sign in look(signal, 190.0)] == [True]
     finally:
         subprocess.run(["umount", str(mount)], check=True)
+
+
+@contextmanager
+def writer(path: Path, group: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process of the account that has written 16 MB to the disk."""
+    script = (
+        "import os, sys; file = int(sys.argv[1]); os.write(file, os.urandom(16 << 20));"
+        "os.fsync(file); print(flush=True); sys.stdin.read()"
+    )
+    with (
+        path.open("wb") as file,
+        subprocess.Popen(
+            ["/usr/bin/python3", "-c", script, str(file.fileno())],
+            pass_fds=[file.fileno()],
+            user=65534,
+            group=group,
+            extra_groups=[],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.stdin.close()
 
 
 @pytest.mark.root

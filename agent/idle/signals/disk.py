@@ -1,9 +1,11 @@
 """Writing to the volume, where the volume is a disk of its own."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 from agent import words
+from agent.idle.signals import processes
 from agent.idle.signals.sign import Sign
 
 _SECTOR = 512  # of /proc/diskstats, whatever the disk (Documentation/admin-guide/iostats.rst)
@@ -12,14 +14,31 @@ _JOURNALLED = 2
 """What we write goes to the disk about twice: the file system's journal has it too."""
 
 
+WRITEBACK = 35.0
+"""Seconds until what was written is on the disk: the kernel keeps it for 30 (vm.dirty_expire)."""
+
+
 class DiskWrites:
-    """Bytes written to a block device (`MAJOR:MINOR`) since the last look, by all but us."""
+    """Bytes written to a block device (`MAJOR:MINOR`) since the last look, by all but us.
+
+    The disk does not say whose bytes they are. So for as long as those of a checkpoint may be among
+    them, each process is asked what it has written instead. `restic_ran` says when restic last ran,
+    in the time of `look`.
+    """
 
     name = "writes"
 
-    def __init__(self, device: str, threshold: float) -> None:
+    def __init__(
+        self,
+        device: str,
+        threshold: float,
+        restic_ran: Callable[[], float],
+        ignored: tuple[str, ...] = (),
+    ) -> None:
         self._device = device
         self._threshold = threshold
+        self._restic_ran = restic_ran
+        self._processes = processes.writes(threshold, ignored)
         self._before: int | None = None
         self._looked = 0.0
 
@@ -29,6 +48,8 @@ class DiskWrites:
         # Bans are kept on the volume: attackers must not keep the machine awake by them.
         written = _written_to(self._device) - _JOURNALLED * _written_by_us()
         before, self._before = self._before, written
+        if self._restic_ran() + WRITEBACK >= now - seconds:
+            return await self._processes.look(now)
         if before is None or written <= before or seconds <= 0:
             return []
         count = written - before
