@@ -88,7 +88,10 @@ class Desk:
 
     def shows(self, name: str, text: str) -> None:
         """Wait until a window shows a text."""
-        until(lambda: text in self.screen(name), f"{text!r} in {name}", 60)
+        try:
+            until(lambda: text in self.screen(name), f"{text!r} in {name}", 60)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it shows\n{self.screen(name)}") from None
 
     def say(self, name: str, text: str) -> None:
         """Type a prompt; typed text and Enter must not arrive as one paste."""

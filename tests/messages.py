@@ -1,4 +1,5 @@
-"""A stand-in for the model of a coding agent: Anthropic's Messages API, as far as Claude Code asks.
+"""A stand-in for the model of a coding agent: Anthropic's Messages API, as far as Claude Code asks,
+and those of `tests.wires`.
 
 The first word of the newest prompt says what the model does; `hold` is answered when the test says.
 """
@@ -6,10 +7,12 @@ The first word of the newest prompt says what the model does; `hold` is answered
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.wires import WIRES, Wire
 
 TEXT = "All done."
 QUESTION = {
@@ -103,6 +106,10 @@ def model() -> Iterator[Model]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            wire = next((each for name, each in WIRES.items() if name in self.path), None)
+            if wire is not None:
+                self._answer(wire, body)
+                return
             if not self.path.startswith("/v1/messages") or "messages" not in body:
                 self._json(404, {})
                 return
@@ -133,14 +140,28 @@ def model() -> Iterator[Model]:
             if self.command != "HEAD":
                 self.wfile.write(data)
 
+        def _answer(self, wire: Wire, body: dict[str, Any]) -> None:
+            """What a tool other than Claude Code asks."""
+            prompt, answered = wire.newest(body)
+            if status := re.match(r"err(\d+)", prompt):
+                self._json(int(status[1]), {"error": {"message": "as told", "code": 1}})
+            else:
+                block = {"type": "text", "text": TEXT} if answered else told.step(prompt)
+                self._lines(wire.events(block, body))
+
         def _stream(self, block: dict[str, Any]) -> None:
+            self._lines(
+                f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n"
+                for name, data in _events(block)
+            )
+
+        def _lines(self, events: Iterable[str]) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("Connection", "close")
             self.end_headers()
-            for name, data in _events(block):
-                line = json.dumps({"type": name, **data})
-                self.wfile.write(f"event: {name}\ndata: {line}\n\n".encode())
+            for event in events:
+                self.wfile.write(event.encode())
             self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:
