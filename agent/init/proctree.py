@@ -54,6 +54,16 @@ def read_process(pid: int) -> Process | None:
     )
 
 
+def ignores(pid: int, number: int) -> bool:
+    """The process ignores this signal; False where it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            fields = dict(line.split(b":", 1) for line in file if b":" in line)
+    except OSError:
+        return False
+    return bool(int(fields[b"SigIgn"], 16) >> (number - 1) & 1)
+
+
 def all_processes() -> list[Process]:
     """Every process that this process can see."""
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())

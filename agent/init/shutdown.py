@@ -10,6 +10,7 @@ import os
 import signal
 
 from agent.init import proctree
+from agent.init.proctree import Process
 
 POLL = 0.02
 KILL_TIME = 1.0
@@ -35,12 +36,13 @@ async def end_descendants(deadline: float, hurry: asyncio.Event, spared: set[int
         if not living:
             return 0
         turn = {
-            process.pid
+            process.pid: process
             for process in living
             if loop.time() >= sshd_turn or not process.command.startswith("sshd")
         }
-        _ask(turn - asked)
-        asked |= turn
+        for pid in turn.keys() - asked:
+            _ask(turn[pid])
+        asked |= turn.keys()
         await _pause(hurry)
     return await _kill_all(deadline)
 
@@ -53,11 +55,15 @@ async def _pause(hurry: asyncio.Event) -> None:
         return
 
 
-def _ask(pids: set[int]) -> None:
-    # Interactive shells ignore SIGTERM but end on SIGHUP; the stopped hear nothing without CONT.
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
-        for pid in pids:
-            _send(pid, number)
+def _ask(process: Process) -> None:
+    # To many daemons SIGHUP means "read your settings again": only who will not hear SIGTERM, such
+    # as an interactive shell, is told by it.
+    deaf = proctree.ignores(process.pid, signal.SIGTERM)
+    _send(process.pid, signal.SIGTERM)
+    if deaf:
+        _send(process.pid, signal.SIGHUP)
+    if process.state == "T":
+        _send(process.pid, signal.SIGCONT)
 
 
 async def _kill_all(deadline: float) -> int:

@@ -1,12 +1,13 @@
 """Bringing everything down within the budget of SWARM_STOP_TIMEOUT."""
 
 import asyncio
+import os
 import signal
 from typing import TYPE_CHECKING
 
 from agent.bus import Bus
 from agent.events import Notice, StopBegan, StopForced, Stopped
-from agent.init import shutdown
+from agent.init import proctree, shutdown
 from agent.life.command import Command
 from agent.life.ending import Ending
 from agent.machine import Machine
@@ -33,8 +34,11 @@ async def bring_down(
         session.tell(ending.farewell)
     asked: set[int] = set()
     if command.child is not None and command.child.running:
-        command.child.send_group(stop.signal or signal.SIGTERM)
+        number = stop.signal or signal.SIGTERM
+        command.child.send_group(number)
         asked = {command.child.pid}
+        if number == signal.SIGTERM:  # to many programs a second one means "now"
+            asked |= _heard(command.child.pid)
     if supervisor is not None:
         await _end_services(supervisor, begun + budget - SERVICES_LEAVE, stop.hurry)
     killed = await shutdown.end_descendants(begun + budget, stop.hurry, asked)
@@ -51,6 +55,17 @@ async def bring_down(
             orphans_reaped=machine.children.orphans_reaped,
         )
     )
+
+
+def _heard(group: int) -> set[int]:
+    """Those of a group who can have heard SIGTERM."""
+    return {
+        process.pid
+        for process in proctree.descendants(os.getpid())
+        if process.group == group
+        and process.state != "T"
+        and not proctree.ignores(process.pid, signal.SIGTERM)
+    }
 
 
 async def _end_services(supervisor: "Supervisor", deadline: float, hurry: asyncio.Event) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.init import foreground
+from agent.init.proctree import descendants
 from tests.conftest import BoxMaker
 from tests.support import ROOT, Box, Screen, command_lines, terminals_work, until
 
@@ -266,6 +267,46 @@ def test_stop_ends_twenty_sessions_with_a_line_and_leaves_nothing(
         assert b"this machine is stopping (SIGTERM)" in client.communicate()[0]
     assert not [line for line in command_lines() if mark in line]
     assert len(box.events("ssh.session.closed")) == 21
+    assert not box.events("agent.stop.forced")
+
+
+def test_what_stays_is_asked_to_end_and_not_to_read_its_settings_again(
+    make_box: BoxMaker, mode: bool, tmp_path: Path
+) -> None:
+    """SIGHUP and SIGCONT mean something else to many daemons."""
+    box = make_box(namespaces=mode)
+    (tmp_path / "daemon").write_text(PRINT_SIGNALS)
+    script = (
+        f"{sys.executable} -c 'exec(open(0).read())' <{tmp_path}/daemon & "
+        "sh -c 'trap \"echo stopped got TERM; exit\" TERM; kill -STOP $$; exec sleep 1000' & "
+        "trap '' TERM; trap 'echo the deaf got HUP; exit' HUP; while :; do sleep 0.1; done"
+    )
+    box.start(environ_for(mode) | {"SWARM_STOP_TIMEOUT": "4s"}, "sh", "-c", script)
+    until(lambda: "ready\n" in box.log_path.read_text(), "the daemon")
+    until(
+        lambda: any(process.state == "T" for process in descendants(box.machine.process.pid)),
+        "the stopped one",
+    )
+    box.stop()
+    said = box.log_path.read_text().splitlines()
+    assert [line for line in said if line.isdigit()] == ["15"]
+    assert "stopped got TERM" in said
+    # The command itself was asked by the signal that everything was stopped with.
+    assert "the deaf got HUP" not in said
+
+
+def test_an_interactive_shell_ends_at_a_stop(box: Box) -> None:
+    """It ignores SIGTERM, with a terminal and without."""
+    login = subprocess.Popen(
+        box.ssh_command("bash", "-i"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert login.stdin is not None
+    assert login.stdout is not None
+    login.stdin.write("echo in\n")
+    login.stdin.flush()
+    assert login.stdout.readline() == "in\n"
+    assert box.stop() == 0
+    login.communicate()
     assert not box.events("agent.stop.forced")
 
 

@@ -2,11 +2,13 @@
 
 import os
 import pty
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.claims import free_port
 from tests.conftest import BoxMaker
 from tests.services import Services
 from tests.support import Box, Screen, until
@@ -135,6 +137,41 @@ def test_a_socket_that_was_left_behind_is_forwarded_again(box: Box, tmp_path: Pa
             box.ssh("test -S $XDG_RUNTIME_DIR/S.gpg-agent && echo there", options=forward).stdout
             == "there\n"
         )
+
+
+def test_mosh_finds_a_server_letters_and_a_way(box: Box) -> None:
+    """It refuses to start where letters are not UTF-8; its packets go beside SSH."""
+    ssh = shlex.join(["ssh", *box.ssh_options()])
+    ports = f"--port={free_port()}"
+    command = ["mosh", f"--ssh={ssh}", "--experimental-remote-ip=local", ports]
+    master, slave = pty.openpty()
+    environ = {
+        "PATH": os.environ["PATH"],
+        "TERM": "xterm",
+        "LANG": "C.UTF-8",
+        "HOME": "/nonexistent",
+    }
+    screen = Screen(master)
+    screen.resize(24, 80)
+    mosh = subprocess.Popen(
+        [*command, f"{box.user}@127.0.0.1", "sh"],
+        env=environ, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    try:
+        screen.type(f"{SAY_GREEN}; echo $((40 + 2))\n")
+        screen.expect("42")
+        assert "gr\u00fcn" in screen.seen
+        # The login that started it is over.
+        until(lambda: box.events("ssh.session.closed"), "the end of the login by SSH")
+        screen.type("echo $((50 + 2))\n")
+        screen.expect("52")
+        screen.type("exit\n")
+        assert mosh.wait(30) == 0
+    finally:
+        mosh.kill()
+        mosh.wait()
+        os.close(master)
 
 
 def test_x11_is_off_unless_it_is_set(make_box: BoxMaker) -> None:
