@@ -25,7 +25,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 SETS_UP = 600.0
 """Seconds for a set-up with every package, on a busy computer with a slow network."""
 
-INTERRUPTED = [float(each) for each in (os.environ.get("SWARM_WALK_SECONDS") or "2 6").split()]
+INTERRUPTED = [float(each) for each in (os.environ.get("SWARM_WALK_SECONDS") or "3").split()]
 UID = 4242
 LINES = 24
 
