@@ -183,7 +183,7 @@ def test_x11_is_off_unless_it_is_set(make_box: BoxMaker) -> None:
         assert bool(shown) == bool(expected)
 
 
-@pytest.mark.parametrize("login", ["john.doe", "Ann_B", "1e2user"])
+@pytest.mark.parametrize("login", ["john.doe", "Ann_B", "1e2user", "ann@corp", r"CORP\ann"])
 def test_an_account_that_is_found_by_its_uid_works_when_it_is_named(
     make_box: BoxMaker, login: str
 ) -> None:

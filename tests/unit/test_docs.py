@@ -22,10 +22,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_exist(page: Path) -> None:
+def test_commands_exist_with_their_options(page: Path) -> None:
     text = page.read_text()
-    assert _unknown(r"(?:`|    )swarm ([a-z]+)", text, swarm_cli) == set()
-    assert _unknown(r"(?:`|    )swarm-agent ([a-z]+)", text, agent_cli) == set()
+    typed = re.findall(r"`((?:swarm|swarm-agent) [^`]+)`", text)
+    # In a block, what a command does stands beside it, two spaces away.
+    typed += re.findall(r"^    \$? ?((?:swarm|swarm-agent) (?:[^\s]+ ?)*)", text, re.MULTILINE)
+    assert [f"{each}: {why}" for each in typed if (why := _unknown(each))] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -34,5 +36,24 @@ def test_settings_exist(page: Path) -> None:
     assert set(re.findall(r"SWARM_[A-Z0-9_]+", page.read_text())) <= known
 
 
-def _unknown(pattern: str, text: str, group: click.Group) -> set[str]:
-    return set(re.findall(pattern, text)) - set(group.list_commands(click.Context(group)))
+def _unknown(typed: str) -> str:
+    """What such a line names that there is not; the words after an ellipsis are not its own."""
+    program, *words = typed.replace(",", " ").partition("…")[0].split()
+    command: click.Command = swarm_cli if program == "swarm" else agent_cli
+    while words and isinstance(command, click.Group) and re.fullmatch("[a-z-]+", words[0]):
+        name = words.pop(0)
+        if name.startswith("-"):
+            break
+        found = command.get_command(click.Context(command), name)
+        if found is None:
+            return f"no command {name}"
+        command = found
+    options = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+    wanted = {re.sub("[=|].*", "", word).rstrip(".:;)") for word in words[: _own(words)]}
+    missing = {word for word in wanted if word.startswith("--")} - options - {"--help", "--version"}
+    return f"no option {', '.join(sorted(missing))}" if missing else ""
+
+
+def _own(words: list[str]) -> int:
+    """How many words belong to the command: after `--` they are another's."""
+    return words.index("--") if "--" in words else len(words)
