@@ -63,6 +63,8 @@ def _account(name: str) -> str:
 
 def _fly_api(settings: Settings) -> str:
     account = find(settings.user)
+    if account.uid == os.geteuid():
+        return f"the agent runs as {account.name}: what it may do, a login may"
     if apiaccess.may_use(settings.fly_api, account):
         raise OSError(
             f"{account.name} may use {settings.fly_api}, and so stop or change the machine"

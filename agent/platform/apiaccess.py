@@ -27,18 +27,22 @@ def may_use(path: str, account: Account) -> bool:
 
 
 def close(path: str, account: Account) -> str | None:
-    """Keep the account from the socket; what to report where it can still use it."""
+    """Keep the account from the socket; what to report where it can still use it.
+
+    An agent that runs as the account itself has nothing to keep from it.
+    """
+    if os.geteuid() == account.uid:
+        return None
     try:
         if not may_use(path, account):
             return None
-        if os.geteuid() == 0:
-            status = os.stat(path)
-            if status.st_uid == account.uid:
-                os.chown(path, 0, 0)
-            os.chmod(path, stat.S_IMODE(status.st_mode) & 0o700)
+        status = os.stat(path)
+        if status.st_uid == account.uid:
+            os.chown(path, 0, 0)
+        os.chmod(path, stat.S_IMODE(status.st_mode) & 0o700)
         if not may_use(path, account):
             return None
-        reason = "only root can close it"
+        reason = "its access cannot be taken away"
     except FileNotFoundError:
         return None  # not on Fly.io
     except OSError as error:
