@@ -80,13 +80,17 @@ class Log:
     def start(self) -> None:
         """Begin to write; what was queued comes first."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="log", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def close(self, timeout: float = 5.0) -> None:
         """Write what is queued, for at most `timeout` seconds: a blocked stdout may be stuck."""
-        self.start()
         self._events.put(None)
+        try:
+            self.start()
+        except RuntimeError:  # no thread can be had: what waits is written all the same
+            self._run()
         if self._thread is not None:
             self._thread.join(timeout)
 

@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 
 from tests.cloud import Cloud
+from tests.limited import Limited
 from tests.services import Services
 from tests.support import ROOT, Box, Client, Key, make_key
 
@@ -102,3 +103,17 @@ def clients() -> Iterator[list[Client]]:
     for client in found:
         client.process.kill()
         client.process.wait()
+
+
+@pytest.fixture
+def few_processes() -> Iterator[Limited]:
+    group = Limited("pids", "pids.max")
+    yield group
+    group.remove()
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Limited]:
+    group = Limited("memory", "memory.max")
+    yield group
+    group.remove()

@@ -83,6 +83,15 @@ def _as_pattern(name: str) -> str:
     return name.replace("@", "?")
 
 
+def in_place(settings: Settings, account: Account) -> bool:
+    """The configuration that these settings make is the one that every connection gets."""
+    try:
+        with open(f"{settings.run_dir}/{SSHD_CONFIG}", encoding="utf-8") as file:
+            return file.read() == configuration(settings, account)
+    except OSError:
+        return False
+
+
 async def write_and_check(settings: Settings, account: Account, children: Children) -> str | None:
     """Write the configuration and have `sshd -t` read it. Raises `SshdError`, `OSError`.
 

@@ -212,7 +212,8 @@ class _Life:
             self.machine.log.close()
             from agent.life.reexec import re_execute
 
-            re_execute(Handed(records), self.machine.environ, HANDED)
+            folder = self.machine.current.value.run_dir
+            re_execute(Handed(records), self.machine.environ, HANDED, folder)
         except Exception as failure:
             sys.stderr.write(f"swarm-agent: cannot re-execute {sys.executable}: {failure!r}\n")
             return Over(os.EX_SOFTWARE)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
-from agent import __version__
+from agent import __version__, unnamed
 from agent.init.children import HeldChild
 from agent.init.descriptor import Descriptor
 from agent.life.handed import Handed
@@ -43,16 +43,16 @@ class _Pickler(pickle.Pickler):
         return HeldChild, (child.pid, child.exited)
 
 
-def re_execute(handed: Handed, environ: Mapping[str, str], variable: str) -> NoReturn:
-    """Become a new agent, which finds what it is handed by `variable`. Raises `OSError`."""
+def re_execute(handed: Handed, environ: Mapping[str, str], variable: str, folder: str) -> NoReturn:
+    """Become a new agent, which finds what it is handed by `variable`. Raises `OSError`.
+
+    `folder` is for `unnamed.write`.
+    """
     records = io.BytesIO()
     pickler = _Pickler(records)
     pickler.dump(handed.records)
-    file = os.memfd_create("handed")
-    with open(file, "wb", closefd=False) as out:
-        head = (__version__, pickler.descriptors, pickler.pids, records.getvalue())
-        pickle.dump(head, out)
-    os.lseek(file, 0, os.SEEK_SET)
+    head = (__version__, pickler.descriptors, pickler.pids, records.getvalue())
+    file = unnamed.write(pickle.dumps(head), folder)
     for descriptor in (file, *pickler.descriptors):
         os.set_inheritable(descriptor, True)
     # The interpreter by the name that it was called by: a virtual environment is found by that.

@@ -84,7 +84,7 @@ async def open_ssh(machine: Machine, handed: Handed, *, first: bool, configure: 
         if before is None or not os.path.exists(f"{settings.run_dir}/{hostkeys.NAME}"):
             await hostkeys.prepare(settings.volume, settings.run_dir, machine.children, bus)
     with phases("sshd"):
-        if configure:
+        if configure and not (before == settings and sshd.in_place(settings, account)):
             problem = await sshd.write_and_check(settings, account, machine.children)
             if problem:
                 bus.publish(Trouble(part="sshd", problem=problem))

@@ -8,8 +8,9 @@ from contextlib import suppress
 import pytest
 
 from tests.conftest import BoxMaker
+from tests.limited import Limited
 from tests.support import Box, Screen, ready, until
-from tests.system.test_faults import Limited, logs_in, notices
+from tests.system.test_faults import logs_in, notices
 
 pytestmark = [pytest.mark.attack, pytest.mark.root]
 
@@ -23,13 +24,6 @@ while True:
         time.sleep(0.5)
 """
 """Doubles for as long as the kernel lets it, and takes every place that becomes free."""
-
-
-@pytest.fixture
-def few_processes() -> Iterator[Limited]:
-    group = Limited("pids", "pids.max")
-    yield group
-    group.remove()
 
 
 @pytest.fixture

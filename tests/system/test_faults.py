@@ -15,7 +15,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -25,6 +24,7 @@ import pytest
 
 from agent.init.proctree import descendants
 from tests.conftest import BoxMaker
+from tests.limited import Limited
 from tests.support import Box, Client, ready, until
 
 pytestmark = pytest.mark.root
@@ -51,49 +51,6 @@ def logs_in(box: Box) -> bool:
 def inside(box: Box, *command: str) -> None:
     """Run a command as root in the machine."""
     subprocess.run(["nsenter", "-t", str(box.machine.init), "-m", "-p", *command], check=True)
-
-
-class Limited:
-    """A group of processes with a limit (cgroups, version 1 or 2)."""
-
-    def __init__(self, controller: str, setting: str) -> None:
-        old = Path("/sys/fs/cgroup", controller)
-        self.folder = (old if old.is_dir() else Path("/sys/fs/cgroup")) / f"swarm{os.getpid()}"
-        self._setting = {"memory.max": "memory.limit_in_bytes"}.get(setting, setting)
-        if not old.is_dir():
-            Path("/sys/fs/cgroup/cgroup.subtree_control").write_text(f"+{controller}")
-            self._setting = setting
-        self.folder.mkdir()
-
-    def take(self, pid: int) -> None:
-        (self.folder / "cgroup.procs").write_text(str(pid))
-
-    def limit(self, value: int | str) -> None:
-        (self.folder / self._setting).write_text(str(value))
-
-    def count(self) -> int:
-        return len((self.folder / "cgroup.procs").read_text().split())
-
-    def remove(self) -> None:
-        for pid in (self.folder / "cgroup.procs").read_text().split():
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-        until(lambda: self.count() == 0, "an empty group")
-        self.folder.rmdir()
-
-
-@pytest.fixture
-def few_processes() -> Iterator[Limited]:
-    group = Limited("pids", "pids.max")
-    yield group
-    group.remove()
-
-
-@pytest.fixture
-def little_memory() -> Iterator[Limited]:
-    group = Limited("memory", "memory.max")
-    yield group
-    group.remove()
 
 
 def test_a_killed_sshd_ends_its_own_session_only(box: Box, clients: list[Client]) -> None:

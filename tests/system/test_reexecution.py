@@ -15,8 +15,10 @@ import pytest
 
 from agent.init.proctree import descendants
 from tests.conftest import BoxMaker
+from tests.limited import Limited
 from tests.services import Services
 from tests.support import Box, Client, ready, until
+from tests.system.test_faults import inside
 
 BREAKABLE = f"""#!{sys.executable}
 # The agent, with a fault built in: SIGTTIN is an error at its top that nobody foresaw.
@@ -354,6 +356,77 @@ def test_a_reload_into_settings_that_do_not_work_ends_nothing(
         refused = box.agent("reload")
     assert refused.returncode == 1, refused
     assert "keeps the settings it had" in refused.stderr
+    assert clients[0].says("still here") == "still here\n"
+    assert box.ssh("echo in").stdout == "in\n"
+
+
+@pytest.mark.root
+@pytest.mark.attack
+@pytest.mark.xdist_group("heavy")
+@pytest.mark.parametrize("changed", [False, True], ids=["same settings", "other settings"])
+@pytest.mark.parametrize("lack", ["space", "processes"])
+def test_a_reload_without_space_or_processes_ends_nothing(
+    make_box: BoxMaker,
+    clients: list[Client],
+    few_processes: Limited,
+    tmp_path: Path,
+    lack: str,
+    changed: bool,
+) -> None:
+    """What is in place stays in force, and the reason is logged."""
+    config = tmp_path / "agent.toml"
+    config.write_text("login_grace_time = '30s'\n")
+    box = make_box()
+    small = "mkdir /run/swarm && mount -t tmpfs -o size=256k,mode=755 tmpfs /run/swarm"
+    ready(box.boot({"SWARM_CONFIG": str(config)}, before=small))
+    clients.append(Client(box))
+    if changed:
+        config.write_text("login_grace_time = '20s'\n")
+    if lack == "space":
+        inside(box, "sh", "-c", "cat /dev/zero >/run/swarm/full 2>/dev/null; true")
+    else:
+        few_processes.take(box.machine.init)
+        few_processes.limit(few_processes.count())
+    command, environ = box.agent_command("reload")
+    with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as reload:
+        if lack == "processes":
+            path = Path(f"/proc/{box.machine.init}/environ")
+            until(lambda: b"_SWARM_HANDED=" in path.read_bytes(), "the next agent")
+            with socket.create_connection(("127.0.0.1", box.port), timeout=60) as refused:
+                assert refused.recv(4) == b""
+            assert clients[0].says("still here") == "still here\n"
+            few_processes.limit("max")
+        assert reload.wait(60) == (1 if changed else 0)
+    if changed:
+        assert box.event("settings.refused")["problem"]
+    assert clients[0].says("still here") == "still here\n"
+    assert box.ssh("echo in").stdout == "in\n"
+
+
+WITHOUT_MEMFD = """#!{python}
+# The agent where the container refuses memfd_create(2).
+import os, sys
+def refuse(*_):
+    raise PermissionError("refused")
+os.memfd_create = refuse
+sys.argv[0] = "swarm-agent"
+from agent.__main__ import main
+main()
+"""
+
+
+@pytest.mark.attack
+def test_without_files_in_memory_people_log_in_and_it_re_executes(
+    make_box: BoxMaker, clients: list[Client], tmp_path: Path
+) -> None:
+    program = tmp_path / "without"
+    program.write_text(WITHOUT_MEMFD.format(python=sys.executable))
+    program.chmod(0o755)
+    box = make_box()
+    box.machine.program = str(program)
+    ready(box.boot())
+    clients.append(Client(box))
+    assert box.agent("reload").returncode == 0
     assert clients[0].says("still here") == "still here\n"
     assert box.ssh("echo in").stdout == "in\n"
 
