@@ -13,11 +13,13 @@ from pathlib import Path
 import msgspec
 
 from deploy.local import access, shapes, store
+from tests import warm
 from tests.support import make_key, until
 
 SWARM = str(Path(sys.executable).with_name("swarm"))
 REAL = os.environ.get("SWARM_FLYCTL", "")
-SMALL = f"{sys.executable} -m deploy.local.fly"
+STREAMS = "proxy|logs"
+"""Commands of the small flyctl that run until a signal: each in a process of its own."""
 
 
 # A flyctl that notes its calls, and at the chosen one pulls the plug of whoever called it. The real
@@ -32,6 +34,7 @@ if [ -e '{folder}/plan' ]; then
     if [ "$step" = "$at" ]; then {program} "$@"; kill -9 $PPID; exit 1; fi
 fi
 export HTTPS_PROXY=http://127.0.0.1:9 HTTP_PROXY=http://127.0.0.1:9 NO_PROXY=127.0.0.1
+case "$1" in {streams}) exec {cold} "$@";; esac
 exec {program} "$@"
 """
 
@@ -54,7 +57,10 @@ class Laptop:
         self.key = make_key(self.ssh_folder / "id_ed25519")
         self.fly_path = folder / "bin" / "flyctl"
         self.fly_path.parent.mkdir()
-        self.fly_path.write_text(FLY.format(folder=str(folder), program=REAL or SMALL))
+        cold = REAL or f"{sys.executable} -m deploy.local.fly"
+        program = REAL or warm.command()
+        words = FLY.format(folder=folder, program=program, cold=cold, streams=STREAMS)
+        self.fly_path.write_text(words)
         self.fly_path.chmod(0o755)
         self.access = access.ensure(self.platform)
         self.environ = {

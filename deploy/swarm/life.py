@@ -20,7 +20,8 @@ SLEEP_LIMIT = 20
 
 _FINAL = ("Permission denied", "Host key verification failed")
 _LAST = 15
-_POLL = 0.5
+_POLLS = (0.1, 1.0)
+"""Seconds between two looks: at first, and at most; each pause is half as long again."""
 
 
 class LifeError(Exception):
@@ -174,10 +175,12 @@ def last_words(fly: Fly, app: str) -> str:
 
 def _until(fly: Fly, app: str, good: Callable[[Machine], bool], patience: float) -> Machine:
     end = time.monotonic() + patience
+    pause, longest = _POLLS
     while True:
         machine = require(fly, app)
         if good(machine):
             return machine
         if time.monotonic() > end:
             raise LifeError(f"{app} is still {machine.state} after {patience:.0f} s")
-        time.sleep(_POLL)
+        time.sleep(pause)
+        pause = min(pause * 1.5, longest)

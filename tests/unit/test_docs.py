@@ -8,9 +8,13 @@ import pytest
 
 from agent.cli.main import cli as agent_cli
 from agent.settings.load import NO_SETTINGS, specs, variable
+from deploy.local import surface
 from deploy.swarm.cli import cli as swarm_cli
 
 ON_THE_LAPTOP = {"SWARM_FLYCTL"}
+NOT_IMITATED = ("fly auth login", "fly ssh console")
+"""Commands of flyctl that the small one does not have."""
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -34,6 +38,19 @@ def test_commands_exist_with_their_options(page: Path) -> None:
 def test_settings_exist(page: Path) -> None:
     known = {variable(name) for name in specs()} | NO_SETTINGS | ON_THE_LAPTOP
     assert set(re.findall(r"SWARM_[A-Z0-9_]+", page.read_text())) <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_flyctl_exist_with_their_options(page: Path) -> None:
+    typed = re.findall(r"`(fly [^`|>…]+)", page.read_text())
+    wrong = []
+    for line in typed:
+        if not line.startswith(NOT_IMITATED):
+            try:
+                surface.parse(line.split()[1:])
+            except surface.UsageError as error:
+                wrong.append(f"{line}: {error}")
+    assert wrong == []
 
 
 def _unknown(typed: str) -> str:
