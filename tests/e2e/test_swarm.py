@@ -115,10 +115,11 @@ def test_a_dry_run_changes_nothing_with_and_without_flyctl(laptop: Laptop) -> No
         ({"hosts": [{"name": "h", "region": "iad"}]}, "there is no region ams: iad"),
         ({"hosts": [{"name": "h", "region": "ams", "free_mb": 1024}]}, "no room for shared-cpu-2x"),
         ({"organizations": [{"slug": "a", "name": "A", "type": "SHARED"}]}, "swarm up --org ORG"),
+        ({"organizations": []}, "fly orgs list"),
         ({"images": ["other"]}, "is the image's name right"),
         ({"fail": [0, 0, 0, 0, 0, 0]}, "is the network up?"),
     ],
-    ids=["login", "name", "limit", "region", "room", "organisation", "image", "network"],
+    ids=["login", "name", "limit", "region", "room", "organisation", "nobody", "image", "network"],
 )
 def test_what_the_platform_refuses_is_explained_and_can_be_finished(
     laptop: Laptop, change: dict[str, object], says: str
