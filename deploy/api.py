@@ -1,6 +1,6 @@
-"""The Machines API of one machine: its life, as the machine itself and the platform's users ask it.
+"""The Machines API of one machine: state, start, stop, suspend, wait.
 
-`/.fly/api` in the machine and the stand-in's REST API (deploy/local) are served by this code.
+This code serves `/.fly/api` in the machine and the stand-in's REST API (deploy/local).
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from deploy.sizes import SUSPEND_LIMIT
 from deploy.standin import ASLEEP, KILL_TIMEOUT, StandIn, State
 
 ANSWER_FIRST = 0.2
-"""Seconds between the answer to a suspend or stop and its begin."""
+"""Seconds from the answer to a suspend or stop until it begins."""
 
 LONGEST_WAIT = 60.0
 """Seconds after which the platform's own proxy ends a wait."""
@@ -25,7 +25,7 @@ _STATES = {state.value: state for state in State}
 
 
 class ApiError(Exception):
-    """A refusal of the API: status, words, and the code that programs read."""
+    """A refusal of the API: status, message, and a code for programs."""
 
     def __init__(self, status: int, words: str, code: str = "") -> None:
         super().__init__(words)
@@ -33,20 +33,20 @@ class ApiError(Exception):
 
 
 def refused(error: ApiError) -> web.Response:
-    """A refusal as the API writes it."""
+    """A refusal as an HTTP answer."""
     body = {"error": error.words} | ({"status": error.code} if error.code else {})
     return web.json_response(body, status=error.status)
 
 
 class StopOrder(msgspec.Struct, frozen=True):
-    """The body of a stop, all of it optional; the timeout as Go or a person writes it."""
+    """The body of a stop, all of it optional; the timeout in seconds or as Go writes durations."""
 
     signal: str = "SIGINT"
     timeout: float | str = KILL_TIMEOUT
 
 
 class MachinesApi:
-    """Serves one machine's own API; any host name will do, and no token is asked for."""
+    """Serves one machine's own API; the host name is ignored, and no token is needed."""
 
     def __init__(self, standin: StandIn) -> None:
         self.standin = standin
@@ -135,7 +135,7 @@ class MachinesApi:
         return web.json_response({"previous_state": before.value})
 
     def do_later(self, work: Coroutine[None, None, None], after: float = ANSWER_FIRST) -> None:
-        """Do something a moment from now, for a request that does not wait for it."""
+        """Run something shortly, after the request was answered."""
 
         async def later() -> None:
             await asyncio.sleep(after)
@@ -163,7 +163,7 @@ def _not_now(order: str, state: State) -> ApiError:
 
 
 def _seconds(text: float | str) -> float:
-    """Seconds of `30`, `30s` or `1m30s` (Go's time.Duration, as far as it is sent)."""
+    """Seconds of `30`, `30s` or `1m30s` (Go's time.Duration, as far as flyctl sends it)."""
     if not isinstance(text, str):
         return float(text)
     total, number = 0.0, ""

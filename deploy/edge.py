@@ -1,8 +1,8 @@
 """A stand-in for the platform's edge: takes TCP connections and relays them to the machine,
 with a PROXY protocol header that names the client.
 
-It imitates what Fly.io's proxy does with `handlers = ["proxy_proto"]` for raw TCP, and nothing else
-of it: no TLS, no load balancing, no limits.
+It imitates what Fly.io's proxy does with `handlers = ["proxy_proto"]` for raw TCP, and nothing
+else: no TLS, no load balancing, no limits.
 """
 
 import argparse
@@ -16,7 +16,7 @@ CHUNK = 256 << 10
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[str], Awaitable[Streams]]
-"""Connects to the machine for a client, whose address it is told; raises `OSError` if it can't."""
+"""Connects to the machine for the client with this address. Raises `OSError`."""
 
 
 class Edge:
@@ -42,7 +42,7 @@ class Edge:
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         source, local = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
         if source is None:
-            writer.close()  # gone before we looked
+            writer.close()  # the client has gone already
             return
         try:
             inner_reader, inner_writer = await self._connect(source[0])
@@ -67,7 +67,7 @@ def to_port(port: int) -> Connect:
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy until the end, and pass the end on: a close as a close, a reset as a reset."""
+    """Copy until the end, and pass on how it ended: a close as a close, a reset as a reset."""
     try:
         while data := await reader.read(CHUNK):
             writer.write(data)

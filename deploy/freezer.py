@@ -1,7 +1,7 @@
-"""Freezing every process of a machine, and thawing them: what a suspend looks like from outside.
+"""Freeze and thaw every process of a machine, as a suspend does.
 
-As root a freezer cgroup (version 1 or 2) does it, and the frozen processes notice nothing. Without
-one they are stopped with SIGSTOP, which shells and debuggers can notice.
+As root a freezer cgroup (version 1 or 2) does it, and the processes notice nothing. Without one
+they are stopped with SIGSTOP, which shells and debuggers can notice.
 """
 
 import os
@@ -27,13 +27,13 @@ class Freezer:
         self._stopped: list[int] = []
 
     def prefix(self) -> Sequence[str]:
-        """What to put before a command so that all it starts can be frozen."""
+        """The prefix of a command whose processes must all be freezable."""
         if self._cgroup is None:
             return ()
         return ("sh", "-c", f'echo 0 >{self._cgroup}/cgroup.procs; exec "$@"', "sh")
 
     def freeze(self, root: int) -> None:
-        """Stand still: the process `root` and everything below it. Raises `OSError`."""
+        """Freeze the process `root` and everything below it. Raises `OSError`."""
         if self._cgroup is not None:
             _set(self._cgroup, frozen=True)
             return
@@ -42,7 +42,7 @@ class Freezer:
             _signal(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on; nothing happens where nothing is frozen."""
+        """Thaw them; does nothing if nothing is frozen."""
         if self._cgroup is not None:
             _set(self._cgroup, frozen=False)
         # Children first: a shell that wakes before them believes that the user stopped them.
@@ -51,7 +51,7 @@ class Freezer:
         self._stopped = []
 
     def remove(self) -> None:
-        """Take the cgroup away; the machine has ended."""
+        """Remove the cgroup, after the machine has ended."""
         if self._cgroup is not None:
             with suppress(OSError):
                 self._cgroup.rmdir()

@@ -24,11 +24,11 @@ UID = 1000
 VOLUME = "/mnt"
 
 PROGRAM = "/run/swarm-agent"
-"""Where a machine has the agent's program: a place that its login account may enter."""
+"""Where the agent's program is in a machine: its login account may enter the folder."""
 
 _ENTER = Path(__file__).with_name("enter.sh")
 AGENT = (str(Path(sys.executable).with_name("swarm-agent")), "run")
-"""The agent where there is no machine around it."""
+"""The agent outside a machine."""
 
 _PID = "pid"
 """The file with the id of the process whose child is the machine's init."""
@@ -46,7 +46,7 @@ main()
 
 
 class Machine:
-    """One life of a machine at a time; what lies in `folder` outlives them all."""
+    """One run of a machine at a time; `folder` persists between runs."""
 
     def __init__(
         self,
@@ -82,9 +82,9 @@ class Machine:
     ) -> None:
         """Boot with a command, by default the agent.
 
-        `environ` is the whole environment of the agent but for PATH and the volume.
+        `environ` is the agent's whole environment except PATH and the volume.
 
-        In a new session, Ctrl-C at the terminal is the caller's alone.
+        With `new_session`, Ctrl-C at the terminal reaches only the caller.
         """
         self._prepare()
         base = {"PATH": os.environ["PATH"], "SWARM_VOLUME": self._volume_inside()}
@@ -103,7 +103,7 @@ class Machine:
 
     @property
     def process(self) -> "subprocess.Popen[bytes]":
-        """What was started on the host; the machine's init is below it."""
+        """The process started on the host; the machine's init is below it."""
         assert self._process is not None
         return self._process
 
@@ -111,7 +111,7 @@ class Machine:
     def init(self) -> int:
         """The process id of the machine's PID 1, as the host sees it.
 
-        Raises `ProcessLookupError` while there is none: it has ended, or is about to begin.
+        Raises `ProcessLookupError` while there is none: it has ended or not started yet.
         """
         pid = self.process.pid
         if not self.namespaces:
@@ -134,9 +134,9 @@ class Machine:
         return self.process.wait(timeout)
 
     def kill(self, *, wait: bool = True) -> None:
-        """Pull the plug: nothing of the machine stays, whatever its init was doing.
+        """Pull the plug: kill every process of the machine.
 
-        A frozen one dies when it is thawed, so its killer must not wait.
+        A frozen machine dies when it is thawed: do not wait for it before.
         """
         if self._process is None:
             return
@@ -145,7 +145,7 @@ class Machine:
             try:
                 os.kill(self.init, signal.SIGKILL)
             except ProcessLookupError:
-                self.process.kill()  # its init has just ended, or is about to begin
+                self.process.kill()  # its init has just ended, or has not started yet
             if wait:
                 self.wait()
         for process in below:
@@ -190,7 +190,7 @@ class Machine:
 
 
 def namespaces_problem() -> str:
-    """Why no machine with namespaces of its own can be made here; empty where it can."""
+    """Why no machine with its own namespaces can be made here; empty if it can."""
     probe = [*_UNSHARE, "sh", "-c", "mount --make-rprivate / && mount -t tmpfs tmpfs /run"]
     try:
         done = subprocess.run(probe, capture_output=True, text=True, timeout=10, check=False)
@@ -206,7 +206,7 @@ def machine_init(folder: Path) -> int | None:
         argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError):
         return None
-    # Another process may have the number by now.
+    # Another process may have this ID by now.
     return _child(pid) if str(folder).encode() in argv else None
 
 
@@ -256,7 +256,7 @@ def _link(path: Path, target: str) -> None:
 
 
 def _with_account(etc: Path, name: str, line: str) -> None:
-    """The host's account file with our account in the place of whoever had its name or id."""
+    """The host's account file, with our account replacing one of the same name or ID."""
     name_of_ours = line.partition(":")[0]
     kept = [
         entry

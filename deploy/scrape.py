@@ -1,4 +1,4 @@
-"""Scrapes the machine's metrics as the platform does, while the machine is awake."""
+"""Scrape the machine's metrics while it is awake, as the platform does."""
 
 import asyncio
 from collections.abc import Callable

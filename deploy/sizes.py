@@ -1,4 +1,4 @@
-"""The sizes of machines that Fly.io sells, and which memory goes with them.
+"""The machine sizes that Fly.io sells, and the memory each can have.
 
 Numbers as in the platform's public client library (fly-go, machine_types.go).
 """
@@ -12,7 +12,7 @@ SUSPEND_LIMIT = fly.SUSPEND_LIMIT >> 20
 
 
 class Guest(msgspec.Struct, frozen=True):
-    """What a machine is bought as."""
+    """The size of a machine."""
 
     cpu_kind: str = "shared"
     cpus: int = 1
@@ -46,7 +46,7 @@ PRESETS = {
 
 
 def problem(size: str, memory_mb: int) -> str:
-    """Why no such machine can be bought, in words; empty where it can."""
+    """Why no such machine can be bought; empty if it can."""
     preset = PRESETS.get(size)
     if preset is None:
         return f"there is no size {size}: {', '.join(PRESETS)}"

@@ -1,14 +1,14 @@
 """A stand-in for the platform: the life of one machine, as Fly.io runs it.
 
 It imitates: the first connection starts or resumes a machine that sleeps, and is held meanwhile; a
-machine that ends with status 0 stays stopped, one that fails is started again, ten times in five
+machine that ends with status 0 stays stopped, one that fails is restarted, ten times in five
 minutes (`on-failure`); the Machines API on a Unix socket inside the machine (state, start, stop,
-suspend, wait); states on the way; a suspend freezes every process; SIGINT and a kill timeout end a
-machine; metrics are scraped every 15 seconds while it is awake (deploy/scrape.py).
+suspend, wait); transitional states; a suspend freezes every process; SIGINT and a kill timeout end
+a machine; metrics are scraped every 15 seconds while it is awake (deploy/scrape.py).
 
 It does not imitate: a virtual machine of its own (the machine shares this computer's kernel,
-network and file system outside its home, volume, /run and terminals, and its clocks go on while it
-is frozen), a root file system that is reset, health checks that route, limits, prices.
+network and file system outside its home, volume, /run and terminals, and its clocks keep running
+while it is frozen), a root file system that is reset, health checks that route, limits, prices.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ ON_THE_WAY = (State.STARTING, State.STOPPING, State.SUSPENDING, State.REPLACING)
 
 @dataclass(frozen=True)
 class Identity:
-    """What the platform tells a machine about itself, beside what the user asked for."""
+    """What the platform tells a machine about itself, besides what the user asked for."""
 
     app: str = "swarm-local"
     machine: str = "d8e0standin"
@@ -79,10 +79,10 @@ class Identity:
 
 
 class StandIn:
-    """Starts, stops, suspends and resumes a machine. `tell` hears each change, in words.
+    """Starts, stops, suspends and resumes a machine. `tell` gets each change in words.
 
-    `environ` and `autostart` may be changed; they hold from the next start, the next connection on.
-    `pace` is how many seconds each state on the way lasts at least.
+    Changes of `environ` apply from the next start, of `autostart` from the next connection.
+    `pace` is how many seconds each transitional state lasts at least.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class StandIn:
                 await asyncio.sleep(_RETRY)
 
     async def wake(self, because: str) -> None:
-        """Start or resume a machine that sleeps; nothing where it does not."""
+        """Start or resume a machine that sleeps; does nothing to one that is awake."""
         async with self._one_at_a_time:
             if self.state is State.SUSPENDED:
                 await self.resume(because)
@@ -165,21 +165,21 @@ class StandIn:
 
     async def resume(self, because: str) -> None:
         """Thaw a suspended machine."""
-        self._tell(f"the machine goes on: {because}")
+        self._tell(f"the machine resumes: {because}")
         self.resumes += 1
         await self._pass(State.STARTING)
         await asyncio.to_thread(self._freezer.thaw)
         await self._set(State.STARTED)
 
     async def stop(self, number: int = signal.SIGINT, *, kill_after: float = KILL_TIMEOUT) -> None:
-        """End the machine as the platform does: a signal, and a while later the plug."""
+        """End the machine as the platform does: a signal, then a kill."""
         async with self._one_at_a_time:
             if self.state is State.SUSPENDED:
                 await self.resume("it is stopped")
             if self._watching is None or not self._machine.running():
                 return
             await self._pass(State.STOPPING)
-            with suppress(ProcessLookupError):  # it has just ended by itself
+            with suppress(ProcessLookupError):  # it has just ended
                 self._machine.signal(number)
         try:
             async with asyncio.timeout(kill_after):
@@ -190,7 +190,7 @@ class StandIn:
             await self._watching
 
     async def replace(self) -> None:
-        """End the machine for the next version of it; a suspended one's memory is thrown away."""
+        """End the machine for its next version; a suspended one loses its memory."""
         if self.state is not State.SUSPENDED:
             await self.stop()
             return
@@ -213,7 +213,7 @@ class StandIn:
         self._freezer.remove()
 
     async def _watch(self) -> None:
-        """See one life of the machine to its end, and start the next where it failed."""
+        """Wait for one run of the machine to end, and restart it if it failed."""
         status = await asyncio.to_thread(self._machine.wait)
         self.last_status = status
         was_told_to = self.state in (State.STOPPING, State.REPLACING)

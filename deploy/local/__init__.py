@@ -1,1 +1,1 @@
-"""A stand-in for flyctl and its platform on this computer: `swarm` works with no account."""
+"""A stand-in for Fly.io and flyctl on this computer: `swarm` works without an account."""

@@ -1,4 +1,4 @@
-"""Where the stand-in's API is, and how a flyctl is pointed at it; it is started where none runs."""
+"""Finding the stand-in's API, starting it if none runs, and pointing a flyctl at it."""
 
 import fcntl
 import os
@@ -17,14 +17,14 @@ class AccessError(Exception):
 
 
 class Access(msgspec.Struct, frozen=True):
-    """A running stand-in: its address, the token that it takes, its process."""
+    """A running stand-in: its address, its token and its process ID."""
 
     url: str
     token: str
     pid: int
 
     def environ(self, folder: Path) -> dict[str, str]:
-        """What points a flyctl at it, and keeps it from everything else."""
+        """The environment that points a flyctl at it and at nothing else."""
         return {
             "FLY_API_BASE_URL": self.url,
             "FLY_FLAPS_BASE_URL": self.url,
@@ -37,7 +37,7 @@ class Access(msgspec.Struct, frozen=True):
         }
 
     def write(self, folder: Path) -> None:
-        """Tell whoever looks for it."""
+        """Write where it is, for clients."""
         new = folder / "access.new"
         new.touch(mode=0o600)
         new.write_bytes(msgspec.json.encode(self))
@@ -45,12 +45,12 @@ class Access(msgspec.Struct, frozen=True):
 
     @staticmethod
     def remove(folder: Path) -> None:
-        """It serves no more."""
+        """Remove the file: it no longer serves."""
         (folder / "access.json").unlink(missing_ok=True)
 
 
 def find(folder: Path) -> Access | None:
-    """The stand-in that serves a folder, if one does."""
+    """The stand-in that serves this folder, if one runs."""
     try:
         found = msgspec.json.decode((folder / "access.json").read_bytes(), type=Access)
         os.kill(found.pid, 0)
@@ -60,7 +60,7 @@ def find(folder: Path) -> Access | None:
 
 
 def ensure(folder: Path) -> Access:
-    """The stand-in that serves a folder, started where none does. Raises `AccessError`."""
+    """The stand-in that serves this folder, started if none runs. Raises `AccessError`."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

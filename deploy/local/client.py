@@ -1,4 +1,4 @@
-"""The platform's API as the small flyctl asks it, with flyctl's words where it refuses."""
+"""The small flyctl's client of the platform's API, with flyctl's error messages."""
 
 import http.client
 import os
@@ -13,11 +13,11 @@ from deploy.local import access, store
 
 T = TypeVar("T")
 _REPEATED, _PAUSES = (502, 503), (0.1, 0.2, 0.4)
-"""Statuses at which flyctl asks again, and seconds between."""
+"""Statuses at which flyctl retries, and its pauses in seconds."""
 
 
 class FlyError(Exception):
-    """What flyctl says after `Error:`."""
+    """The message that flyctl prints after `Error:`."""
 
 
 class RefusedError(FlyError):
@@ -42,7 +42,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Asks the API that the environment names; without one, this computer's stand-in."""
+    """Asks the API that the environment names; by default this computer's stand-in."""
 
     def __init__(self) -> None:
         environ = dict(os.environ)
@@ -55,7 +55,7 @@ class Client:
         self.token = environ.get("FLY_API_TOKEN") or environ.get("FLY_ACCESS_TOKEN") or ""
 
     def require_session(self) -> None:
-        """A token is there, as flyctl looks before it asks anything. Raises `FlyError`."""
+        """Check for a token, as flyctl does before every request. Raises `FlyError`."""
         if not self.token:
             raise FlyError("no access token available. Please login with 'flyctl auth login'")
 
@@ -71,7 +71,7 @@ class Client:
         return _read(self._ask(self._uiex, method, f"/api/v1{path}", body), shape)
 
     def stand_in(self, shape: type[T], path: str) -> T:
-        """Ask what only the stand-in has. Raises `RefusedError`, `FlyError`."""
+        """Ask what only the stand-in offers. Raises `RefusedError`, `FlyError`."""
         return _read(self._ask(self._rest, "GET", f"/stand-in{path}", None), shape)
 
     def graph(self, shape: type[T], query: str, **variables: object) -> T:
@@ -108,7 +108,7 @@ def _asked(
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException) as error:
-        # Go's word for a connection that ended without an answer.
+        # Go's name for a connection that ended without an answer.
         reason = "EOF" if isinstance(error, http.client.RemoteDisconnected) else error
         raise FlyError(f"{method} {base}{path}: {reason}") from error
     finally:

@@ -1,8 +1,8 @@
 """`python -m deploy.local.fly …`: a small flyctl, for the stand-in and for tests.
 
-A client of the platform's API. It takes the commands and flags of flyctl's published reference
-(surface.json) that `swarm` needs and does what flyctl does wherever the two can be told apart from
-outside: what is asked, refused and printed where, exit statuses, JSON, what does not wait. The
+A client of the platform's API with the commands and flags of flyctl's published reference
+(surface.json) that `swarm` needs. It behaves like flyctl in everything that `swarm` can notice:
+questions, refusals, what goes to which stream, exit statuses, JSON, which commands do not wait. The
 real one passes the same tests (tests/e2e/test_flyctl.py).
 """
 
@@ -31,7 +31,7 @@ _COMMANDS: dict[str, Callable[[Call], None]] = {
 
 
 def main() -> int:
-    """The exit status."""
+    """Run a command line; returns the exit status."""
     try:
         call = parse(sys.argv[1:])
         _COMMANDS[call.command](call)

@@ -98,7 +98,7 @@ def say(value: object) -> None:
 
 
 def require_yes(call: Call) -> None:
-    """What flyctl says where it would ask and nobody can answer. Raises `FlyError`."""
+    """Fail as flyctl does where it would ask and nobody can answer. Raises `FlyError`."""
     if "--yes" not in call.flags:
         raise FlyError("yes flag must be specified when not running interactively")
 
@@ -110,7 +110,7 @@ def regions(client: Client) -> list[str]:
 
 
 def require_app(client: Client, app: str) -> None:
-    """The app exists, as flyctl asks first. Raises `FlyError`."""
+    """Check that the app exists, as flyctl does first. Raises `FlyError`."""
     query = "query($appName: String!) { app(name: $appName) { id } }"
     client.graph(msgspec.Raw, query, appName=app)
 

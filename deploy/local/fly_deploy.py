@@ -1,7 +1,6 @@
-"""flyctl's deploy: which Dockerfile counts, which image, which machine and volume.
+"""flyctl's deploy: which Dockerfile, image, machine and volume it uses.
 
-No image is built here: the builder that a build asks for is the platform's, and the stand-in has
-none.
+It builds no image: builders belong to the platform, and the stand-in has none.
 """
 
 import sys
@@ -54,7 +53,7 @@ class _Mount(msgspec.Struct, frozen=True):
 
 
 class _File(msgspec.Struct, frozen=True):
-    """fly.toml, as far as it is heeded."""
+    """The parts of fly.toml that are used."""
 
     app: str = ""
     primary_region: str = ""
@@ -74,7 +73,7 @@ def _config(path: Path) -> _File:
 
 
 def _dockerfile(call: Call, config: _File, path: Path, folder: Path) -> Path:
-    """The configuration's, in *its* folder; else the flag's; else the context's own."""
+    """The configuration's, relative to *its* folder; else the flag's; else the context's own."""
     if config.build.dockerfile:
         found = path.parent / config.build.dockerfile.lstrip("/")
     elif flag := call.flags.get("--dockerfile"):

@@ -1,4 +1,4 @@
-"""flyctl's commands about machines: starts that do not wait, leases, what is asked where."""
+"""flyctl's commands for machines: starts do not wait, changes hold a lease."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ _WAIT = 60
 
 
 def machines(client: Client, app: str) -> list[shapes.MachineInfo]:
-    """All machines of an app, console machines too."""
+    """All machines of an app, including console machines."""
     try:
         return client.rest(list[shapes.MachineInfo], "GET", f"/apps/{app}/machines")
     except RefusedError as error:
@@ -26,12 +26,12 @@ def machines(client: Client, app: str) -> list[shapes.MachineInfo]:
 
 
 def app_machines(client: Client, app: str) -> list[shapes.MachineInfo]:
-    """Those that deploys are about."""
+    """The machines that a deploy updates."""
     return [each for each in machines(client, app) if read(each).metadata.get("fly_process_group")]
 
 
 def read(machine: shapes.MachineInfo) -> store.Config:
-    """A machine's configuration, complete or not."""
+    """A machine's configuration, complete or incomplete."""
     for raw in (machine.config, machine.incomplete_config):
         if isinstance(raw, msgspec.Raw):
             return msgspec.json.decode(raw, type=store.Config)
@@ -39,7 +39,7 @@ def read(machine: shapes.MachineInfo) -> store.Config:
 
 
 def whole(machine: shapes.MachineInfo) -> msgspec.Raw:
-    """A machine's configuration, all of it. Raises `FlyError` where its host does not answer."""
+    """A machine's whole configuration. Raises `FlyError` if its host does not answer."""
     if isinstance(machine.config, msgspec.Raw) and machine.host_status == "ok":
         return machine.config
     raise FlyError("the machine is on an unreachable host, try again later")
@@ -83,7 +83,7 @@ def _order(client: Client, app: str, name: str, order: str, body: object = None)
 
 
 def wait(client: Client, app: str, name: str, state: str, seconds: float = _WAIT) -> None:
-    """Wait for a state on the API's side. Raises `FlyError`."""
+    """Wait for a state with the API's own wait. Raises `FlyError`."""
     limit = max(1, min(int(seconds), _WAIT))
     path = f"/apps/{app}/machines/{name}/wait?state={state}&timeout={limit}"
     end = time.monotonic() + seconds
@@ -106,7 +106,7 @@ def update(
     *,
     skip_launch: bool | None = None,
 ) -> None:
-    """Make a new version of a machine; a sleeping one is left asleep unless told otherwise."""
+    """Make a new version of a machine; a sleeping one stays asleep by default."""
     wanted = config or whole(machine)
     asleep = machine.state in _ASLEEP
     order = shapes.Launch(
@@ -273,7 +273,7 @@ def _exec(call: Call) -> None:
 
 
 def _duration(text: str) -> float:
-    """Seconds of a duration as people type it."""
+    """Seconds of a duration such as `30s`."""
     units = {"s": 1, "m": 60, "h": 3600}
     return float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
 

@@ -1,4 +1,4 @@
-"""flyctl's commands about secrets, its parser of `secrets import` to the letter."""
+"""flyctl's commands for secrets, with exactly its parser of `secrets import`."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from deploy.local.fly_machines import app_machines, update
 from deploy.local.surface import Call
 
 LONGEST_LINE = (64 << 10) - 1
-"""Bytes: at a longer line flyctl stops to read, without a word (Go's bufio.Scanner)."""
+"""Bytes: at a longer line flyctl silently stops reading (Go's bufio.Scanner)."""
 
 MOST_BY_SET = 64 << 10
 _QUOTES = '"""'
@@ -50,7 +50,7 @@ def parse(given: bytes) -> dict[str, str]:
 
 
 def _lines(given: bytes) -> Iterator[str]:
-    """As Go's bufio.Scanner cuts them: it ends at a line that is too long."""
+    """Lines as Go's bufio.Scanner splits them: it stops at a line that is too long."""
     lines = given.split(b"\n")
     if lines[-1] == b"":
         lines.pop()

@@ -39,7 +39,7 @@ class _Port(msgspec.Struct, frozen=True):
 
 
 def _logs(call: Call) -> None:
-    """The last lines, and with no --no-tail those that come; lines as flyctl prints them."""
+    """The last lines, then new ones unless --no-tail; formatted as flyctl does."""
     client = Client()
     token = ""
     while True:
@@ -60,7 +60,7 @@ def _logs(call: Call) -> None:
 
 
 def _proxy(call: Call) -> None:
-    """`LOCAL:REMOTE`: a local port that leads into the app's private network."""
+    """`LOCAL:REMOTE`: forward a local port into the app's private network."""
     local, _, remote = call.words[0].partition(":")
     client = Client()
     server = socket.create_server((call.flags.get("--bind-addr", "127.0.0.1"), int(local)))

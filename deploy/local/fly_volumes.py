@@ -1,4 +1,4 @@
-"""flyctl's commands about volumes and snapshots."""
+"""flyctl's commands for volumes and snapshots."""
 
 import sys
 from collections.abc import Callable
@@ -28,13 +28,13 @@ class _Volume(msgspec.Struct, frozen=True):
 
 
 def volumes(client: Client, app: str) -> list[shapes.VolumeInfo]:
-    """The app's volumes that are not on their way out."""
+    """The app's volumes that are not being destroyed."""
     found = client.rest(list[shapes.VolumeInfo], "GET", f"/apps/{app}/volumes")
     return [each for each in found if each.state not in _GONE]
 
 
 def guest(call: Call, default: sizes.Guest) -> sizes.Guest:
-    """What --vm-size and --vm-memory make of a size. Raises `FlyError`."""
+    """The size that --vm-size and --vm-memory ask for. Raises `FlyError`."""
     found = default
     if size := call.flags.get("--vm-size"):
         preset = sizes.PRESETS.get(size)

@@ -1,7 +1,7 @@
 """The GraphQL that flyctl asks of api.fly.io, answered by a schema of what `swarm` uses.
 
-Names and shapes are the platform's (schema.graphql of fly-go). A field that is not here is an error
-of the query, so what a flyctl asks beyond it is seen.
+Names and shapes are the platform's (schema.graphql of fly-go). A field that is missing here is an
+error of the query, so it is noticed when a flyctl asks for more.
 """
 
 import re
@@ -34,7 +34,7 @@ async def _serve(request: web.Request) -> web.Response:
         variable_values=asked.get("variables") or {},
         operation_name=asked.get("operationName") or None,
         field_resolver=_resolve,
-        # The one union is of who asks.
+        # The only union is the type of the viewer.
         type_resolver=lambda *_: nodes.User.__name__,
     )
     said: dict[str, object] = {"data": result.data}

@@ -1,4 +1,4 @@
-"""What the GraphQL API says: one class for each type of schema.graphql that has an answer.
+"""Answers of the GraphQL API: one class for each type of schema.graphql.
 
 A field's name is the schema's in snake case. A method is a field with arguments.
 """
@@ -32,7 +32,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class User(msgspec.Struct, frozen=True):
-    """Whose token it is."""
+    """The owner of the token."""
 
     email: str
     id: str = "user1"
@@ -40,7 +40,7 @@ class User(msgspec.Struct, frozen=True):
 
 
 class Organization(msgspec.Struct, frozen=True):
-    """Who pays."""
+    """An organisation."""
 
     id: str
     slug: str
@@ -78,13 +78,13 @@ class PlatformRegions(msgspec.Struct, frozen=True):
 
 
 class Named(msgspec.Struct, frozen=True):
-    """An app of which only the name is asked."""
+    """An app, by its name."""
 
     name: str
 
 
 class Volume(msgspec.Struct, frozen=True):
-    """A volume, which says what app it is of."""
+    """A volume and its app."""
 
     id: str
     app: Named
@@ -147,13 +147,13 @@ class Image(msgspec.Struct, frozen=True):
 
 
 class AppConfig(msgspec.Struct, frozen=True):
-    """The configuration of the last deploy, which flyctl reads off the machines."""
+    """The configuration of the last deploy; flyctl reads it from the machines instead."""
 
     definition: dict[str, str] = {}
 
 
 class App(msgspec.Struct, frozen=True):
-    """An app. `registry` is what images there are; empty: any."""
+    """An app. `registry` lists the images that exist; empty: any."""
 
     id: str
     internal_numeric_id: int
@@ -180,7 +180,7 @@ class App(msgspec.Struct, frozen=True):
     role: None = None
 
     def image(self, ref: str) -> Image:
-        """An image that a deploy names. Raises `GraphQLError`."""
+        """Resolve the image of a deploy. Raises `GraphQLError`."""
         if self.registry and ref not in self.registry:
             raise GraphQLError(f"failed to get manifest {ref}: not found")
         return Image(ref)

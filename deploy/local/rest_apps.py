@@ -27,7 +27,7 @@ def add_routes(router: web.UrlDispatcher) -> None:
 
 
 def app_info(place: World, app: store.App) -> shapes.AppInfo:
-    """An app as the API says it."""
+    """An app as the API shows it."""
     machines = place.machines(app.name)
     status = "deployed" if machines else ("suspended" if app.releases else "pending")
     org = next(each for each in place.conditions.organizations if each.slug == app.org)
@@ -46,7 +46,7 @@ def app_info(place: World, app: store.App) -> shapes.AppInfo:
 def allocate(place: World, app: store.App, kind: str) -> store.Address:
     """A new address of an app on this computer. Raises `ApiError`."""
     if kind == "v6":
-        # The loopback has one of them.
+        # The loopback has only one.
         if any(a.type == "v6" for each in place.records.apps.values() for a in each.addresses):
             raise ApiError(422, "this computer has one IPv6 loopback address, and an app has it")
         text = "::1"
@@ -61,7 +61,7 @@ def allocate(place: World, app: store.App, kind: str) -> store.Address:
 
 
 def secret_info(name: str, secret: store.Secret) -> shapes.SecretInfo:
-    """A secret as the API says it."""
+    """A secret as the API shows it."""
     digest = hashlib.sha256(secret.value.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return shapes.SecretInfo(name, digest, secret.updated_at, secret.updated_at)
 

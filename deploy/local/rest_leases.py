@@ -30,14 +30,14 @@ def found(request: web.Request) -> tuple[World, store.Machine]:
 
 
 def changing(request: web.Request) -> tuple[World, store.Machine]:
-    """The same, where nobody else holds it. Raises `ApiError`."""
+    """The same, unless somebody else holds its lease. Raises `ApiError`."""
     place, machine = found(request)
     place.require_lease(machine.id, request.headers.get(NONCE, ""))
     return place, machine
 
 
 def new_lease(place: World, machine: str, seconds: int, nonce: str = "") -> shapes.LeaseData:
-    """A lease; with a nonce, the one that has it lasts longer."""
+    """A new lease; a nonce extends the lease that has it."""
     until = int(time.time()) + (seconds or _SECONDS)
     lease = shapes.LeaseData(nonce or identity(""), until, place.conditions.account)
     place.leases[machine] = lease

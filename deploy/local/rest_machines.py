@@ -1,4 +1,4 @@
-"""The REST API of machines. Their life itself is deploy/api.py's, as in the machine."""
+"""The REST API of machines. Their states are deploy/api.py's, as inside the machine."""
 
 from collections.abc import Awaitable, Callable
 
@@ -35,7 +35,7 @@ def add_routes(router: web.UrlDispatcher) -> None:
 
 
 async def machine_info(place: World, machine: store.Machine) -> shapes.MachineInfo:
-    """A machine as the API says it."""
+    """A machine as the API shows it."""
     config = machine.read
     host = place.host(machine.host)
     answers = host.status == "ok"
@@ -159,7 +159,7 @@ def _mounts(place: World, app: str) -> list[store.Mount]:
 
 
 async def _update(request: web.Request) -> web.Response:
-    """A new version: the running one ends for it, a suspended one's memory is thrown away."""
+    """Make a new version: a running machine ends for it, a suspended one loses its memory."""
     place, machine = changing(request)
     wanted = await body(request, shapes.Launch)
     config = msgspec.json.decode(wanted.config, type=store.Config)
@@ -241,7 +241,7 @@ async def _exec(request: web.Request) -> web.Response:
 
 
 async def _ps(request: web.Request) -> web.Response:
-    """The processes that listen: flyctl waits for those that its configuration names."""
+    """The listening processes: flyctl waits for the ports that its configuration names."""
     place, machine = found(request)
     running = place.running.get(machine.id)
     if running is None:

@@ -1,4 +1,4 @@
-"""The REST API of volumes and their snapshots; what lies in them is copied with cp -a."""
+"""The REST API of volumes and their snapshots; contents are copied with cp -a."""
 
 import asyncio
 from pathlib import Path
@@ -15,7 +15,7 @@ _ONE = "/v1/apps/{app}/volumes/{volume}"
 _GB = 1 << 30
 COPY_TRIES = 5
 SNAPSHOT_SECONDS = 0.3
-"""Seconds that a snapshot takes at least, which its request does not wait for."""
+"""The least seconds that a snapshot takes; the request does not wait for it."""
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
@@ -31,7 +31,7 @@ def add_routes(router: web.UrlDispatcher) -> None:
 
 
 def volume_info(place: World, volume: store.Volume) -> shapes.VolumeInfo:
-    """A volume as the API says it."""
+    """A volume as the API shows it."""
     attached = [
         machine.id
         for machine in place.machines(volume.app)

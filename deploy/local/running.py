@@ -1,4 +1,4 @@
-"""Machines of the stand-in while they run: the agent in its namespaces, its ports, its own API."""
+"""Running machines of the stand-in: the agent in its namespaces, its ports, its own API."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,14 @@ from deploy.machine import Machine
 from deploy.standin import Identity, StandIn, State
 
 EXEC_LIMIT = 60
-"""Seconds that the platform gives a command where nobody says otherwise."""
+"""Seconds that a command may take by default."""
 
 MOST_OUTPUT = 1 << 20
 _CHECK_LIMIT = 2.0
 
 
 class Running:
-    """One machine on this computer. `said` hears what becomes of it."""
+    """One machine on this computer. `changed` is called with each new state."""
 
     def __init__(
         self, folder: Path, record: store.Machine, changed: Callable[[State, int | None], None]
@@ -36,7 +36,7 @@ class Running:
         self._output = self.log.open("ab", buffering=0)
         self._machine = _machine(folder, record)
         self.ports = _Ports.free()
-        # Unix sockets have short names: not below the platform's folder.
+        # Paths of Unix sockets must be short: not below the platform's folder.
         self._socket = Path(f"/tmp/swarm-api-{os.getpid()}-{record.id}.sock")
         guest = record.read.guest
         identity = Identity(record.app, record.id, guest.memory_mb, record.region)
@@ -50,7 +50,7 @@ class Running:
         ]
 
     def configure(self, record: store.Machine) -> None:
-        """What the next start is made of. The computer's network is shared: own ports, then."""
+        """Set the environment of the next start. Machines share a network: own ports."""
         self._record = record
         config = record.read
         self.standin.autostart = all(service.autostart for service in config.services)
@@ -70,7 +70,7 @@ class Running:
         }
 
     def port(self, inside: int) -> int:
-        """Where one of the machine's ports is on this computer, for its private network."""
+        """The port on this computer that stands for a port of the machine."""
         config = self._record.read
         places = {
             _port_of(config.env.get("SWARM_LISTEN", "")): self.ports.ssh,
@@ -80,7 +80,7 @@ class Running:
         return places.get(inside, inside)
 
     async def listens(self, inside: int) -> bool:
-        """Something takes connections at one of the machine's ports."""
+        """Something listens on one of the machine's ports."""
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.port(inside))
         except OSError:
@@ -134,7 +134,7 @@ class Running:
         return shapes.CheckStatus(name, status, output, self._record.updated_at)
 
     async def close(self) -> None:
-        """End the machine and everything of it."""
+        """End the machine and everything that belongs to it."""
         await self.standin.close()
         for task in self._tasks:
             task.cancel()
@@ -143,7 +143,7 @@ class Running:
         self._output.close()
 
     async def _follow(self) -> None:
-        """Report every state; more than one may pass before it is asked again."""
+        """Report states; several may pass between two reports."""
         last = self.standin.state
         while True:
             await self.standin.wait_for(*(state for state in State if state is not last))
@@ -165,7 +165,7 @@ class _Ports:
         ports: list[int] = []
         with contextlib.ExitStack() as held:
             while len(ports) < 3:
-                # Below the ephemeral ports: no outgoing connection takes one while it is asleep.
+                # Below the ephemeral ports: no outgoing connection takes one meanwhile.
                 port = random.randrange(12_000, 20_000)
                 with contextlib.suppress(OSError):
                     held.enter_context(socket.create_server(("127.0.0.1", port)))

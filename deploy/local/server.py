@@ -1,8 +1,8 @@
 """The stand-in for Fly's API on the loopback: Machines REST, GraphQL and api.fly.io's REST.
 
 `python -m deploy.local.server FOLDER` serves until a signal, or until it has had no app for a
-while. Its machines are the local machines of deploy/machine.py. What it does not imitate: builders,
-prices, several regions' distance, WireGuard, a virtual machine of its own for each machine.
+while. Its machines are the local machines of deploy/machine.py. It does not imitate builders,
+prices, WireGuard, or a virtual machine for each machine.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ UNUSED = 60.0
 """Seconds without an app and without a request after which the server ends."""
 
 _OURS = "/stand-in"
-"""What is not the platform's: how a test changes its conditions."""
+"""Paths that the real platform lacks: tests change its conditions there."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,7 +49,7 @@ class _Server:
         self.requests = 0
 
     async def run(self) -> None:
-        """Serve; `access.json` says where, and is gone when nobody serves any more."""
+        """Serve; `access.json` says where, and is removed at the end."""
         app = web.Application(middlewares=[self._watch, errors_as_json], client_max_size=16 << 20)
         app[WORLD] = self.world
         for part in (rest_apps, rest_machines, rest_leases, rest_volumes, graph, uiex):
@@ -78,7 +78,7 @@ class _Server:
             self.world.keep()
 
     def _end_unused(self, ended: asyncio.Event) -> None:
-        """End when there was neither an app nor a request for a while."""
+        """End after a while without an app and without a request."""
         loop = asyncio.get_running_loop()
 
         def look() -> None:
@@ -91,7 +91,7 @@ class _Server:
 
     @web.middleware
     async def _watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Who asks, what fails today, and what changed."""
+        """Check the token, fail as a test asks for, and save changes."""
         self._asked_at = time.monotonic()
         self.requests += 1
         ours = request.path.startswith(_OURS)
@@ -113,7 +113,7 @@ class _Server:
 
 
 async def _platform(request: web.Request) -> web.Response:
-    """Everything, for tests: secrets stay where they are."""
+    """All records, for tests."""
     place = world(request)
     place.keep()
     return answer(
@@ -135,7 +135,7 @@ async def _change(request: web.Request) -> web.Response:
 
 
 async def _port(request: web.Request) -> web.Response:
-    """Where a port of an app's machine is on this computer: its private network."""
+    """The port on this computer that stands for a port of an app's machine."""
     place, app = world(request), request.match_info["app"]
     for machine in place.machines(app):
         running = place.running.get(machine.id)

@@ -1,10 +1,10 @@
-"""What the REST APIs say and are told, with the platform's own names (fly-go's JSON tags)."""
+"""Bodies of the REST APIs' requests and answers, with the platform's names (fly-go's JSON tags)."""
 
 import msgspec
 
 
 class OrgInfo(msgspec.Struct, frozen=True):
-    """An organisation, as an app names it."""
+    """An organisation, as an app refers to it."""
 
     name: str
     slug: str
@@ -107,7 +107,7 @@ class SnapshotInfo(msgspec.Struct, frozen=True):
 
 
 class ImageRef(msgspec.Struct, frozen=True):
-    """An image, taken apart."""
+    """The parts of an image reference."""
 
     registry: str
     repository: str
@@ -116,7 +116,7 @@ class ImageRef(msgspec.Struct, frozen=True):
 
 
 class CheckStatus(msgspec.Struct, frozen=True):
-    """What a health check found."""
+    """The result of a health check."""
 
     name: str
     status: str
@@ -179,7 +179,7 @@ class ExecOrder(msgspec.Struct, frozen=True):
 
 
 class ExecResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the command did."""
+    """The result of a command."""
 
     exit_code: int = 0
     stdout: str = ""
@@ -216,7 +216,7 @@ class SecretInfo(msgspec.Struct, frozen=True):
 
 
 class UpdateSecrets(msgspec.Struct, frozen=True):
-    """The body that sets secrets, and takes away those whose value is null."""
+    """The body that sets secrets, and removes those whose value is null."""
 
     values: dict[str, str | None]
 
@@ -271,6 +271,6 @@ class CreateRelease(msgspec.Struct, frozen=True):
 
 
 class UpdateRelease(msgspec.Struct, frozen=True):
-    """The body that says how a deploy goes."""
+    """The body that updates the status of a deploy."""
 
     status: str

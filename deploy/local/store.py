@@ -1,6 +1,6 @@
 """What the platform remembers: apps, addresses, volumes, snapshots, secrets, machines.
 
-One process writes it, the stand-in's server; whoever else wants something asks that one.
+Only the stand-in's server writes it; everybody else asks the server.
 """
 
 import os
@@ -13,7 +13,7 @@ FOLDER_VARIABLE = "SWARM_LOCAL"
 _DEFAULT = "~/.local/state/swarm/local"
 _LOOPBACKS = 128 * 62_500
 AS_USUAL = -1
-"""In the place of a status: this request is answered."""
+"""Instead of a status: answer this request normally."""
 
 REGIONS = ("ams", "fra", "lhr", "iad", "sjc", "syd")
 
@@ -30,7 +30,7 @@ class Snapshot(msgspec.Struct):
 
 
 class Volume(msgspec.Struct):
-    """A disk on a host; its content lies in `volumes/ID`."""
+    """A disk on a host; its content is in `volumes/ID`."""
 
     id: str
     app: str
@@ -60,7 +60,7 @@ class Port(msgspec.Struct, frozen=True):
 
 
 class Service(msgspec.Struct, frozen=True):
-    """What the edge takes in for a machine."""
+    """A service that the edge accepts connections for."""
 
     internal_port: int = 0
     protocol: str = "tcp"
@@ -77,7 +77,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class GuestConfig(msgspec.Struct, frozen=True):
-    """What a machine is to have."""
+    """The size of a machine."""
 
     cpu_kind: str = "shared"
     cpus: int = 1
@@ -85,7 +85,7 @@ class GuestConfig(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """A machine's configuration, as far as the stand-in heeds it; the rest is kept as it came."""
+    """The parts of a machine's configuration that the stand-in uses; the rest is kept unread."""
 
     image: str = ""
     guest: GuestConfig = GuestConfig()
@@ -119,9 +119,9 @@ class Machine(msgspec.Struct):
     updated_at: str
     version: str
     secrets: dict[str, str] = {}
-    """The values that it was last (re)started with by a deploy or an update."""
+    """The values as of its last deploy or update."""
     state: str = "stopped"
-    """Where it is not running."""
+    """Its state while it is not running."""
     events: list[Event] = []
 
     @property
@@ -141,7 +141,7 @@ class Address(msgspec.Struct):
 
 
 class Secret(msgspec.Struct):
-    """A value that nobody reads back."""
+    """A value that cannot be read back."""
 
     value: str
     updated_at: str
@@ -173,7 +173,7 @@ class App(msgspec.Struct):
 
 
 class Host(msgspec.Struct):
-    """A computer of the platform: what it can still hold, and whether it answers."""
+    """A computer of the platform: its free memory, and whether it answers."""
 
     name: str
     region: str
@@ -182,7 +182,7 @@ class Host(msgspec.Struct):
 
 
 class Organization(msgspec.Struct):
-    """Who pays."""
+    """An organisation."""
 
     slug: str
     name: str
@@ -198,7 +198,7 @@ def _organizations() -> list[Organization]:
 
 
 class Conditions(msgspec.Struct):
-    """What a test may set: how the platform is today."""
+    """The platform's conditions, which tests may change."""
 
     account: str = "you@this-computer"
     """Empty: nobody is logged in."""
@@ -210,11 +210,11 @@ class Conditions(msgspec.Struct):
     images: list[str] = []
     """What the registry has; empty: anything."""
     pace: float = 0.0
-    """Seconds that each state on the way lasts."""
+    """Seconds that each transitional state lasts."""
     distance: float = 0.0
-    """Seconds that each answer takes, as from a platform that is not on this computer."""
+    """Seconds that each answer takes, as over a network."""
     fail: list[int] = []
-    """Statuses of the next answers, whose bodies are no JSON; 0 cuts the connection."""
+    """Statuses of the next answers, with a body that is not JSON; 0 cuts the connection."""
 
 
 class Platform(msgspec.Struct):
@@ -224,18 +224,18 @@ class Platform(msgspec.Struct):
     apps: dict[str, App] = {}
     machines: dict[str, Machine] = {}
     volumes: dict[str, Volume] = {}
-    """Those of destroyed apps too: for their snapshots."""
+    """Includes those of destroyed apps, for their snapshots."""
     snapshots: list[Snapshot] = []
     next_id: int = 1000
 
 
 def folder() -> Path:
-    """Where the platform lives."""
+    """The folder of the platform."""
     return Path(os.environ.get(FOLDER_VARIABLE) or _DEFAULT).expanduser()
 
 
 def free_loopback(where: Path, platform: Platform) -> str:
-    """An address of the loopback that no app has; platforms in other folders use others."""
+    """An unused loopback address; platforms in other folders use other ranges."""
     begin = zlib.crc32(str(where).encode()) % _LOOPBACKS
     used = {app.loopback for app in platform.apps.values()}
     for number in range(begin, begin + _LOOPBACKS):
@@ -255,7 +255,7 @@ def load(where: Path) -> Platform:
 
 
 def save(where: Path, platform: Platform) -> None:
-    """Write it as a whole."""
+    """Save it atomically."""
     new = where / "platform.new"
     new.write_bytes(msgspec.json.encode(platform))
     new.chmod(0o600)

@@ -1,7 +1,7 @@
-"""The command lines that flyctl takes: commands and flags of its published reference.
+"""The command lines that flyctl accepts: commands and flags of its published reference.
 
-surface.json holds them for the commands that the stand-in knows; anything else is refused as flyctl
-refuses it, so what works here is what flyctl takes.
+surface.json has the commands that the stand-in knows. Anything else is refused as flyctl does,
+so a command line that works here is one that flyctl accepts.
 """
 
 import os
@@ -17,7 +17,7 @@ _FILE = Path(__file__).with_name("surface.json")
 
 
 class UsageError(Exception):
-    """A command line that flyctl would not take."""
+    """A command line that flyctl refuses."""
 
 
 class _Flag(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class _Surface(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A command line, taken apart. A flag that takes nothing has the value `true`."""
+    """A parsed command line. A flag without a value has the value `true`."""
 
     command: str
     words: tuple[str, ...]
@@ -45,7 +45,7 @@ class Call:
 
     @property
     def app(self) -> str:
-        """The app it is about: of the flag, of FLY_APP, of a fly.toml here. Raises `UsageError`."""
+        """Its app: from the flag, FLY_APP or a fly.toml here. Raises `UsageError`."""
         named = self.flags.get("--app") or os.environ.get("FLY_APP")
         if named:
             return named
@@ -59,7 +59,7 @@ class Call:
 
 
 def parse(argv: Sequence[str]) -> Call:
-    """Take a command line apart. Raises `UsageError`."""
+    """Parse a command line. Raises `UsageError`."""
     commands = _surface().commands
     for length in range(min(3, len(argv)), 0, -1):
         name = " ".join(("fly", *argv[:length]))

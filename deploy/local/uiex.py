@@ -1,6 +1,6 @@
 """The REST API of api.fly.io that flyctl asks at every deploy: organisations, releases, builders.
 
-There is no builder here: a request for one is noted and refused.
+There is no builder: a request for one is recorded and refused.
 """
 
 from aiohttp import web
@@ -100,7 +100,7 @@ def _find(place: World, name: str) -> store.Release:
 
 
 async def _logs(request: web.Request) -> web.Response:
-    """The last lines; with `next_token`, those after it (a byte of the log)."""
+    """The last lines, or those after `next_token` (a byte offset in the log)."""
     place, app = world(request), world(request).app(request.match_info["app"])
     path = place.folder / "logs" / f"{app.name}.log"
     content = path.read_bytes() if path.exists() else b""

@@ -1,4 +1,4 @@
-"""What every part of the stand-in's API shares: bodies in, records out, refusals as JSON."""
+"""Shared by all parts of the stand-in's API: request bodies, answers, refusals as JSON."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -15,7 +15,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def world(request: web.Request) -> World:
-    """The platform that the request is for."""
+    """The platform that serves the request."""
     return request.app[WORLD]
 
 

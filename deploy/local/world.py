@@ -1,4 +1,4 @@
-"""The stand-in's platform at work: what the APIs ask for, done to the records and the machines."""
+"""The stand-in's platform: applies what the APIs ask for to records and machines."""
 
 import asyncio
 import os
@@ -16,11 +16,11 @@ from deploy.local.running import Running
 from deploy.standin import State
 
 FOLLOWED = 20
-"""Events that are kept of each machine, as the API shows them."""
+"""Events kept for each machine, as many as the API shows."""
 
 
 class World:
-    """Apps, machines and edges of one platform. What changes is saved by `keep`."""
+    """Apps, machines and edges of one platform. `keep` saves changes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -28,13 +28,13 @@ class World:
         self.running: dict[str, Running] = {}
         self.leases: dict[str, shapes.LeaseData] = {}
         self.builders_asked: list[str] = []
-        """Requests for a builder: the stand-in has none."""
+        """Paths of requests for a builder."""
         self._edges: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._later: set[asyncio.Task[None]] = set()
 
     @property
     def conditions(self) -> store.Conditions:
-        """How the platform is today."""
+        """The platform's conditions."""
         return self.records.conditions
 
     def keep(self) -> None:
@@ -68,12 +68,12 @@ class World:
         return next(each for each in self.conditions.hosts if each.name == name)
 
     def state(self, machine: store.Machine) -> State:
-        """Where a machine is in its life."""
+        """The state of a machine."""
         running = self.running.get(machine.id)
         return running.standin.state if running else State(machine.state)
 
     def run(self, machine: store.Machine) -> Running:
-        """What runs a machine on this computer; it need not be started. Raises `ApiError`."""
+        """The runner of a machine on this computer, started or not. Raises `ApiError`."""
         found = self.running.get(machine.id)
         if found is None:
 
@@ -88,7 +88,7 @@ class World:
         return found
 
     def reserve(self, host: store.Host, memory_mb: int) -> None:
-        """Room for a machine on a host. Raises `ApiError`."""
+        """Check that a host has room for a machine. Raises `ApiError`."""
         used = sum(
             each.read.guest.memory_mb
             for each in self.records.machines.values()
@@ -117,7 +117,7 @@ class World:
         )
 
     def require_lease(self, machine: str, nonce: str) -> None:
-        """Nobody else holds the machine. Raises `ApiError`."""
+        """Check that nobody else holds the lease of the machine. Raises `ApiError`."""
         lease = self.leases.get(machine)
         if lease and lease.expires_at > time.time() and lease.nonce != nonce:
             raise ApiError(409, f"machine is leased until {lease.expires_at}")
@@ -149,7 +149,7 @@ class World:
         self.running.clear()
 
     async def end(self, machine: store.Machine) -> None:
-        """A machine's end; its volume stays."""
+        """Destroy a machine; its volume stays."""
         running = self.running.pop(machine.id, None)
         if running is not None:
             await running.close()
@@ -157,7 +157,7 @@ class World:
         self.refresh_edges()
 
     def later(self, work: Coroutine[None, None, None]) -> None:
-        """Do something that its request does not wait for."""
+        """Run something that its request does not wait for."""
         task = asyncio.create_task(work)
         self._later.add(task)
         task.add_done_callback(self._later.discard)
@@ -172,7 +172,7 @@ class World:
             print(f"{app}: cannot listen on {address} port {port}: {error.strerror}", flush=True)
 
     async def _connect(self, app: str, port: int, client: str) -> Streams:
-        """A connection to one of the app's machines: rather to one that is awake."""
+        """Connect to one of the app's machines, preferably an awake one."""
         able = [
             machine
             for machine in self.machines(app)
@@ -196,14 +196,14 @@ class World:
             kind, source = kinds[state]
             code = status if kind == "exit" else None
             self.note(machine, kind, state.value, source, code)
-        # What is saved is what is true without a process: a restart of the stand-in ends them.
+        # A restart of the stand-in ends all processes: save the state without one.
         machine.state = State.STOPPED.value if state is not State.CREATED else state.value
         self.keep()
 
     def note(
         self, machine: store.Machine, kind: str, state: str, source: str, code: int | None = None
     ) -> None:
-        """Remember something that happened to a machine, newest first."""
+        """Record an event of a machine, newest first."""
         event = store.Event(kind, state, source, int(time.time() * 1000), code)
         machine.events = [event, *machine.events][:FOLLOWED]
 

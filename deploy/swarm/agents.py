@@ -1,4 +1,4 @@
-"""The coding agents of machines, as a laptop sees them: nobody is woken or kept awake by a look."""
+"""The coding agents of machines, as a laptop sees them. Looking does not wake a machine."""
 
 import shlex
 import time
@@ -14,7 +14,7 @@ from deploy.swarm.place import Place, State
 
 
 class AttachError(Exception):
-    """There is no window to go to; the message says why."""
+    """There is no window to attach to; the message says why."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -30,9 +30,9 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 def look(where: Place, fly: Fly) -> Seen:
-    """What they do; of a machine that is not awake, what they did when it was last asked.
+    """What they do; for a machine that is not awake, what they did when it was last asked.
 
-    The question goes by way of the platform and is no login. Raises `FlyError`.
+    The platform passes the question on; it is not a login. Raises `FlyError`.
     """
     machine = fly.machine(where.name)
     if machine is None or not machine.awake or not machine.reachable:
@@ -46,14 +46,14 @@ def look(where: Place, fly: Fly) -> Seen:
 
 
 def last_seen(state: State) -> Seen:
-    """What this laptop knows, without asking anybody."""
+    """What this laptop remembers, without asking the platform."""
     if not state.agents:
         return Seen(0.0, [])
     return Seen(state.agents_at, msgspec.json.decode(state.agents, type=list[CodingAgentReport]))
 
 
 def text(seen: Seen, now: float) -> str:
-    """A table, and how old it is."""
+    """A table, with its age where it is old."""
     if not seen.at:
         return "not asked yet while it was awake"
     age = now - seen.at
@@ -73,7 +73,7 @@ def summary(seen: Seen, now: float) -> str:
 
 
 def attach_script(seen: Seen, agent: str) -> str:
-    """The shell command that goes to the window of `agent`, or of the one that waits longest.
+    """The shell command that attaches to the window of `agent`, or of the one waiting longest.
 
     Raises `AttachError`.
     """

@@ -1,6 +1,6 @@
-"""What is to be looked at from time to time, and what is wrong when ssh does not work.
+"""`swarm audit` checks a machine's safety; `swarm doctor` finds why ssh does not work.
 
-Each finding says whether it is well and, where it is not, what to do.
+Each finding says what was checked and, where something is wrong, what to do.
 """
 
 import subprocess
@@ -37,7 +37,7 @@ class _Ban(msgspec.Struct, frozen=True):
 
 
 def audit(where: Place, fly: Fly) -> Iterator[Finding]:
-    """Look at a machine's safety; a sleeping one is not woken, and less is seen."""
+    """Check a machine's safety. A sleeping one is not woken: less can be checked."""
     yield from _secrets(where, fly)
     yield from _addresses(where, fly)
     yield from _image(where)
@@ -55,7 +55,7 @@ def audit(where: Place, fly: Fly) -> Iterator[Finding]:
 
 
 def doctor(where: Place, fly: Fly) -> Iterator[Finding]:
-    """Follow the way of a connection, and stop where it ends."""
+    """Check each step of a connection, and stop at the first that fails."""
     yield Finding(Level.PASS, f"flyctl works, logged in as {fly.require_usable()}")
     if not fly.has_app(where.name):
         yield Finding(Level.FAIL, f"there is no app {where.name}", f"swarm up {where.name}")
@@ -92,7 +92,7 @@ def _login(where: Place, machine: Machine) -> Finding:
         return Finding(
             Level.FAIL,
             "the host key is another one: a new volume, or somebody between",
-            f"swarm up {where.name} fetches it anew over Fly's own channel",
+            f"swarm up {where.name} fetches it again over Fly's own channel",
         )
     if "Permission denied" in said:
         return Finding(
@@ -151,7 +151,7 @@ def _sshd(where: Place, fly: Fly, machine: Machine) -> Iterator[Finding]:
 
 
 def _ports(where: Place, fly: Fly, machine: Machine) -> Iterator[Finding]:
-    """Listening ports that are not on the loopback (proc_net_tcp(5))."""
+    """Listening ports outside the loopback (proc_net_tcp(5))."""
     said = fly.told(where.name, machine, "/bin/cat /proc/net/tcp /proc/net/tcp6")
     ports = set()
     for line in said.splitlines():

@@ -1,6 +1,6 @@
-"""An archive of the volume on the laptop, read back and compared file by file, and its way back.
+"""Back the volume up to an archive on the laptop, compared file by file, and restore it.
 
-The agent's own folder stays out: host keys and bans belong to the machine, not to the work.
+The agent's own folder is left out: host keys and bans belong to the machine, not to the work.
 """
 
 import gzip
@@ -30,7 +30,7 @@ Content = IO[bytes] | gzip.GzipFile
 
 
 class BackupError(Exception):
-    """What was read is not what is there; the message says which files."""
+    """The archive differs from the machine; the message says in which files."""
 
 
 class _Space(msgspec.Struct, frozen=True):
@@ -42,13 +42,13 @@ class _Status(msgspec.Struct, frozen=True):
 
 
 def volume_of(where: Place) -> str:
-    """Where the machine has its volume."""
+    """Where the machine's volume is mounted."""
     said = _ssh(where, "swarm-agent status --json")
     return msgspec.json.decode(said, type=_Status).volume.name
 
 
 def backup(where: Place, target: Path) -> Path:
-    """Write the volume's files to an archive in `target`, and make sure that it has them all.
+    """Write the volume's files to an archive in `target`, and check that it has them all.
 
     Raises `BackupError`; the archive is kept in any case.
     """
@@ -57,7 +57,7 @@ def backup(where: Place, target: Path) -> Path:
     path = target / f"{where.name}-{time.strftime('%Y%m%dT%H%M%S')}.tar.gz"
     unfinished = path.with_suffix(".unfinished")
     with reading(where, volume) as stream:
-        # The home's keys and tokens are in it: for nobody else's eyes.
+        # It holds the home's keys and tokens: only its owner may read it.
         private = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(private, "wb") as raw, gzip.open(raw, "wb", compresslevel=3) as file:
             shutil.copyfileobj(stream.out, file, CHUNK)
@@ -72,7 +72,7 @@ def backup(where: Place, target: Path) -> Path:
 
 
 def restore(where: Place, archive: Path) -> int:
-    """Put an archive's files into the volume; how many there are. Raises `BackupError`."""
+    """Copy an archive's files into the volume; returns how many there are. Raises `BackupError`."""
     wanted = archive_hashes(archive)
     with gzip.open(archive, "rb") as file:
         return put(where, file, wanted)
@@ -95,7 +95,7 @@ class Stream:
 def reading(where: Place, volume: str) -> Iterator[Stream]:
     """Read the volume's files."""
     left_out = " ".join(f"! -name {name}" for name in _LEFT_OUT)
-    # Not the folder itself: it is root's, and nobody else could restore its mode.
+    # Not the folder itself: it is root's, and only root could restore its mode.
     listing = f"find . -mindepth 1 -maxdepth 1 {left_out} -print0"
     script = f"cd {shlex.quote(volume)} && {listing} | sort -z | tar --null -T - -cf -"
     command = ssh.command(where, [script])
@@ -110,7 +110,7 @@ def put(where: Place, content: Content, wanted: Mapping[str, str]) -> int:
     command = ssh.command(where, [f"cd {shlex.quote(volume)} && tar --no-overwrite-dir -xpf -"])
     with subprocess.Popen(command, stdin=subprocess.PIPE) as writing:
         assert writing.stdin is not None
-        # Where the other side ends early, its status says so.
+        # If the other side ends early, its status says so.
         with suppress(BrokenPipeError):
             shutil.copyfileobj(content, writing.stdin, CHUNK)
             writing.stdin.close()
@@ -123,14 +123,14 @@ def put(where: Place, content: Content, wanted: Mapping[str, str]) -> int:
 
 
 def has_work(where: Place) -> bool:
-    """The volume has files of the user's beside the home's."""
+    """The volume has files of the user's besides the home's."""
     volume = volume_of(where)
     names = _ssh(where, f"ls -A {shlex.quote(volume)}").split("\n")
     return bool(set(filter(None, names)) - {*_LEFT_OUT, ".home"})
 
 
 def archive_hashes(path: Path) -> dict[str, str]:
-    """Of every regular file in an archive, its name and SHA-256. Raises `BackupError`."""
+    """Name and SHA-256 of every regular file in an archive. Raises `BackupError`."""
     try:
         with gzip.open(path, "rb") as file:
             return hashes_in(file, str(path))
@@ -164,7 +164,7 @@ def remote_hashes(where: Place, volume: str) -> dict[str, str]:
     pruned = " -o ".join(f"-path ./{name}" for name in _LEFT_OUT)
     said = _ssh(
         where,
-        # What is deleted meanwhile is no failure: it is missing from the answer.
+        # A file deleted meanwhile is not a failure: the answer lacks it.
         f"cd {shlex.quote(volume)} && find . \\( {pruned} \\) -prune -o -type f -print0 "
         "| xargs -0 -r sha256sum -z || true",
     )

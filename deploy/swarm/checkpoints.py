@@ -1,4 +1,4 @@
-"""Checkpoints of a machine, from the laptop: brought back, or copied away before its end."""
+"""Checkpoints of a machine, from the laptop: restore one, or upload the last before it ends."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ TICK = 2.0
 
 
 class CheckpointError(Exception):
-    """The machine did not do it; the message says why."""
+    """The machine could not do it; the message says why."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def report(where: Place) -> Report:
-    """How the machine keeps checkpoints; nothing where its agent knows none yet."""
+    """How the machine keeps checkpoints; defaults where its agent has no checkpoints yet."""
     try:
         return msgspec.json.decode(_agent(where, "checkpoints", "--json"), type=Report)
     except (CheckpointError, msgspec.DecodeError):
@@ -37,7 +37,7 @@ def report(where: Place) -> Report:
 
 
 def restore(where: Place, checkpoint: str) -> str:
-    """Bring a checkpoint back from the repository away from the machine; what the agent says.
+    """Restore a checkpoint from the repository away from the machine; returns what the agent says.
 
     Raises `CheckpointError`.
     """
@@ -47,7 +47,7 @@ def restore(where: Place, checkpoint: str) -> str:
 
 
 def copy_away(where: Place) -> None:
-    """Make a last checkpoint, and wait until everything is away. Raises `CheckpointError`."""
+    """Make a last checkpoint, and wait until everything is uploaded. Raises `CheckpointError`."""
     _agent(where, "checkpoint", "--note", "before its machine is destroyed")
     end = time.monotonic() + PATIENCE
     while (now := report(where)).upload_pending:

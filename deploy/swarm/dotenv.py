@@ -1,4 +1,4 @@
-"""`.env` files, with python-dotenv's meaning; errors name the line, never the value."""
+"""`.env` files, read as python-dotenv reads them; errors name the line, never the value."""
 
 import io
 import os
@@ -58,7 +58,7 @@ def _checked(path: Path, binding: Binding) -> tuple[str | None, str | None]:
 
 
 def _line(binding: Binding) -> int:
-    """Where it stands: blank lines and comments before it are the parser's too."""
+    """Its line: the parser counts blank lines and comments before it as part of it."""
     lead = re.match(r"\s*", binding.original.string)
     return binding.original.line + (lead.group().count("\n") if lead else 0)
 

@@ -5,7 +5,7 @@ from enum import Enum
 
 
 class Level(Enum):
-    """How a finding is."""
+    """How serious a finding is."""
 
     PASS = "pass"
     WARN = "warn"
@@ -14,7 +14,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; `todo` is empty where nothing is to be done."""
+    """One thing that was checked; `todo` is empty where nothing needs to be done."""
 
     level: Level
     says: str

@@ -2,7 +2,7 @@
 
 Starting flyctl once for each machine takes a hundred times as long as the API does. So flyctl is
 asked once for the token that it would use, which is kept in memory only, and the Machines API is
-asked directly. Where that fails, flyctl asks again: it retries, and explains what is wrong.
+asked directly. Where that fails, flyctl asks again: it retries, and its errors are explained.
 """
 
 import http.client
@@ -85,17 +85,17 @@ class Api:
 
 
 class _Direct(Fly):
-    """Asks the API itself what it can, and flyctl where the API gives no good answer."""
+    """Asks the API directly, and flyctl where the API gives no usable answer."""
 
     api: Api | None = None
 
     def machines(self, app: str) -> list[Machine]:
-        """The app's machines that deploys are about. Raises `FlyError`."""
+        """The app's machines, except console and release machines. Raises `FlyError`."""
         if self.api is not None:
             try:
                 return chosen(self.api.machines(app))
             except _TROUBLE:
-                pass  # flyctl has the words for it
+                pass  # flyctl asks again and explains
         return super().machines(app)
 
     def inside(self, app: str, machine: Machine, command: str, limit: int = EXEC_LIMIT) -> Executed:
@@ -104,12 +104,12 @@ class _Direct(Fly):
             try:
                 return self.api.execute(app, machine.id, command, limit)
             except _TROUBLE:
-                pass  # only commands that look are run here: a second time does no harm
+                pass  # only commands that read run here: running them twice does no harm
         return super().inside(app, machine, command, limit)
 
 
 class Fleet:
-    """Several machines of this laptop, looked at together."""
+    """Several machines of this laptop, queried together."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._local = {name: Place(name).state().local for name in names}
@@ -121,7 +121,7 @@ class Fleet:
             self._flies[local] = fly
 
     def look(self, work: Callable[[Place, Fly, Machine | None], str]) -> Iterator[many.Result]:
-        """Do it for each machine with what the platform says of it, as they are ready."""
+        """Call `work` with what the platform says about each machine; results as they are ready."""
 
         def one(name: str) -> str:
             fly = self._flies[self._local[name]]
@@ -133,7 +133,7 @@ class Fleet:
 def _direct(fly: Fly) -> Api | None:
     environ = {**os.environ, **fly.environ}
     try:
-        # As flyctl takes it, where it needs no login.
+        # Where flyctl itself looks first.
         token = environ.get("FLY_ACCESS_TOKEN") or environ.get("FLY_API_TOKEN") or ""
         token = token or fly.ask(_Token, "auth", "token").token
     except FlyError:

@@ -1,6 +1,6 @@
-"""The user's flyctl: what it says as records, what it does as commands that are shown.
+"""The user's flyctl: answers as records, changes as commands that are shown.
 
-Facts on its commands: fly.io/docs/flyctl and its source. flyctl keeps the login. Only commands
+Its commands: fly.io/docs/flyctl and its source. flyctl keeps the login. Only commands
 about many machines ask it for its token (fleet.py), and keep it in memory.
 """
 
@@ -37,7 +37,7 @@ from deploy.swarm.records import (
 from deploy.swarm.show import Show
 
 OLDEST = (0, 3, 0)
-"""The oldest flyctl whose answers have the shape that is read here."""
+"""The oldest flyctl whose JSON can be read here."""
 
 PROGRAM_VARIABLE = "SWARM_FLYCTL"
 EXEC_LIMIT = 60
@@ -46,10 +46,10 @@ EXEC_LIMIT = 60
 LAST_LINES = 15
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds to wait before a command is repeated that met the API's rate limit."""
+"""Seconds to wait before repeating a command that hit the API's rate limit."""
 
 _ONCE = {"create", "fork", "allocate-v4", "allocate-v6"}
-"""Not repeated: a part of it may be done. The step that it belongs to looks first, next time."""
+"""Never repeated: part of it may be done. The next run checks first what exists."""
 
 _ANSWERED = r"non-2(?:xx|00) status(?: code)?: "
 _LIMITED = re.compile(rf"{_ANSWERED}429|rate limit", re.IGNORECASE)
@@ -125,7 +125,7 @@ def local_environ() -> dict[str, str]:
 
 @dataclass
 class Fly:
-    """Runs flyctl. In a dry run only what asks is run; what changes something is only shown."""
+    """Runs flyctl. In a dry run, commands that change something are only shown."""
 
     program: tuple[str, ...]
     show: Show
@@ -139,16 +139,15 @@ class Fly:
             return msgspec.json.decode(text, type=shape, strict=False)
         except msgspec.DecodeError as error:
             shown = " ".join(words)
-            problem = f"fly {shown} answered what cannot be read ({error})"
+            problem = f"fly {shown} gave an answer that cannot be read ({error})"
             raise FlyError(f"{problem}: is it too old? fly version upgrade") from error
 
     def do(
         self, *words: str, given: bytes | None = None, why: str = "", stream: bool = False
     ) -> str:
-        """Change something; what flyctl says. Raises `FlyError`.
+        """Change something; returns what flyctl prints. Raises `FlyError`.
 
-        `why` is what is shown while it runs; `stream` shows flyctl's own output where a person
-        looks on.
+        `why` is shown while it runs. `stream` shows flyctl's own output on a terminal.
         """
         line = "fly " + " ".join(shlex.quote(word) for word in words)
         if self.dry_run:
@@ -161,15 +160,15 @@ class Fly:
             return self._run(words, given)
 
     def inside(self, app: str, machine: Machine, command: str, limit: int = EXEC_LIMIT) -> Executed:
-        """Run a command as root in the started machine. Over HTTPS: wakes nothing.
+        """Run a command as root in the started machine, over HTTPS. It wakes no machine.
 
-        `command` is split as a shell would, and run by none. Raises `FlyError`.
+        `command` is split like a shell line, but no shell runs it. Raises `FlyError`.
         """
         words = ["machine", "exec", machine.id, command, "--app", app, "--timeout", str(limit)]
         return self.ask(Executed, *words)
 
     def told(self, app: str, machine: Machine, command: str, limit: int = EXEC_LIMIT) -> str:
-        """What a command in the machine wrote. Raises `FlyError` where it failed."""
+        """The output of a command in the machine. Raises `FlyError` if it failed."""
         done = self.inside(app, machine, command, limit)
         if done.exit_code:
             said = safe.lines((done.stderr or done.stdout).strip()[-600:])
@@ -179,7 +178,7 @@ class Fly:
         return done.stdout
 
     def require_usable(self) -> str:
-        """Installed, new enough, logged in; the account. Raises `FlyError`."""
+        """The account: flyctl is installed, new enough and logged in. Raises `FlyError`."""
         found = self.ask(Version, "version").version
         match = re.match(r"v?(\d+)\.(\d+)\.(\d+)", found)
         if match is None or tuple(map(int, match.groups())) < OLDEST:
@@ -188,7 +187,7 @@ class Fly:
         return str(self.ask(dict[str, str], "auth", "whoami").get("email", ""))
 
     def has_app(self, app: str) -> bool:
-        """The app is one of the account's."""
+        """The account has this app."""
         return any(each.name == app for each in self.ask(list[App], "apps", "list"))
 
     def regions(self) -> list[str]:
@@ -196,11 +195,11 @@ class Fly:
         return [each.code for each in self.ask(list[Region], "platform", "regions")]
 
     def machines(self, app: str) -> list[Machine]:
-        """The app's machines that deploys are about; without console and release machines."""
+        """The app's machines, except console and release machines."""
         return chosen(self.ask(list[Machine], "machine", "list", "--app", app))
 
     def machine(self, app: str) -> Machine | None:
-        """The app's machine, if it has one; of two, the one that is awake."""
+        """The app's machine, if it has one; if it has two, the awake one."""
         found = self.machines(app)
         return found[0] if found else None
 
@@ -223,7 +222,7 @@ class Fly:
         return [each.name or each.Name for each in found]
 
     def start_of(self, *words: str, stdout: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
-        """A flyctl that goes on running, such as a proxy. Raises `FlyError`."""
+        """Start a flyctl that keeps running, such as a proxy. Raises `FlyError`."""
         try:
             return subprocess.Popen(
                 [*self.program, *words],
@@ -237,9 +236,9 @@ class Fly:
 
     @contextmanager
     def lines_of(self, *words: str) -> Iterator[Iterator[str]]:
-        """The lines of a flyctl as it writes them, until it ends or the block does.
+        """The lines of a flyctl as it writes them, until it or the block ends.
 
-        Raises `FlyError` where it fails.
+        Raises `FlyError` if it fails.
         """
         with self.start_of(*words, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -256,7 +255,7 @@ class Fly:
         return {**os.environ, **self.environ}
 
     def _run(self, words: Sequence[str], given: bytes | None) -> str:
-        """Run it to its end, and again a while later where the API limits its rate."""
+        """Run it, and repeat it after a pause when it hits the API's rate limit."""
         for pause in PAUSES:
             try:
                 return self._run_once(words, given)
@@ -289,7 +288,7 @@ class Fly:
         return out
 
     def _streamed(self, words: Sequence[str]) -> str:
-        """Show the output as it comes, with the time since it began."""
+        """Show the output as it comes, with the elapsed time."""
         last: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         began = time.monotonic()
 
@@ -316,7 +315,7 @@ class Fly:
             process.wait()
             reader.join(5)
         if process.returncode != 0:
-            # What came before was shown already.
+            # The lines before it were already shown.
             said = "\n".join(last)
             raise explained(words, said[max(0, said.rfind("Error: ")) :])
         return ""
@@ -326,7 +325,7 @@ class Fly:
 
 
 def explained(words: Sequence[str], said: str) -> FlyError:
-    """flyctl's failure with what to do about it."""
+    """flyctl's error with what to do about it."""
     said = _QUERY.sub("", said)
     last = [safe.output(line.encode()) for line in said.splitlines()[-LAST_LINES:]]
     shown = " ".join(words[:2])
@@ -338,7 +337,7 @@ def explained(words: Sequence[str], said: str) -> FlyError:
 
 
 _QUERY = re.compile(r"failed to run query.*\} ?: ")
-"""flyctl shows the whole query that failed, whose words are no reason."""
+"""flyctl quotes the whole query that failed; its words must not be taken for the reason."""
 
 
 def _kind(said: str) -> type[FlyError]:

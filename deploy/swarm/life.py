@@ -1,7 +1,4 @@
-"""A machine's life as the laptop orders it: wake, sleep, park, restart, stop.
-
-States are waited for.
-"""
+"""Wake a machine, put it to sleep, park, restart and stop it; each waits for the new state."""
 
 import time
 from collections.abc import Callable
@@ -16,20 +13,20 @@ from deploy.swarm.records import ASLEEP, AWAKE, ON_THE_WAY, Machine
 
 AGENT = "/usr/local/bin/swarm-agent"
 SLEEP_LIMIT = 20
-"""Seconds that the agent may take to answer before the platform is asked instead."""
+"""Seconds that the agent may take before the platform does it instead."""
 
 _FINAL = ("Permission denied", "Host key verification failed")
 _LAST = 15
 _POLLS = (0.1, 1.0)
-"""Seconds between two looks: at first, and at most; each pause is half as long again."""
+"""Seconds between two polls: the first, and the longest; each is half as long again."""
 
 
 class LifeError(Exception):
-    """A machine does not do what it was told; the message says what it does."""
+    """A machine does not reach the state it should; the message says which it is in."""
 
 
 def require(fly: Fly, app: str) -> Machine:
-    """The app's machine, on a host that answers. Raises `FlyError`."""
+    """The app's machine, on a reachable host. Raises `FlyError`."""
     machine = fly.machine(app)
     if machine is None:
         raise FlyError(f"{app} has no machine: swarm up {app}")
@@ -44,7 +41,7 @@ def require_reachable(app: str, machine: Machine) -> None:
 
 
 def unreachable(app: str, machine: Machine) -> str:
-    """What to say of a machine whose host does not answer."""
+    """The message about a machine whose host does not answer."""
     return (
         f"{app}: Fly.io cannot reach the host of machine {machine.id} in {machine.region} "
         f"({machine.host_status}): see status.flyio.net; nothing can be done in it now. If it "
@@ -53,12 +50,12 @@ def unreachable(app: str, machine: Machine) -> str:
 
 
 def settled(fly: Fly, app: str, patience: float = 60.0) -> Machine:
-    """The machine in a state that lasts. Raises `FlyError`, `LifeError`."""
+    """Wait until the machine is in a state that lasts. Raises `FlyError`, `LifeError`."""
     return _until(fly, app, lambda machine: machine.state not in ON_THE_WAY, patience)
 
 
 def wake(fly: Fly, app: str, patience: float = 60.0) -> Machine:
-    """Start the app's machine where it sleeps, and wait until it is started."""
+    """Start the app's machine if it sleeps, and wait until it is started."""
     machine = settled(fly, app, patience)
     if machine.state != AWAKE:
         fly.do("machine", "start", machine.id, "--app", app, why=f"starts {app}")
@@ -67,16 +64,16 @@ def wake(fly: Fly, app: str, patience: float = 60.0) -> Machine:
 
 
 def sleep(fly: Fly, app: str, note: Callable[[Machine], None]) -> str:
-    """Put the machine to sleep: the agent tells its sessions; where it hangs, the platform does it.
+    """Put the machine to sleep: by its agent, which warns sessions; if that hangs, by the platform.
 
-    `note` is called before, and may fail. Says how it sleeps.
+    `note` is called before, and may fail. Returns how it sleeps.
     """
     machine = settled(fly, app)
     require_reachable(app, machine)
     if machine.state in ASLEEP:
         return f"{app} sleeps already ({machine.state})"
     how = ""
-    with suppress(FlyError):  # what it cost so far is worth no sleep
+    with suppress(FlyError):  # a missing figure must not prevent the sleep
         note(machine)
     try:
         fly.told(app, machine, f"{AGENT} sleep --now", SLEEP_LIMIT)
@@ -103,7 +100,7 @@ def _by_platform(fly: Fly, app: str, machine: Machine) -> Machine:
 
 
 def stop(fly: Fly, app: str) -> Machine:
-    """Stop the machine, its processes ended; it stays asleep until something wakes it."""
+    """Stop the machine; its processes end. It stays asleep until something wakes it."""
     machine = settled(fly, app)
     require_reachable(app, machine)
     if machine.state not in ("stopped", "created"):
@@ -120,7 +117,7 @@ def restart(fly: Fly, app: str) -> Machine:
 
 
 def autostart(fly: Fly, app: str, *, on: bool) -> None:
-    """Have connections wake the machine, or not; without a start on the way."""
+    """Set whether connections wake the machine, without starting it."""
     machine = settled(fly, app)
     if machine.parked is not on:
         return
@@ -131,10 +128,10 @@ def autostart(fly: Fly, app: str, *, on: bool) -> None:
 
 
 def apply_secrets(fly: Fly, app: str) -> str:
-    """Have the machine take staged secrets; a sleeping one has them when it starts."""
+    """Apply staged secrets; a sleeping machine gets them when it starts."""
     machine = fly.machine(app)
     if machine is None:
-        return "they hold from the first deploy on"
+        return "they take effect with the first deploy"
     require_reachable(app, machine)
     words = ["machine", "update", machine.id, "--app", app, "--yes", "--skip-health-checks"]
     if machine.awake:
@@ -146,7 +143,7 @@ def apply_secrets(fly: Fly, app: str) -> str:
 
 
 def require_alive(fly: Fly, app: str, machine: str) -> None:
-    """The machine has not given up. Raises `LifeError` with its last lines."""
+    """Check that the machine did not end. Raises `LifeError` with the last lines of its log."""
     found = [each for each in fly.machines(app) if each.id == machine]
     if found and found[0].state in ("stopped", "failed"):
         shown = last_words(fly, app)
@@ -154,7 +151,7 @@ def require_alive(fly: Fly, app: str, machine: str) -> None:
 
 
 def require_login(where: Place, fly: Fly, patience: float) -> None:
-    """Wait until ssh gets in. Raises `LifeError`."""
+    """Wait until an ssh login works. Raises `LifeError`."""
     end = time.monotonic() + patience
     while (result := ssh.answers(where)).returncode != 0:
         if time.monotonic() > end or any(word in result.stderr for word in _FINAL):

@@ -1,4 +1,4 @@
-"""The machine's log as flyctl prints it: the agent's events in words, other lines as they are."""
+"""The machine's log as flyctl prints it: the agent's events in words, other lines unchanged."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ _OURS = ("timestamp", "level", "event")
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the log; `event` is empty where it is not the agent's."""
+    """A line of the log; `event` is empty if the agent did not write it."""
 
     at: str
     said: str
@@ -66,7 +66,7 @@ def chosen(lines: Iterable[str], service: str) -> Iterator[Line]:
 
 
 def wakers(lines: Iterable[str]) -> list[tuple[str, int]]:
-    """Clients that came when the machine was woken for nothing, and how often; the most first."""
+    """Clients that woke the machine without a login, and how often; the most frequent first."""
     found: Counter[str] = Counter()
     came: Counter[str] = Counter()
     for line in map(parse, lines):

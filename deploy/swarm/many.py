@@ -1,4 +1,4 @@
-"""The same for several machines, side by side but not all at once, and what became of each."""
+"""The same work for several machines, a few at a time, and the result of each."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -9,7 +9,7 @@ AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one machine's turn gave: words, or why it failed."""
+    """The result for one machine: a message, or why it failed."""
 
     name: str
     says: str = ""
@@ -17,7 +17,7 @@ class Result:
 
 
 def as_done(names: Sequence[str], work: Callable[[str], str]) -> Iterator[Result]:
-    """Do it for every machine, in the order in which they end; one that fails costs no other."""
+    """Do it for every machine; results as they end. A failure does not affect the rest."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         waiting: list[Future[Result]] = [pool.submit(_one, name, work) for name in names]
         for future in as_completed(waiting):
@@ -25,7 +25,7 @@ def as_done(names: Sequence[str], work: Callable[[str], str]) -> Iterator[Result
 
 
 def each(names: Sequence[str], work: Callable[[str], str]) -> list[Result]:
-    """The same in the names' order, when all have ended."""
+    """The same in the order of `names`, when all have ended."""
     found = {result.name: result for result in as_done(names, work)}
     return [found[name] for name in names]
 
@@ -33,5 +33,5 @@ def each(names: Sequence[str], work: Callable[[str], str]) -> list[Result]:
 def _one(name: str, work: Callable[[str], str]) -> Result:
     try:
         return Result(name, work(name))
-    except Exception as error:  # told in the summary, whatever it is
+    except Exception as error:  # any failure is reported in the summary
         return Result(name, problem=str(error) or type(error).__name__)

@@ -1,7 +1,7 @@
-"""`swarm move`: a machine's way off its host, by a fork of its volume.
+"""`swarm move`: move a machine off its host, by a fork of its volume.
 
-Nothing is destroyed before the new machine let somebody in with the same host key. Each step is
-remembered, so a move that was broken off goes on where it was.
+Nothing is destroyed before a login to the new machine worked, with the same host key. Each step is
+recorded, so an interrupted move resumes where it was.
 """
 
 import time
@@ -13,7 +13,7 @@ from deploy.swarm.records import Machine, Volume
 from deploy.swarm.wish import UpError
 
 PATIENCE = 600.0
-"""Seconds that a fork may take to have its whole content (a large volume takes its time)."""
+"""Seconds that a fork may take to copy its content (large volumes are slow)."""
 
 
 def run(where: Place, fly: Fly, region: str) -> None:
@@ -36,7 +36,7 @@ def run(where: Place, fly: Fly, region: str) -> None:
         new = _fork(fly, name, move)
         move.new_volume = new.id
         where.keep(state)
-        # Until it is checked, a login is to reach the new machine alone.
+        # Until it is checked, logins must reach only the new machine.
         move.new_machine = _clone(fly, name, move)
         where.keep(state)
     _check(where, fly, move)
@@ -55,7 +55,7 @@ def _stop_old(fly: Fly, name: str, move: Move) -> None:
     if old is None:
         raise UpError(f"machine {move.machine} is gone: swarm up {name}")
     life.require_reachable(name, old)
-    # What is written after the fork would be lost.
+    # Anything written after the fork would be lost.
     if old.state not in ("stopped", "created"):
         words = ["machine", "stop", old.id, "--app", name, "--signal", "SIGTERM"]
         fly.do(*words, "--timeout", "30", "--wait-timeout", "60s", why=f"stops {old.id}")
@@ -93,7 +93,7 @@ def _clone(fly: Fly, name: str, move: Move) -> str:
         fly.do(*words, why=f"a new machine in {move.region}")
         made = {each.id for each in fly.machines(name)} - before
     new = made.pop()
-    # The clone has the old one's switched-off autostart.
+    # The clone inherits the disabled autostart.
     words = ["machine", "update", new, "--app", name, "--autostart=true", "--yes"]
     fly.do(*words, "--skip-health-checks", why=f"connections wake {new}")
     return new

@@ -1,9 +1,8 @@
 """Whose keys may log in: secrets of the app, one for each person.
 
-A key is staged as a secret, which the machine has from its next deploy or restart on. Into a
-machine that is awake it is also written as a file of its keys' folder, which the agent follows: it
-holds at once, and no session ends. A key that goes needs a restart: the agent has it from its
-environment.
+A key is staged as a secret, which the machine gets at its next deploy or restart. If the machine is
+awake, the key is also written to its keys folder, which the agent watches: it is valid at once, and
+no session ends. Removing a key needs a restart: the agent has it from its environment.
 """
 
 import base64
@@ -16,17 +15,17 @@ from deploy.swarm.records import Machine
 from deploy.swarm.wish import KEYS, UpError, person_of, secret_name
 
 FOLDER = "/etc/swarm/keys.d"
-"""Where the agent looks for keys, beside its environment."""
+"""Where the agent looks for keys, besides its environment."""
 
 
 def replaces(where: Place, fly: Fly, secret: str, text: str) -> bool:
-    """Another key of this person's is there."""
+    """This person has another key already."""
     there = secret in fly.secrets(where.name)
     return there and where.state().secrets.get(secret) != up.digest(text)
 
 
 def give(where: Place, fly: Fly, person: str, text: str) -> str:
-    """Let keys log in; what became of it."""
+    """Let keys log in; returns what was done."""
     secret = secret_name(person)
     secrets.give(fly, where.name, {secret: text}, f"key of {person_of(secret)}")
     state = where.state()
@@ -43,7 +42,7 @@ def give(where: Place, fly: Fly, person: str, text: str) -> str:
 
 
 def _written(fly: Fly, app: str, machine: Machine, who: str, text: str) -> bool:
-    """The key lies in the machine's folder of keys."""
+    """Write the key to the machine's keys folder."""
     content = base64.b64encode(f"{text}\n".encode()).decode()
     script = f"mkdir -p {FOLDER} && echo {content} | base64 -d >{FOLDER}/{who}.pub"
     try:
@@ -54,7 +53,7 @@ def _written(fly: Fly, app: str, machine: Machine, who: str, text: str) -> bool:
 
 
 def take(where: Place, fly: Fly, person: str) -> str:
-    """Let a person's keys log in no more. Raises `UpError`."""
+    """Remove a person's keys. Raises `UpError`."""
     secret = secret_name(person)
     there = fly.secrets(where.name)
     if secret not in there:
@@ -70,7 +69,7 @@ def take(where: Place, fly: Fly, person: str) -> str:
 
 
 def unset(where: Place, fly: Fly, names: list[str]) -> None:
-    """Take secrets away, staged. Raises `UpError` for one that is not there."""
+    """Stage the removal of secrets. Raises `UpError` for one that does not exist."""
     there = fly.secrets(where.name)
     if missing := [name for name in names if name not in there]:
         raise UpError(f"no secret {', '.join(missing)}: swarm secrets list {where.name}")

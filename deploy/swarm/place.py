@@ -1,7 +1,6 @@
 """What the laptop keeps of each machine: its fly.toml, ssh configuration, and what was done last.
 
-`~/.config/swarm/machines/NAME/`. Everything here can be made again from the platform; nothing is
-secret.
+It lies in `~/.config/swarm/machines/NAME/`, can be recreated from the platform, and is not secret.
 """
 
 import os
@@ -13,13 +12,13 @@ import msgspec
 
 FOLDER_VARIABLE = "SWARM_HOME"
 NAME = re.compile(r"[a-z][a-z0-9-]{1,38}[a-z0-9]", re.ASCII)
-"""An app's name at Fly.io, and a host's in ssh's configuration."""
+"""A name for an app at Fly.io and for a host in ssh's configuration."""
 
 SSH_CONFIG_VARIABLE = "SWARM_SSH_CONFIG"
 
 
 class Move(msgspec.Struct):
-    """A move to another host that is under way: what was, and what is made of it."""
+    """A move to another host in progress: the old machine and volume, and the new ones."""
 
     machine: str
     volume: str
@@ -29,7 +28,7 @@ class Move(msgspec.Struct):
 
 
 class State(msgspec.Struct):
-    """What was done last, so that a second run does only what differs. Hashes, no secrets."""
+    """What was done last, so that the next run does only what differs. Hashes, no secrets."""
 
     local: bool = False
     region: str = "ams"
@@ -39,26 +38,26 @@ class State(msgspec.Struct):
     retention: int = 14
     """Days that snapshots are kept."""
     image: str = ""
-    """The published image that it runs; empty: one built from a checkout."""
+    """The published image that it runs; empty: built from a checkout."""
     private: bool = False
     parked: bool = False
     env: dict[str, str] = {}
-    """Settings of this machine (`SWARM_…`), beside those of the project's fly.toml."""
+    """Settings of this machine (`SWARM_…`), besides those of the project's fly.toml."""
     deployed: str = ""
     """Fingerprint of what was deployed last."""
     deployed_at: float = 0.0
     secrets: dict[str, str] = {}
-    """Name → SHA-256 of the value that was given last."""
+    """Name → SHA-256 of the value set last."""
     secrets_at: dict[str, float] = {}
     """Name → when (Unix time)."""
     host_key: str = ""
     key: str = ""
-    """The private key, where it is not one that ssh tries by itself."""
+    """The private key, if it is not one that ssh tries by default."""
     usage: str = ""
-    """What `swarm-agent usage` said when the machine was last asked, and when."""
+    """The last output of `swarm-agent usage`, and when."""
     seen: float = 0.0
     agents: str = ""
-    """What `swarm-agent agents --json` said when the machine was last asked for it, and when."""
+    """The last output of `swarm-agent agents --json`, and when."""
     agents_at: float = 0.0
     move: Move | None = None
 
@@ -86,7 +85,7 @@ class Place:
             return State()
 
     def keep(self, state: State) -> None:
-        """Remember; a kill leaves the old or the new."""
+        """Save the state; a kill leaves either the old or the new."""
         write(self.folder / "state.json", msgspec.json.format(msgspec.json.encode(state)))
 
     def write_config(self, state: State) -> None:
@@ -99,7 +98,7 @@ class Place:
 
 
 def root() -> Path:
-    """Where everything of `swarm` lies; flyctl is given whole paths below it."""
+    """The folder of everything that `swarm` keeps; absolute, because flyctl gets paths below it."""
     found = Path(os.environ.get(FOLDER_VARIABLE) or "~/.config/swarm").expanduser()
     return Path(os.path.abspath(found))
 
@@ -110,7 +109,7 @@ def all_names() -> list[str]:
 
 
 def write(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace a file as a whole; a link stays one, and what it leads to is replaced."""
+    """Replace a file atomically; of a link, its target is replaced."""
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = path.with_name(f".{path.name}.new")
@@ -121,7 +120,7 @@ def write(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 def fly_config(name: str, state: State) -> str:
     """The project's fly.toml with this machine's name, region and sizes."""
-    from deploy.swarm import template  # its TOML editor costs every command's start 15 ms
+    from deploy.swarm import template  # importing its TOML editor takes 15 ms
 
     shape = template.Shape(
         app=name,

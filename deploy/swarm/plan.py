@@ -1,4 +1,4 @@
-"""What `swarm up --dry-run` can say with no flyctl and no account."""
+"""The plan that `swarm up --dry-run` shows without flyctl or an account."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,9 @@ from deploy.swarm.wish import Wish, wanted
 
 
 def without_account(name: str, state: State, wish: Wish) -> Iterator[str]:
-    """The plan, as far as the laptop knows. Raises `UpError` for a wish that cannot be had."""
+    """The plan, as far as the laptop knows. Raises `UpError` for an impossible request."""
     state = wanted(state, wish)
-    yield "no flyctl, or not logged in: what is there already is not known. From nothing:"
+    yield "no flyctl, or not logged in: what exists already is unknown. From nothing:"
     org = f" --org {wish.org}" if wish.org else ""
     yield f"  fly apps create {name}{org} --yes"
     yield (

@@ -1,4 +1,4 @@
-"""What flyctl answers, as far as it is read (its casing differs from command to command)."""
+"""flyctl's answers, as far as they are read (their casing differs from command to command)."""
 
 from collections.abc import Iterable
 
@@ -51,7 +51,7 @@ class Volume(msgspec.Struct, frozen=True):
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """A secret's name, which older flyctls write large; nobody can read its value back."""
+    """A secret's name, capitalised by older versions of flyctl; its value cannot be read back."""
 
     name: str = ""
     Name: str = ""
@@ -73,7 +73,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 class Service(msgspec.Struct, frozen=True):
-    """What the edge takes in for a machine."""
+    """A service that the edge accepts connections for."""
 
     autostart: bool = True
 
@@ -126,12 +126,12 @@ class Machine(msgspec.Struct, frozen=True):
 
     @property
     def reachable(self) -> bool:
-        """The platform reaches the host that it is on."""
+        """The platform reaches its host."""
         return self.host_status == "ok"
 
     @property
     def awake(self) -> bool:
-        """It runs."""
+        """It is running."""
         return self.state == AWAKE
 
     @property
@@ -142,7 +142,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Executed(msgspec.Struct, frozen=True):
-    """What a command in the machine did; flyctl leaves out what is 0 or empty."""
+    """The result of a command in the machine; flyctl omits fields that are 0 or empty."""
 
     exit_code: int = 0
     stdout: str = ""
@@ -156,7 +156,7 @@ class Version(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 def chosen(machines: Iterable[Machine]) -> list[Machine]:
-    """Those that are a user's machine, the one that is awake first."""
+    """The user's machines, the awake one first."""
     found = [
         each
         for each in machines

@@ -1,10 +1,9 @@
-"""Secrets on their way to the platform: every value arrives byte for byte, or is refused by name.
+"""Secrets for the platform: every value arrives byte for byte, or is refused by name.
 
 flyctl's `secrets import` has no escapes. Its parser cuts at a `#`, strips quotes, ends a value of
 several lines at the first line that ends in three quotes, drops a line's carriage return, and
-stops without a word at a line of 64 KiB. So each value gets the form that survives it: three
-quotes, single quotes, or `secrets set NAME=-`, which reads one value from standard input and trims
-it.
+stops silently at a line of 64 KiB. So each value gets a form that survives it: three quotes, single
+quotes, or `secrets set NAME=-`, which reads one value from standard input and trims it.
 """
 
 import re
@@ -15,7 +14,7 @@ from deploy.swarm.fly import Fly
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 LONGEST_LINE = (64 << 10) - 1
-"""Bytes of a line, its end apart (Go's bufio.Scanner)."""
+"""Bytes of a line without its line break (Go's bufio.Scanner)."""
 
 MOST_ALONE = 64 << 10
 """Bytes that `secrets set NAME=-` reads."""
@@ -24,19 +23,19 @@ _QUOTES = '"""'
 
 
 class SecretError(Exception):
-    """A value that no way to the platform carries; the message names it, without the value."""
+    """A value that cannot be sent to the platform; the message has its name, never the value."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How values go: those of one `secrets import`, and those that go one by one."""
+    """How values are sent: those of one `secrets import`, and those sent one by one."""
 
     imported: bytes
     alone: Mapping[str, str]
 
 
 def plan(values: Mapping[str, str]) -> Plan:
-    """The form of every value. Raises `SecretError`."""
+    """Choose the form of every value. Raises `SecretError`."""
     lines: list[str] = []
     alone: dict[str, str] = {}
     for name, value in values.items():
@@ -51,7 +50,7 @@ def plan(values: Mapping[str, str]) -> Plan:
 
 
 def give(fly: Fly, app: str, values: Mapping[str, str], why: str) -> None:
-    """Stage the values, by standard input: never on a command line. Raises `SecretError`."""
+    """Stage the values by standard input, never on a command line. Raises `SecretError`."""
     planned = plan(values)
     if planned.imported:
         words = ["secrets", "import", "--app", app, "--stage"]
@@ -62,7 +61,7 @@ def give(fly: Fly, app: str, values: Mapping[str, str], why: str) -> None:
 
 
 def _form(name: str, value: str) -> str | None:
-    """The line or lines of an import that flyctl reads as this value; None where there are none."""
+    """The lines of an import that flyctl reads as this value; None if there are none."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -86,7 +85,7 @@ def _form(name: str, value: str) -> str | None:
 
 
 def _problem(value: str) -> str:
-    """Why a value cannot go alone either; empty where it can."""
+    """Why a value cannot be sent alone either; empty if it can."""
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
@@ -104,4 +103,4 @@ GO_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
-"""What Go's strings.TrimSpace takes away."""
+"""What Go's strings.TrimSpace removes."""

@@ -1,7 +1,6 @@
-"""What a person sees while something runs: a line with the time, that ends in what came out.
+"""What a person sees while something runs: a line with the elapsed time, then the outcome.
 
-Where nobody looks on (no terminal, or --quiet), plain lines and no clock. `rich` is imported only
-for a terminal.
+Without a terminal there are plain lines and no clock. `rich` is imported only for a terminal.
 """
 
 import sys
@@ -25,7 +24,7 @@ def _somebody_looks() -> bool:
 
 @dataclass
 class Step:
-    """What runs now; `outcome` replaces its words when it is done."""
+    """The step that runs now; `outcome` replaces its text when it is done."""
 
     doing: str
     outcome: str = ""
@@ -33,30 +32,30 @@ class Step:
 
 @dataclass
 class Show:
-    """Tells a person of steps. `quiet`: only what was asked for and what failed."""
+    """Shows steps to a person. `quiet`: only what was asked for and what failed."""
 
     quiet: bool = False
     live: bool = field(default_factory=_somebody_looks)
     _status: "Progress | None" = None
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if not self.quiet:
             click.echo(text)
 
     def note(self, text: str) -> None:
-        """A line beside what was asked for: a delay, and why."""
+        """Print a remark, such as a delay and its reason."""
         if not self.quiet:
             with self.paused():
                 click.echo(f"  {text}", err=True)
 
     def passed(self, seconds: float, line: str) -> None:
-        """A line of another program's output, `seconds` after its start."""
+        """Print a line of another program's output, `seconds` after its start."""
         click.echo(f"  {_took(seconds):>9}  {line}", err=True)
 
     @contextmanager
     def step(self, doing: str) -> Iterator[Step]:
-        """Show that something runs, and how long it took; a failure is shown by its own words."""
+        """Show that something runs, and how long it took; who catches a failure shows it."""
         step = Step(doing)
         began = time.monotonic()
         with self._spinning(doing):
@@ -69,7 +68,7 @@ class Show:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the terminal to somebody else: a question, a build's own output."""
+        """Leave the terminal to a question or a build's output."""
         if self._status is not None:
             self._status.stop()
         try:

@@ -1,4 +1,4 @@
-"""Snapshots at Fly: made and waited for, listed, and put in the place of the volume."""
+"""Snapshots at Fly: make one and wait for it, list them, restore one in place of the volume."""
 
 import time
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _GB = 1 << 30
 
 @dataclass(frozen=True)
 class Made:
-    """A snapshot and the volume that it is of: both are needed to find it again."""
+    """A snapshot and its volume: both IDs are needed to find it again."""
 
     volume: str
     snapshot: str
@@ -32,7 +32,7 @@ def volume_of(fly: Fly, app: str) -> Volume:
 
 
 def make(where: Place, fly: Fly) -> Made:
-    """Make a snapshot and wait until it is there. Raises `UpError`, `FlyError`."""
+    """Make a snapshot and wait until it exists. Raises `UpError`, `FlyError`."""
     volume = volume_of(fly, where.name)
     before = {each.id for each in fly.snapshots(where.name, volume.id)}
     words = ["volumes", "snapshots", "create", volume.id, "--app", where.name]
@@ -63,9 +63,9 @@ def listed(where: Place, fly: Fly) -> list[tuple[Volume, Snapshot]]:
 
 
 def restore(where: Place, fly: Fly, snapshot: str) -> str:
-    """Put a snapshot in the place of the volume; the IDs of the volumes that are kept beside it.
+    """Restore a snapshot in place of the volume; returns the IDs of the volumes that are kept.
 
-    The machine is made anew on the new volume; nothing of the old one is destroyed before.
+    A new machine is made on the new volume; nothing of the old one is destroyed before.
     Raises `UpError`, `FlyError`, `LifeError`.
     """
     name, state = where.name, where.state()
@@ -89,7 +89,7 @@ def restore(where: Place, fly: Fly, snapshot: str) -> str:
 
 
 def _machine_on(where: Place, fly: Fly, volume: str, old: Machine | None) -> None:
-    """A machine with this volume in the place of the old one."""
+    """Replace the machine by one with this volume."""
     name, again = where.name, up.Up(where, fly, lambda _: True)
     if old is not None and old.reachable:
         life.stop(fly, name)
@@ -99,6 +99,6 @@ def _machine_on(where: Place, fly: Fly, volume: str, old: Machine | None) -> Non
         words = ["machine", "destroy", old.id, "--app", name, "--force"]
         fly.do(*words, why=f"machine {old.id} is destroyed; its volume is kept")
     if old is None or not old.reachable:
-        # A deploy takes no volume whose host does not answer.
+        # A deploy uses no volume whose host does not answer.
         again.redeploy(old.known.image if old else "")
     again.connect(where.state())

@@ -12,7 +12,7 @@ from deploy.swarm.place import Place
 LOGIN = "node"
 PORT = 10022
 ANSWER = 90
-"""Seconds that one login may take, a start of the machine included."""
+"""Seconds that one login may take, including a start of the machine."""
 
 KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
@@ -36,10 +36,10 @@ def user_config() -> Path:
 
 
 def configure(where: Place, address: str, host_key: str, private: str) -> None:
-    """Write the machine's configuration with the host key it has, and include it.
+    """Write the machine's configuration with its host key, and include it.
 
-    Without an address the way leads through `swarm proxy`. The line goes to the top of the user's
-    file: an Include below a Host would belong to it.
+    Without an address ssh goes through `swarm proxy`. The line goes to the top of the user's file:
+    an Include below a Host would belong to that Host.
     """
     block = _BLOCK.format(
         name=where.name,
@@ -62,7 +62,7 @@ def configure(where: Place, address: str, host_key: str, private: str) -> None:
 
 
 def quoted(path: Path | str) -> str:
-    """A path as ssh's configuration takes it: in quotes where it has a space."""
+    """A path for ssh's configuration: in quotes if it has a space."""
     text = str(path)
     return f'"{text}"' if " " in text else text
 
@@ -73,7 +73,7 @@ def program() -> Path:
 
 
 def private_key() -> Path | None:
-    """The user's key, of those that ssh tries by itself."""
+    """The user's key, of those that ssh tries by default."""
     folder = user_config().parent
     for name in KEYS:
         if (folder / f"{name}.pub").exists():
@@ -82,7 +82,7 @@ def private_key() -> Path | None:
 
 
 def make_key() -> Path:
-    """A new key pair without a passphrase, as ssh's own default."""
+    """Make a key pair without a passphrase, where ssh looks by default."""
     path = user_config().parent / KEYS[0]
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
@@ -95,7 +95,7 @@ def command(where: Place, words: Sequence[str] = (), options: Sequence[str] = ()
 
 
 def answers(where: Place) -> "subprocess.CompletedProcess[str]":
-    """Log in once, without a terminal and without asking anything."""
+    """Log in once, without a terminal or prompts."""
     words = command(where, ["true"], ["-o", "BatchMode=yes"])
     try:
         return subprocess.run(

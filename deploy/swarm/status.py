@@ -1,4 +1,4 @@
-"""What is said of machines: state, use and cost, without waking any."""
+"""State, use and cost of machines, without waking any."""
 
 import time
 from contextlib import suppress
@@ -15,7 +15,7 @@ from deploy.swarm.place import Place, State
 from deploy.swarm.records import ASLEEP, Event, Machine
 
 AGAIN_AND_AGAIN = 4
-"""Wake-ups by one client, with nothing done, that are worth a word."""
+"""This many wake-ups without a login are reported."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ def text(where: Place, fly: Fly) -> str:
 
 
 def text_of(where: Place, fly: Fly, machine: Machine | None) -> str:
-    """The same of what the platform says of it already."""
+    """The same for a machine that the platform was asked about already."""
     name = where.name
     if machine is None:
         return f"{name}: no machine; swarm up {name}"
@@ -90,7 +90,7 @@ def report(where: Place, fly: Fly, machine: Machine | None) -> Report:
     """The same for programs; `agent` is what `swarm-agent status --json` says, or null."""
     said = msgspec.Raw(b"null")
     if machine is not None and machine.awake and machine.reachable:
-        # No answer is an answer: null.
+        # Without an answer it stays null.
         with suppress(FlyError, msgspec.DecodeError):
             told = fly.told(where.name, machine, f"{life.AGENT} status --json", 20)
             msgspec.json.decode(told)
@@ -100,7 +100,7 @@ def report(where: Place, fly: Fly, machine: Machine | None) -> Report:
 
 
 def notes(machine: Machine) -> list[str]:
-    """What its last hours say: a crash, and starts for nothing again and again."""
+    """What its recent events show: a crash, or wake-ups for nothing."""
     found = []
     ends = [each for each in machine.events if each.type == "exit"]
     if ends and (event := ends[0].request) and event.exit_event is not None:
@@ -118,7 +118,7 @@ def notes(machine: Machine) -> list[str]:
 
 
 def _wakers(name: str, fly: Fly) -> list[str]:
-    """Who woke it for nothing, as far as its log goes back."""
+    """Who woke it for nothing, as far back as its log goes."""
     try:
         said = fly.do("logs", "--app", name, "--no-tail", why="reads its log")
     except FlyError:
@@ -128,7 +128,7 @@ def _wakers(name: str, fly: Fly) -> list[str]:
 
 
 def _woken(events: list[Event]) -> int:
-    """Starts that ended within ten minutes, where there are many."""
+    """Starts that ended within ten minutes; 0 if there are few."""
     short, started = 0, 0
     for event in reversed(events):
         if event.type == "start":
@@ -150,7 +150,7 @@ def _state_words(machine: Machine) -> str:
 
 
 def note_usage(where: Place, fly: Fly, machine: Machine) -> None:
-    """Remember what the machine says of its use, for when it sleeps. Raises `FlyError`."""
+    """Record what the machine says about its use, to show it when it sleeps. Raises `FlyError`."""
     state = where.state()
     state.usage = safe.lines(fly.told(where.name, machine, f"{life.AGENT} usage", 8).rstrip())
     state.seen = time.time()

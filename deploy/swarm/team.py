@@ -1,4 +1,4 @@
-"""`swarm.toml`: a team's machines, people and their keys in one file, and what differs from it.
+"""`swarm.toml`: a team's machines, people and keys in one file, and the changes it asks for.
 
 [defaults]            # of every machine
 region = "ams"
@@ -54,7 +54,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Member:
-    """One machine as the file wants it."""
+    """One machine as the file describes it."""
 
     name: str
     wish: Wish
@@ -65,7 +65,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to one machine, in words; `deploys`: `swarm up` runs."""
+    """The changes to one machine, in words; `deploys`: `swarm up` runs."""
 
     member: Member
     says: tuple[str, ...]
@@ -80,7 +80,7 @@ def read(path: Path) -> list[Member]:
         found = msgspec.convert(tomllib.loads(path.read_text()), _File)
     except OSError as error:
         raise TeamError(f"{path}: {error.strerror}") from error
-    except (ValueError, UnicodeDecodeError) as error:  # msgspec's and tomllib's too
+    except (ValueError, UnicodeDecodeError) as error:  # includes msgspec's and tomllib's errors
         raise TeamError(f"{path}: {error}") from error
     people_ = {who: _keys(path, who, given) for who, given in found.people.items()}
     return [_member(path, name, found, people_) for name in sorted(found.machines)]
@@ -126,7 +126,7 @@ def _member(path: Path, name: str, file: _File, people_: dict[str, str]) -> Memb
 
 
 def change(member: Member, fly: Fly) -> Change:
-    """What differs between a machine and the file. Raises `FlyError`."""
+    """The differences between a machine and the file. Raises `FlyError`."""
     where = Place(member.name)
     state = where.state()
     there = fly.has_app(member.name)
@@ -163,10 +163,10 @@ def change(member: Member, fly: Fly) -> Change:
 
 
 def bring(made: Change, fly: Fly) -> str:
-    """Bring a machine to the file. Raises `UpError`, `FlyError`."""
+    """Make a machine match the file. Raises `UpError`, `FlyError`."""
     member, where = made.member, Place(made.member.name)
     if not made.says:
-        return "is as the file says"
+        return "matches the file"
     if made.deploys:
         state = where.state()
         state.env = {**state.env, **member.settings}
@@ -186,6 +186,6 @@ def bring(made: Change, fly: Fly) -> str:
 
 
 def unlisted(members: Iterable[Member], names: Iterable[str]) -> list[str]:
-    """Machines of this laptop that the file does not name; nothing is done to them."""
+    """Machines of this laptop that the file does not name; they are left alone."""
     known = {member.name for member in members}
     return [name for name in names if name not in known]

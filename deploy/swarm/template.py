@@ -1,6 +1,6 @@
-"""The machine's fly.toml: the project's with its comments, and this machine's values.
+"""The machine's fly.toml: the project's, comments included, with this machine's values.
 
-It names no Dockerfile: flyctl would look for it beside the machine's fly.toml, not in the checkout.
+It names no Dockerfile: flyctl would look for it next to that fly.toml, not in the checkout.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from tomlkit.items import Table
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
-"""The checkout; of an installed package, what it lies in."""
+"""The checkout; for an installed package, the folder that contains it."""
 
 PRIVATE_PORT = 2223
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a machine's fly.toml says of it."""
+    """This machine's values in its fly.toml."""
 
     app: str
     region: str
@@ -34,12 +34,12 @@ class Shape:
 
 
 def checkout() -> Path | None:
-    """The folder that an image can be built from, where this is one."""
+    """The checkout that an image can be built from, if there is one."""
     return ROOT if (ROOT / "container" / "Dockerfile").exists() else None
 
 
 def source() -> Path:
-    """The project's fly.toml: of the checkout, else the one that ships in the package."""
+    """The project's fly.toml: the checkout's, else the one in the package."""
     there = ROOT / "fly.toml"
     return there if checkout() and there.exists() else PACKAGE / "fly.toml"
 
@@ -81,7 +81,7 @@ def _table(document: tomlkit.TOMLDocument, name: str) -> Table:
 def _only(document: tomlkit.TOMLDocument, name: str) -> dict[str, object]:
     found = document.get(name)
     if not isinstance(found, list) or len(found) != 1:
-        raise RuntimeError(f"{source()}: [[{name}]] is to stand there once")
+        raise RuntimeError(f"{source()}: [[{name}]] must be there exactly once")
     table = found[0]
     assert isinstance(table, dict)
     return table

@@ -1,4 +1,4 @@
-"""Ways into a machine's own network: its status page through ssh, a private machine's SSH port."""
+"""Tunnels into a machine's network: its status page, and a private machine's SSH port."""
 
 import os
 import signal
@@ -42,9 +42,9 @@ def hold() -> None:
 
 
 def relay(fly: Fly, app: str) -> None:
-    """Lead standard input and output to the machine's private SSH port, by `fly proxy`.
+    """Connect standard input and output to the machine's private SSH port, by `fly proxy`.
 
-    ssh ends its ProxyCommand with a signal: the proxy is not to stay behind.
+    ssh ends its ProxyCommand with a signal: the proxy must end with it.
     """
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(1))
@@ -62,7 +62,7 @@ def relay(fly: Fly, app: str) -> None:
 
 
 def free_port() -> int:
-    """A TCP port of this laptop that nobody uses now."""
+    """An unused TCP port of this laptop."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
@@ -75,7 +75,7 @@ def _to(connection: socket.socket) -> None:
 
 
 def _until_open(port: int, process: "subprocess.Popen[bytes]") -> socket.socket:
-    """A connection to the tunnel's port, as soon as it takes one. Raises `FlyError`."""
+    """Connect to the tunnel's port as soon as it accepts connections. Raises `FlyError`."""
     end = time.monotonic() + PATIENCE
     while True:
         with suppress(OSError):

@@ -1,7 +1,7 @@
-"""`swarm up`: from nothing to a machine that answers, in steps that each look before they do.
+"""`swarm up`: from nothing to a machine that answers.
 
-Every step asks the platform what is there and does only what is missing, so a run that was broken
-off anywhere is finished by the next one.
+Every step asks the platform what exists and does only what is missing, so an interrupted run is
+finished by the next one.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ from deploy.swarm.wish import (
 
 VOLUME = "workspace"
 PATIENCE = 180.0
-"""Seconds that a machine may take until it answers."""
+"""Seconds that a machine may take to answer."""
 
 LOCAL_IMAGE = "checkout"
-"""What a machine of the stand-in runs: no image is built for it."""
+"""The image of a machine on this computer: none is built for it."""
 
 _CONTEXT = (
     "agent",
@@ -44,13 +44,13 @@ _CONTEXT = (
     "requirements.lock",
 )
 _WATCHED = ("--ha=false", "--yes", "--detach", "--smoke-checks=false", "--dns-checks=false")
-"""swarm waits and looks by itself: for the host key, and for a login."""
+"""swarm itself waits for the host key and for a login."""
 
 
 class Up:
-    """Brings one machine up. `confirm` is asked before money is spent or work is lost.
+    """Brings one machine up. `confirm` is called before money is spent or work is lost.
 
-    `keys` (secret → text) are given instead of this laptop's user's own.
+    `keys` (secret → text) are used instead of the key of this laptop's user.
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class Up:
             self.connect(state)
 
     def redeploy(self, image: str) -> None:
-        """Deploy the image that it has, with the settings of now; a sleeping one stays asleep."""
+        """Deploy its present image with the present settings; a sleeping machine stays asleep."""
         if not image:
-            raise UpError(f"nothing is known of its image: swarm up {self._name}")
+            raise UpError(f"its image is unknown: swarm up {self._name}")
         state = self._place.state()
         self._place.write_config(state)
         words = ["deploy", "--app", self._name, "--config", str(self._place.config)]
@@ -113,7 +113,7 @@ class Up:
         return found.with_name(found.name + ".pub")
 
     def _wanted_secrets(self, wish: Wish, state: State) -> dict[str, str]:
-        # Read before anything is made: what is wrong with a file costs nothing then.
+        # Before anything is made: a wrong file costs nothing then.
         environ = tomllib.loads(place.fly_config(self._name, state))["env"]
         check_settings(environ)
         found = dict(self._keys or {})
@@ -135,7 +135,7 @@ class Up:
         return not self._fly.dry_run
 
     def _require_ours(self) -> None:
-        """Whatever else runs in the account must not be deployed over."""
+        """Other apps of the account must not be deployed over."""
         if self._place.exists or self._fly.machine(self._name) is None:
             return
         if not any(each.name == VOLUME for each in self._fly.volumes(self._name)):
@@ -156,7 +156,7 @@ class Up:
             self._existing_volume(here[0], wish)
             return
         words = ["--region", state.region, "--size", str(state.volume_gb), "--yes"]
-        # The host must have room for the machine too, not only for the disk.
+        # The host needs room for the machine too, not only for the disk.
         words += ["--vm-size", state.size, "--vm-memory", str(state.memory_gb * 1024)]
         words += ["--snapshot-retention", str(state.retention)]
         if wish.snapshot:
@@ -202,12 +202,12 @@ class Up:
             if name not in there or state.secrets.get(name) != digest(value)
         }
         if self._keys is None and wish.key is None and secret_name() in there:
-            # Another laptop, or `swarm keys add`, gave a newer one.
+            # Another laptop, or `swarm keys add`, set a newer one.
             changed.pop(secret_name(), None)
         if changed:
             secrets.give(self._fly, self._name, changed, f"secrets {', '.join(sorted(changed))}")
             remember_secrets(state, changed)
-            # A new deploy is due, also where this run ends before it.
+            # A new deploy is due, even if this run ends before it.
             state.deployed = ""
             if not self._fly.dry_run:
                 self._place.keep(state)
@@ -221,7 +221,7 @@ class Up:
             return
         if machine is not None and machine.state in ("suspended", "suspending"):
             question = (
-                f"{self._name} is suspended: a deploy throws away what runs in its memory. Go on?"
+                f"{self._name} is suspended: a deploy loses what runs in its memory. Continue?"
             )
             if not self._fly.dry_run and not self._confirm(question):
                 raise UpError(f"nothing was deployed: swarm wake {self._name}, then again")
@@ -247,11 +247,11 @@ class Up:
             self._place.keep(state)
 
     def connect(self, state: State) -> None:
-        """Wake the machine, learn its host key, have ssh know it, and log in once."""
-        with self._show.step("waits for the machine") as step:
+        """Wake the machine, fetch its host key, configure ssh, and log in once."""
+        with self._show.step("waiting for the machine") as step:
             machine = life.wake(self._fly, self._name, patience=PATIENCE)
             step.outcome = f"machine {machine.id} is awake in {machine.region}"
-        with self._show.step("fetches its host key over Fly's own channel"):
+        with self._show.step("fetching its host key over Fly's own channel"):
             state.host_key = self._host_key(machine)
         self._place.keep(state)
         addresses = [each for each in self._fly.addresses(self._name) if each.dedicated]
@@ -259,13 +259,13 @@ class Up:
         address = "" if state.private or not addresses else addresses[0].address
         ssh.configure(self._place, address, state.host_key, state.key)
         if self._keys is not None and not self._ours(state):
-            return  # somebody else's machine: nobody here can log in
-        with self._show.step("logs in") as step:
+            return  # somebody else's machine: this laptop has no key for it
+        with self._show.step("logging in") as step:
             life.require_login(self._place, self._fly, PATIENCE)
             step.outcome = f"ssh {self._name} gets in"
 
     def _ours(self, state: State) -> bool:
-        """One of the keys that are given is this laptop's user's."""
+        """One of the keys belongs to the user of this laptop."""
         own = Path(state.key) if state.key else ssh.private_key()
         if own is None:
             return False
@@ -277,9 +277,9 @@ class Up:
 
 
 def host_key(fly: Fly, app: str, machine: Machine) -> str:
-    """A machine's host key, over Fly's own channel: nobody between can give another.
+    """A machine's host key, over Fly's own channel: nobody in between can replace it.
 
-    Raises `UpError`, with the machine's last words where it died at its start.
+    Raises `UpError`, with the end of the log if the machine died at its start.
     """
     end = time.monotonic() + PATIENCE
     while True:
@@ -294,7 +294,7 @@ def host_key(fly: Fly, app: str, machine: Machine) -> str:
         life.require_alive(fly, app, machine.id)
         if time.monotonic() > end:
             shown = life.last_words(fly, app)
-            raise UpError(f"the machine does not tell its host key: {problem}\n{shown}")
+            raise UpError(f"the machine does not report its host key: {problem}\n{shown}")
         time.sleep(0.5)
 
 
@@ -305,18 +305,18 @@ def extend(fly: Fly, app: str, volume: Volume, size_gb: int) -> None:
 
 
 def remember_secrets(state: State, values: Mapping[str, str]) -> None:
-    """Note what was given, and when."""
+    """Record which secrets were set, and when."""
     state.secrets |= {name: digest(value) for name, value in values.items()}
     state.secrets_at |= dict.fromkeys(values, time.time())
 
 
 def digest(value: str) -> str:
-    """What is remembered of a secret."""
+    """What is recorded of a secret."""
     return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def fingerprint(config: str, state: State) -> str:
-    """A hash of everything that a deploy is made of."""
+    """A hash of everything that goes into a deploy."""
     total = hashlib.sha256(f"{config}\0{state.image}".encode())
     root = template.checkout()
     if state.image or root is None:
@@ -332,7 +332,7 @@ def fingerprint(config: str, state: State) -> str:
 
 
 def _full(error: FlyError, name: str, state: State) -> FlyError | UpError:
-    """A host or region without room: what there is to do about it."""
+    """An error that says what to do when a host or region is full."""
     said = str(error)
     if not any(word in said for word in ("insufficient", "could not reserve", "MB free")):
         return error

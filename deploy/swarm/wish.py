@@ -1,4 +1,4 @@
-"""What the user asks `swarm up` for, checked before anything is made and paid."""
+"""What the user asks `swarm up` for, checked before anything is made and costs money."""
 
 import os
 import re
@@ -18,12 +18,12 @@ _VOLUME_GB = (1, 500)
 
 
 class UpError(Exception):
-    """A step cannot be done; the message says what to do."""
+    """A step is impossible; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked for; None and empty: as it is."""
+    """What the user asked for; None or empty: unchanged."""
 
     region: str | None = None
     size: str | None = None
@@ -42,7 +42,7 @@ class Wish:
 
 
 def wanted(state: State, wish: Wish) -> State:
-    """The state after the wish. Raises `UpError` where it cannot be had."""
+    """The state that is asked for. Raises `UpError` if it is impossible."""
     before = state.size
     for name in ("region", "size", "memory_gb", "volume_gb", "image"):
         value = getattr(wish, name)
@@ -61,18 +61,18 @@ def wanted(state: State, wish: Wish) -> State:
     if not _VOLUME_GB[0] <= state.volume_gb <= _VOLUME_GB[1]:
         raise UpError(f"a volume has {_VOLUME_GB[0]} to {_VOLUME_GB[1]} GB, not {state.volume_gb}")
     if not re.fullmatch(r"[a-z]{3}", state.region, re.ASCII):
-        raise UpError(f"{state.region} is no region: fly platform regions lists them")
+        raise UpError(f"{state.region} is not a region: fly platform regions lists them")
     return state
 
 
 def require_buyable(size: str, memory_gb: int) -> None:
-    """Fly.io sells such a machine. Raises `UpError`."""
+    """Check that Fly.io sells such a machine. Raises `UpError`."""
     if problem := sizes.problem(size, memory_gb * 1024):
         raise UpError(problem)
 
 
 def read_env(path: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """The values of a dotenv file that can all be given, its SWARM_ settings checked.
+    """The values of a dotenv file, all of which can be sent; SWARM_ settings are checked.
 
     `env` is what the machine's fly.toml sets. Raises `UpError`.
     """
@@ -86,7 +86,7 @@ def read_env(path: Path, env: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_settings(environ: Mapping[str, str]) -> None:
-    """The agent takes these settings. Raises `UpError`."""
+    """Check that the agent accepts these settings. Raises `UpError`."""
     try:
         load(environ, privileged=True)
     except SettingsError as error:
@@ -95,7 +95,7 @@ def check_settings(environ: Mapping[str, str]) -> None:
 
 
 def for_sessions(state: State, names: Mapping[str, str]) -> None:
-    """Have sessions get the named values: nothing is given to them unasked otherwise."""
+    """Let sessions get the named values; sessions get no others."""
     given = [name for name in names if not name.startswith(("SWARM_", KEYS))]
     default = ",".join(load({}, privileged=True).settings.session_env)
     known = state.env.get(SESSION_ENV, default).replace(",", " ").split()
@@ -105,13 +105,13 @@ def for_sessions(state: State, names: Mapping[str, str]) -> None:
 
 
 def secret_name(person: str = "") -> str:
-    """The secret that has a person's keys: the laptop's user where nobody is named."""
+    """The secret with a person's keys; by default the laptop's user's."""
     who = person or os.environ.get("USER") or "me"
     return f"{KEYS}_{re.sub(r'[^A-Z0-9]', '_', who.upper())}"
 
 
 def person_of(secret: str) -> str:
-    """Whose keys a secret has."""
+    """The person whose keys a secret has."""
     return secret.removeprefix(KEYS).lstrip("_").lower() or "shared"
 
 
@@ -125,7 +125,7 @@ def read_key(path: Path) -> str:
 
 
 def checked_key(text: str, where: str) -> str:
-    """Keys as text. Raises `UpError` where none is usable."""
+    """Keys as text. Raises `UpError` if none is usable."""
     found = keys.find({KEYS: text}, "")
     if not found.usable:
         reason = found.bad[0].reason if found.bad else "it is empty"

@@ -190,7 +190,7 @@ def test_a_build_is_shown_as_it_happens_and_ends_in_the_reason(laptop: Laptop) -
     [
         (("--size", "nonsense"), "there is no size nonsense: shared-cpu-1x"),
         (("--memory", "64"), "takes 0.5 GB to 4 GB of memory, not 64 GB"),
-        (("--region", "mars"), "mars is no region"),
+        (("--region", "mars"), "mars is not a region"),
         (("--region", "zzz"), "there is no region zzz: ams"),
         (("--volume", "0"), "a volume has 1 to 500 GB"),
         (("--env-file", "missing"), "missing: No such file"),

@@ -182,7 +182,7 @@ def test_people_secrets_settings_and_sizes(shared_laptop: Laptop, tmp_path: Path
     assert "bob" not in laptop.well("keys", "list", "box")
 
     (laptop.folder / "env").write_text("GH_TOKEN=t\nMINE=m\n")
-    assert "they hold from" in laptop.well("secrets", "set", "box", "env", "--later")
+    assert "they take effect" in laptop.well("secrets", "set", "box", "env", "--later")
     assert laptop.ssh("box", "echo $GH_TOKEN") == "\n"
     laptop.well("secrets", "set", "box", "env", "--now")
     assert "GH_TOKEN" in laptop.well("secrets", "list", "box")
@@ -421,7 +421,7 @@ bob = ["{bob.public}"]
         done = subprocess.run(words, capture_output=True, check=False)
         assert done.returncode == status, (name, done.stderr)
     said = laptop.well("apply", "--yes")
-    assert said.count("is as the file says") == 2
+    assert said.count("matches the file") == 2
     file.write_text(whole.replace('\nbob = ["', '\neve = ["').replace('["bob"]', '["eve"]'))
     said = laptop.well("apply", "--dry-run")
     assert "one: key of eve; key of bob taken away" in said

@@ -17,7 +17,7 @@ from deploy.swarm.show import Show
 @common.all_
 @common.as_json
 def agents(name: str, all_: bool, as_json: bool) -> None:
-    """Show what coding agents do; of a sleeping machine, as they were last seen."""
+    """Show what coding agents do; for a sleeping machine, as last seen."""
     if as_json:
         if bool(name) == all_:
             raise click.UsageError("name one machine, or --all")
@@ -35,7 +35,7 @@ def agents(name: str, all_: bool, as_json: bool) -> None:
 @common.name
 @click.argument("agent", default="")
 def attach(name: str, agent: str) -> None:
-    """Go to the tmux window of a coding agent: AGENT, or the one that waits longest."""
+    """Attach to the tmux window of a coding agent: AGENT, or the one waiting longest."""
     where, fly = common.known(name)
     script = coding.attach_script(coding.look(where, fly), agent)
     words = sshs.command(where, [script], ["-t"])

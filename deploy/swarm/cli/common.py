@@ -37,7 +37,7 @@ def flyctl(local: bool, *, dry_run: bool = False, show: Show | None = None) -> F
 
 
 def known(machine: str, show: Show | None = None) -> tuple[Place, Fly]:
-    """A machine that this laptop knows, and its flyctl."""
+    """A machine that this laptop knows, and its flyctl. Raises `ClickException`."""
     where = Place(machine)
     if not where.exists:
         raise click.ClickException(
@@ -47,7 +47,7 @@ def known(machine: str, show: Show | None = None) -> tuple[Place, Fly]:
 
 
 def asker(yes: bool, show: Show | None = None) -> Callable[[str], bool]:
-    """Asks a person, unless all is agreed to."""
+    """A function that asks the user, or agrees to everything."""
 
     def ask(question: str) -> bool:
         if yes:
@@ -61,7 +61,7 @@ def asker(yes: bool, show: Show | None = None) -> Callable[[str], bool]:
 
 
 def for_each(machine: str, all_of_them: bool, work: Callable[[str, Show], str]) -> None:
-    """Do it for one machine, or for all of them side by side; the exit status tells."""
+    """Do it for one machine, or for all of them in parallel; exits with 1 if any failed."""
     if bool(machine) == all_of_them:
         raise click.UsageError("name one machine, or --all")
     if machine:
@@ -73,12 +73,12 @@ def for_each(machine: str, all_of_them: bool, work: Callable[[str, Show], str]) 
 
 
 def run_all(names: list[str], work: Callable[[str], str]) -> None:
-    """Do it for these machines: one line as each ends, then a summary; the status tells."""
+    """Do it for these machines: a line as each ends, then a summary; exits with 1 if any failed."""
     summary(many.as_done(names, work))
 
 
 def summary(results: Iterable[many.Result]) -> NoReturn:
-    """A line as each ends, then how many did and failed; the status tells."""
+    """A line as each ends, then how many succeeded and failed; exits with 1 if any failed."""
     done, failed = 0, 0
     for result in results:
         failed += bool(result.problem)
@@ -89,7 +89,7 @@ def summary(results: Iterable[many.Result]) -> NoReturn:
 
 
 def put_json(value: object) -> None:
-    """A value as JSON."""
+    """Print a value as JSON."""
     click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 

@@ -1,4 +1,4 @@
-"""Commands about copies of the work, and the end of a machine."""
+"""Commands that back up, restore, and destroy."""
 
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def restore(
     if snapshot:
         question = (
             f"{name} gets a new volume from {snapshot}, and what runs in it ends; the volume of "
-            "today is kept beside it. Go on?"
+            "today is kept beside it. Continue?"
         )
         if not yes and not click.confirm(question):
             raise click.Abort
@@ -103,7 +103,7 @@ def restore(
             "an archive that exists, a backup's ID (with --from its folder), "
             "--checkpoint ID or --snapshot ID"
         )
-    question = f"{name} has files: those of the same name are replaced. Go on?"
+    question = f"{name} has files: those of the same name are replaced. Continue?"
     if not yes and backups.has_work(where) and not click.confirm(question):
         raise click.Abort
     if is_file:
@@ -119,7 +119,7 @@ def restore(
 @click.option("--to", "target", default="backups", type=click.Path(path_type=Path))
 @common.dry
 def down(name: str, no_backup: bool, target: Path, dry_run: bool) -> None:
-    """Destroy the machine and its volume: its name is to be typed, then a backup, then the end."""
+    """Destroy the machine and its volume, after you typed its name and after a backup."""
     show = Show()
     where = Place(name)
     fly = common.flyctl(where.state().local, dry_run=dry_run, show=show)
@@ -164,7 +164,7 @@ def _copy_checkpoints_away(where: Place) -> None:
 
 
 def _losses(where: Place, fly: Fly) -> list[str]:
-    """What will be lost, by name."""
+    """List what will be lost."""
     volumes = fly.volumes(where.name)
     lines = [f"volume {each.id}, {each.size_gb} GB in {each.region}" for each in volumes]
     for volume, snapshot in snapshots.listed(where, fly):

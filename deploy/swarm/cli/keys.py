@@ -12,7 +12,7 @@ from deploy.swarm.wish import KEYS, person_of, read_key, secret_name
 
 @click.group()
 def keys() -> None:
-    """Who may log in."""
+    """Manage who may log in."""
 
 
 @keys.command(name="add")
@@ -21,7 +21,7 @@ def keys() -> None:
 @common.all_
 @common.yes
 def keys_add(words: tuple[str, ...], person: str, all_: bool, yes: bool) -> None:
-    """Let the keys of a .pub file log in; sessions stay open. With --all: FILE alone."""
+    """Let the keys of a .pub file log in; sessions stay open. With --all, give only FILE."""
     if len(words) != (1 if all_ else 2):
         raise click.UsageError("a machine's NAME and a FILE, or --all and a FILE")
     if all_:
@@ -35,7 +35,7 @@ def keys_add(words: tuple[str, ...], person: str, all_: bool, yes: bool) -> None
     secret, text = secret_name(person), read_key(Path(words[1]))
     if people.replaces(where, fly, secret, text):
         question = (
-            f"{person_of(secret)} has a key there, which this replaces (--person keeps it). Go on?"
+            f"{person_of(secret)} has a key, which this replaces (--person keeps it). Continue?"
         )
         if not yes and not click.confirm(question):
             raise click.Abort
@@ -46,7 +46,7 @@ def keys_add(words: tuple[str, ...], person: str, all_: bool, yes: bool) -> None
 @common.name
 @click.argument("person")
 def keys_remove(name: str, person: str) -> None:
-    """Let a person's keys log in no more, and end that person's sessions."""
+    """Remove a person's keys, and end that person's sessions."""
     where, fly = common.known(name)
     click.echo(people.take(where, fly, person))
 

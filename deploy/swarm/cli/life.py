@@ -1,4 +1,4 @@
-"""Commands about being awake and asleep, and about the size and place of a machine."""
+"""Commands that wake machines, put them to sleep, resize and move them."""
 
 import time
 
@@ -16,7 +16,7 @@ from deploy.swarm.wish import require_buyable
 @common.all_
 @click.option("--stay", is_flag=True, help="Nothing wakes it but `swarm wake`; its processes end.")
 def sleep(name: str, all_: bool, stay: bool) -> None:
-    """Put a machine to sleep now, its sessions told."""
+    """Put a machine to sleep now; its sessions are warned."""
 
     def work(each: str, show: Show) -> str:
         where, fly = common.known(each, show)
@@ -36,7 +36,7 @@ def sleep(name: str, all_: bool, stay: bool) -> None:
 @common.name_or_all
 @common.all_
 def wake(name: str, all_: bool) -> None:
-    """Start a machine that sleeps. (A login does so too, unless it is parked.)"""
+    """Start a sleeping machine. (A login does so too, unless it is parked.)"""
 
     def work(each: str, show: Show) -> str:
         where, fly = common.known(each, show)
@@ -69,7 +69,7 @@ def restart(name: str, all_: bool) -> None:
 @common.name_or_all
 @common.all_
 def stop(name: str, all_: bool) -> None:
-    """Stop a machine by the platform, whatever its agent does; processes end."""
+    """Have the platform stop a machine, whatever its agent does; processes end."""
 
     def work(each: str, show: Show) -> str:
         _, fly = common.known(each, show)
@@ -127,7 +127,7 @@ def move(name: str, region: str, yes: bool) -> None:
     where, fly = common.known(name, show)
     question = (
         f"{name} is stopped (what runs in it ends), its volume copied, and a new machine started "
-        "from the copy. The old ones are destroyed when ssh gets into the new one. Go on?"
+        "from the copy. The old ones are destroyed when a login to the new one works. Continue?"
     )
     if not (yes or where.state().move or click.confirm(question)):
         raise click.Abort

@@ -1,4 +1,4 @@
-"""Commands that look and change nothing."""
+"""Commands that only look."""
 
 import sys
 from collections.abc import Iterable
@@ -68,7 +68,7 @@ def status(name: str, all_: bool, as_json: bool) -> None:
 @common.all_
 @common.as_json
 def usage(name: str, all_: bool, as_json: bool) -> None:
-    """Show time awake and about what it costs; of a sleeping machine, as it was last seen."""
+    """Show time awake and estimated cost; for a sleeping machine, as last seen."""
 
     def noted(each: str, show: Show) -> Place:
         where, fly = common.known(each, show)
@@ -97,8 +97,8 @@ def usage(name: str, all_: bool, as_json: bool) -> None:
 @common.name
 @common.as_json
 def audit(name: str, as_json: bool) -> None:
-    """Look at the machine's safety: pass, warn, fail, and what to do."""
-    from deploy.swarm import audit as audits  # what it imports would slow `list` down
+    """Check the machine's safety: pass, warn, fail, and what to do."""
+    from deploy.swarm import audit as audits  # importing it would slow `list` down
 
     where, fly = common.known(name)
     _show(audits.audit(where, fly), as_json)
@@ -108,7 +108,7 @@ def audit(name: str, as_json: bool) -> None:
 @common.name
 @common.as_json
 def doctor(name: str, as_json: bool) -> None:
-    """Follow the way of a connection and say where it ends."""
+    """Check each step of a connection and report the first that fails."""
     from deploy.swarm import audit as audits
 
     where = Place(name)

@@ -9,7 +9,7 @@ _HERE = "deploy.swarm.cli"
 
 
 class Swarm(Program):
-    """Turns what cannot be done into words and exit status 1."""
+    """Turns expected errors into a message and exit status 1."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that was typed."""
@@ -24,7 +24,7 @@ class Swarm(Program):
 
 
 def _expected(error: Exception) -> bool:
-    """It is one of ours: its words are for the user."""
+    """It is one of our errors, whose message is for the user."""
     from deploy.swarm.agents import AttachError
     from deploy.swarm.backup import BackupError
     from deploy.swarm.fly import FlyError

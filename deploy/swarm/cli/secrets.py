@@ -1,4 +1,4 @@
-"""Commands about what sessions get, and about the machine's settings."""
+"""Commands for secrets and settings."""
 
 import tomllib
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def _when(function: "click.decorators.FC") -> "click.decorators.FC":
 
 @click.group()
 def secrets() -> None:
-    """What sessions and services get."""
+    """Manage the values that sessions and services get."""
 
 
 @secrets.command(name="set")
@@ -41,7 +41,7 @@ def secrets_set(name: str, file: Path, now: bool, later: bool) -> None:
     before = dict(state.env)
     for_sessions(state, values)
     if state.env != before:
-        # Not a secret: which names sessions get. As one it holds without a deploy.
+        # Which names sessions get is no secret, but as one it takes effect without a deploy.
         values = {**values, SESSION_ENV: state.env[SESSION_ENV]}
     ways.give(fly, name, values, f"secrets {', '.join(sorted(values))}")
     remember_secrets(state, values)
@@ -55,7 +55,7 @@ def secrets_set(name: str, file: Path, now: bool, later: bool) -> None:
 @click.argument("names", nargs=-1, required=True)
 @_when
 def secrets_unset(name: str, names: Sequence[str], now: bool, later: bool) -> None:
-    """Take secrets away."""
+    """Remove secrets."""
     where, fly = common.known(name)
     people.unset(where, fly, list(names))
     click.echo(_take(where, fly, now, later))
@@ -65,7 +65,7 @@ def secrets_unset(name: str, names: Sequence[str], now: bool, later: bool) -> No
 @common.name
 @common.as_json
 def secrets_list(name: str, as_json: bool) -> None:
-    """List the names; nobody can read values back."""
+    """List the names; values cannot be read back."""
     where, fly = common.known(name)
     found = fly.secrets(name)
     if as_json:
@@ -77,19 +77,19 @@ def secrets_list(name: str, as_json: bool) -> None:
 
 
 def _take(where: Place, fly: Fly, now: bool, later: bool) -> str:
-    """Have the machine take what is staged: now, or when it starts."""
+    """Apply what is staged: now, or when the machine starts."""
     machine = fly.machine(where.name)
     awake = machine is not None and machine.awake
     question = f"{where.name} is awake: restart it now, which ends its sessions?"
     if later or (awake and not now and not click.confirm(question)):
-        return f"they hold from the next deploy or restart on: swarm restart {where.name}"
+        return f"they take effect at the next deploy or restart: swarm restart {where.name}"
     return life.apply_secrets(fly, where.name)
 
 
 @click.command()
 @common.name
 @click.argument("settings", nargs=-1)
-@click.option("--unset", "gone", multiple=True, help="A setting to take back; may be repeated.")
+@click.option("--unset", "gone", multiple=True, help="A setting to remove; may be repeated.")
 @common.as_json
 @common.yes
 def config(
@@ -121,9 +121,9 @@ def config(
         return
     machine = fly.machine(name)
     if machine is not None and machine.awake and not yes:
-        click.confirm(f"{name} is awake: the change restarts it. Go on?", abort=True)
+        click.confirm(f"{name} is awake: the change restarts it. Continue?", abort=True)
     where.keep(state)
     if machine is not None and machine.known.image:
-        # The image that it has: nothing is built for a setting.
+        # Its present image: a new setting needs no build.
         Up(where, fly, common.asker(True, show)).redeploy(machine.known.image)
-    click.echo("the settings hold")
+    click.echo("the settings are in effect")

@@ -1,4 +1,4 @@
-"""`swarm apply`: a team's machines as swarm.toml says."""
+"""`swarm apply`: make a team's machines match swarm.toml."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from deploy.swarm.show import Show
 @common.dry
 @common.yes
 def apply(file: Path, local: bool, dry_run: bool, yes: bool) -> None:
-    """Bring all machines to swarm.toml; says what it will change first, and destroys none."""
+    """Make all machines match swarm.toml. Lists the changes first; destroys nothing."""
     members = team.read(file)
     fly = common.flyctl(local, show=Show(quiet=True))
     account = fly.require_usable()
@@ -24,7 +24,7 @@ def apply(file: Path, local: bool, dry_run: bool, yes: bool) -> None:
     due = [each for each in changes if each.says]
     click.echo(f"fly.io as {account}")
     for each in changes:
-        click.echo(f"{each.member.name}: {'; '.join(each.says) or 'is as the file says'}")
+        click.echo(f"{each.member.name}: {'; '.join(each.says) or 'matches the file'}")
     for name in team.unlisted(members, place.all_names()):
         click.echo(f"{name}: not in {file}, left alone (swarm down {name} ends it)")
     if dry_run or not due:

@@ -28,7 +28,7 @@ from deploy.swarm.wish import Wish
 @click.option("--private", is_flag=True, help="No public address: ssh goes through fly proxy.")
 @click.option("--snapshot", default="", help="Make the volume from this snapshot.")
 @click.option("--local", is_flag=True, help="On this computer, with no account.")
-@click.option("--rebuild", is_flag=True, help="Build anew, with the newest packages.")
+@click.option("--rebuild", is_flag=True, help="Build from scratch, with the newest packages.")
 @click.option("--org", default="", help="The organisation, where you have several.")
 @common.dry
 @common.quiet
@@ -42,7 +42,7 @@ def up(
     local: bool,
     **given: object,
 ) -> None:
-    """Bring a machine up, or bring it up to date; run it again whenever it was broken off."""
+    """Create a machine, or bring it up to date. An interrupted run is finished by the next one."""
     wish = Wish(local=local, **given)  # type: ignore[arg-type]
     if all_:
         if name:

@@ -1,4 +1,4 @@
-"""Commands that lead into a machine: ssh, VS Code, the status page, logs, files."""
+"""Commands to work in a machine: ssh, VS Code, the status page, logs, files."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ from deploy.swarm.cli import common
 @click.command(context_settings={"ignore_unknown_options": True})
 @common.name
 @click.option(
-    "--tmux", is_flag=False, flag_value="main", help="Attach to a tmux session, or begin it."
+    "--tmux", is_flag=False, flag_value="main", help="Attach to a tmux session, or start it."
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(name: str, tmux: str | None, command: Sequence[str]) -> None:
@@ -49,7 +49,7 @@ def code(name: str, folder: str) -> None:
 
 @click.command(name="open")
 @common.name
-@click.option("--print", "only_print", is_flag=True, help="Only say the address.")
+@click.option("--print", "only_print", is_flag=True, help="Only print the address.")
 def open_(name: str, only_print: bool) -> None:
     """Open the machine's status page in the browser, through a tunnel, until Ctrl-C."""
     where, _ = common.known(name)
@@ -63,7 +63,7 @@ def open_(name: str, only_print: bool) -> None:
 @click.command()
 @common.name
 def proxy(name: str) -> None:
-    """Lead standard input and output to a private machine; ssh uses it by itself."""
+    """Connect standard input and output to a private machine's SSH port; ssh runs this itself."""
     _, fly = common.known(name)
     tunnel.relay(fly, name)
 
@@ -71,11 +71,11 @@ def proxy(name: str) -> None:
 @click.command()
 @common.name
 @click.argument("service", default="")
-@click.option("--follow", "-f", is_flag=True, help="Go on as new lines come.")
+@click.option("--follow", "-f", is_flag=True, help="Keep showing new lines.")
 @click.option("-n", "most", type=int, default=0, help="The last N lines only.")
 @common.as_json
 def logs(name: str, service: str, follow: bool, most: int, as_json: bool) -> None:
-    """Show what the agent and its services said; of one service, where it is named."""
+    """Show the log of the agent and its services, or of one service."""
     _, fly = common.known(name)
     words = ["logs", "--app", name, *([] if follow else ["--no-tail"])]
     with fly.lines_of(*words) as lines:
