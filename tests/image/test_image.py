@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -84,6 +85,13 @@ def test_login_tools_and_shell(make_box: Boot) -> None:
     assert "error" not in said.lower()
     assert box.agent("health").returncode == 0
     assert box.stop() == 0
+
+
+@pytest.mark.parametrize("term", ["xterm-ghostty", "xterm-kitty", "wezterm", "alacritty"])
+def test_terminals_of_today_are_known(make_box: Boot, term: str) -> None:
+    box = make_box().boot()
+    shown = box.ssh("echo $TERM; tput colors", options=["-tt"], env={**os.environ, "TERM": term})
+    assert shown.stdout.split() == [term, "256"]
 
 
 def test_what_people_keep_outlives_cold_starts(make_box: Boot) -> None:
