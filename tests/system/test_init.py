@@ -279,10 +279,13 @@ def test_what_stays_is_asked_to_end_and_not_to_read_its_settings_again(
     script = (
         f"{sys.executable} -c 'exec(open(0).read())' <{tmp_path}/daemon & "
         "sh -c 'trap \"echo stopped got TERM; exit\" TERM; kill -STOP $$; exec sleep 1000' & "
-        "trap '' TERM; trap 'echo the deaf got HUP; exit' HUP; while :; do sleep 0.1; done"
+        # As an interactive shell.
+        'sh -c \'trap "" TERM; trap "echo deaf got HUP; exit" HUP; echo deaf; '
+        "while :; do sleep 0.1; done' & "
+        "trap '' TERM; trap 'echo command got HUP; exit' HUP; while :; do sleep 0.1; done"
     )
     box.start(environ_for(mode) | {"SWARM_STOP_TIMEOUT": "4s"}, "sh", "-c", script)
-    until(lambda: "ready\n" in box.log_path.read_text(), "the daemon")
+    until(lambda: {"ready", "deaf"} <= set(box.log_path.read_text().splitlines()), "both")
     until(
         lambda: any(process.state == "T" for process in descendants(box.machine.process.pid)),
         "the stopped one",
@@ -291,23 +294,9 @@ def test_what_stays_is_asked_to_end_and_not_to_read_its_settings_again(
     said = box.log_path.read_text().splitlines()
     assert [line for line in said if line.isdigit()] == ["15"]
     assert "stopped got TERM" in said
+    assert "deaf got HUP" in said
     # The command itself was asked by the signal that everything was stopped with.
-    assert "the deaf got HUP" not in said
-
-
-def test_an_interactive_shell_ends_at_a_stop(box: Box) -> None:
-    """It ignores SIGTERM, with a terminal and without."""
-    login = subprocess.Popen(
-        box.ssh_command("bash", "-i"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert login.stdin is not None
-    assert login.stdout is not None
-    login.stdin.write("echo in\n")
-    login.stdin.flush()
-    assert login.stdout.readline() == "in\n"
-    assert box.stop() == 0
-    login.communicate()
-    assert not box.events("agent.stop.forced")
+    assert "command got HUP" not in said
 
 
 def test_who_does_not_end_is_killed_within_the_budget(make_box: BoxMaker, mode: bool) -> None:
