@@ -167,7 +167,10 @@ class _Life:
         if phase.strangers:
             await _end_strangers(machine)
         try:
-            await self._open(handed, first=not handed.records and not phase.strangers)
+            if not await self._open_or_stop(
+                handed, first=not handed.records and not phase.strangers
+            ):
+                return Over(os.EX_OK)
         except FATAL as error:
             machine.bus.publish(BootFailed(problem=str(error)))
             return Over(os.EX_CONFIG if isinstance(error, AccountError) else os.EX_UNAVAILABLE)
@@ -224,6 +227,30 @@ class _Life:
         held = [machine.past, machine.current.value, machine.stop.hold(), machine.gate.hold()]
         optional = [serving.command.hold(), None if machine.wall is None else machine.wall.hold()]
         return [*held, *filter(None, optional), serving.parts.hold(missed)]
+
+    async def _open_or_stop(self, handed: Handed, *, first: bool) -> bool:
+        """Open SSH; false where the machine was to stop before, and nothing of it runs any more.
+
+        A program that hangs there must not hold up a stop.
+        """
+        machine = self.machine
+        opening = asyncio.create_task(self._open(handed, first=first))
+        stopping = asyncio.create_task(machine.stop.wait())
+        await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if opening.done():
+            opening.result()
+            return True
+        opening.cancel()
+        await asyncio.wait([opening])
+        before = handed.of(Settings)
+        if before is not None:  # the sessions and services of before are ended in their order
+            machine.current.value = before
+            await open_ssh(machine, handed, first=False, configure=False)
+            return True
+        deadline = asyncio.get_running_loop().time() + machine.current.value.stop_timeout
+        await shutdown.end_descendants(deadline, machine.stop.hurry, set())
+        return False
 
     async def _open(self, handed: Handed, *, first: bool) -> None:
         """Open SSH; if the new settings do not work, with the ones from before the re-execution."""

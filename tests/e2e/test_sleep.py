@@ -503,6 +503,7 @@ def test_off_refuses_to_sleep_by_hand(make_cloud: CloudMaker) -> None:
     assert "does not sleep by itself (SWARM_SLEEP_MODE is off)" in cloud.agent("why").stdout
 
 
+@pytest.mark.attack
 def test_sleep_by_hand_warns_and_no_lease_takes_it_back(make_cloud: CloudMaker) -> None:
     cloud = make_cloud().up(LATER | {"SWARM_IDLE_WARNING": "8s"})
     with shell(cloud) as screen:
@@ -514,6 +515,7 @@ def test_sleep_by_hand_warns_and_no_lease_takes_it_back(make_cloud: CloudMaker) 
     assert not cloud.events("sleep.cancelled")
 
 
+@pytest.mark.attack
 def test_neither_hooks_nor_checks_put_off_the_limit_or_an_order(make_cloud: CloudMaker) -> None:
     """A hook takes a lease each time; many checks are slow; the machine sleeps all the same."""
     cloud = make_cloud()

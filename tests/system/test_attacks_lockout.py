@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.init.proctree import descendants
 from tests.claims import free_port
 from tests.conftest import BoxMaker
-from tests.support import Box, let_others_in, until
+from tests.support import Box, command_lines, let_others_in, until
 from tests.system.test_gate import boot, connect, proxy_command, ssh_as
 
 OWNER, NEWCOMER = "192.0.2.1", "192.0.2.77"
@@ -136,3 +137,46 @@ def test_sshd_that_hangs_when_asked_holds_up_neither_the_boot_nor_a_reload(
     box = make_box().boot({"SWARM_SSHD": str(program)})
     assert box.ssh("echo in").stdout == "in\n"
     until(lambda: "used unchecked" in box.agent("health").stdout, "the reason in health")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("program", ["/usr/sbin/sshd", "/usr/bin/ssh-keygen"])
+def test_a_stop_is_heard_while_a_program_that_ssh_waits_for_hangs(
+    make_box: BoxMaker, tmp_path: Path, program: str
+) -> None:
+    fake = tmp_path / "hangs"
+    fake.write_text("#!/bin/sh\nexec sleep 600\n")
+    fake.chmod(0o755)
+    box = make_box().start(before=f"mount --bind {fake} {program}")
+    until(lambda: "sleep 600" in below(box), f"{program} hanging")
+    box.machine.signal()
+    assert box.machine.wait(10) == 0
+
+
+@pytest.mark.root
+def test_a_stop_is_heard_while_a_reload_waits_for_sshd(make_box: BoxMaker, tmp_path: Path) -> None:
+    program, config = tmp_path / "sshd", tmp_path / "agent.toml"
+    config.write_text("login_grace_time = '30s'\n")
+    flag = tmp_path / "hang"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = -t ] && [ -e {flag} ] && exec sleep 600\nexec /usr/sbin/sshd "$@"\n'
+    )
+    program.chmod(0o755)
+    let_others_in(tmp_path)
+    box = make_box().boot({"SWARM_SSHD": str(program), "SWARM_CONFIG": str(config)})
+    until(lambda: box.agent("status").returncode == 0, "the control socket")
+    flag.touch()
+    config.write_text("login_grace_time = '20s'\n")
+    command, environ = box.agent_command("reload")
+    with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL):
+        until(lambda: "sleep 600" in below(box), "sshd -t hanging")
+        box.machine.signal()
+        assert box.machine.wait(10) == 0
+
+
+def below(box: Box) -> str:
+    """The command lines of everything in the machine."""
+    try:
+        return "\n".join(command_lines(each.pid for each in descendants(box.machine.init)))
+    except ProcessLookupError:
+        return ""  # it is about to begin

@@ -207,6 +207,7 @@ def kept(box: Box, name: str) -> str:
 
 
 @pytest.mark.xdist_group("heavy")
+@pytest.mark.attack
 def test_no_process_can_be_started_for_a_while(
     box: Box, clients: list[Client], few_processes: Limited
 ) -> None:
@@ -230,6 +231,7 @@ FILL = "import time; block = bytearray(b'x') * {size}; print('full', flush=True)
 
 @pytest.mark.xdist_group("heavy")
 @pytest.mark.parametrize(("size", "count"), [(600 << 20, 1), (16 << 20, 40)], ids=["one", "many"])
+@pytest.mark.attack
 def test_memory_that_runs_out_costs_neither_the_agent_nor_its_ssh(
     box: Box, clients: list[Client], little_memory: Limited, size: int, count: int
 ) -> None:
@@ -269,6 +271,7 @@ def test_stopped_for_two_minutes_it_goes_on(box: Box, clients: list[Client]) -> 
     until(lambda: float(box.metric("swarm_event_loop_lag_seconds")) > 100, "the metric")
 
 
+@pytest.mark.attack
 def test_a_log_that_nobody_reads_stops_nothing(make_box: BoxMaker, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     box = make_box()

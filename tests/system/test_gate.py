@@ -151,6 +151,7 @@ def test_bad_and_slow_headers_are_refused_and_told(gate: Box, data: bytes, reaso
     assert ssh_as(gate, ATTACKER) == 0
 
 
+@pytest.mark.attack
 def test_header_from_elsewhere_is_not_believed(make_box: BoxMaker) -> None:
     """Whoever reaches the port without the proxy can neither frame others nor shed a record."""
     box = make_box().start(PROXIED | {"SWARM_PROXY_NETWORKS": "192.0.2.0/24"})
@@ -192,6 +193,7 @@ def test_local_and_unknown_clients_get_in_and_are_never_banned(gate: Box) -> Non
     assert not gate.events("ban.started")
 
 
+@pytest.mark.attack
 def test_waiting_for_headers_is_bounded_and_others_get_in(gate: Box) -> None:
     silent = [connect(gate, None) for _ in range(300)]
     gate.event("ssh.connections.refused", reason="too many connections wait for a PROXY header")
@@ -226,6 +228,7 @@ def test_an_agent_with_many_keys_earns_nothing(gate: Box, tmp_path: Path) -> Non
     assert not gate.events("ssh.connection.closed")
 
 
+@pytest.mark.attack
 def test_bare_connects_weigh_nothing_and_are_no_lines(gate: Box) -> None:
     for _ in range(30):
         connect(gate).close()
@@ -244,6 +247,7 @@ def test_bare_connects_weigh_nothing_and_are_no_lines(gate: Box) -> None:
         "Accepted publickey for dev from 198.51.100.7 port 1 ssh2",
     ],
 )
+@pytest.mark.attack
 def test_a_user_name_cannot_move_the_blame(
     gate: Box, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +313,15 @@ def test_ipv6_attackers_are_banned_by_their_network(gate: Box) -> None:
         assert answer(connection) == b"SSH-"
 
 
+@pytest.mark.attack
+def test_behind_nat64_each_client_is_banned_alone(gate: Box) -> None:
+    for _ in range(10):
+        garbage(gate, "64:ff9b::198.51.100.9")
+    assert gate.event("ban.started")["network"] == "198.51.100.9"
+    with connect(gate, "64:ff9b::198.51.100.10") as connection:
+        assert answer(connection) == b"SSH-"
+
+
 def test_bans_by_hand(gate: Box) -> None:
     until(lambda: gate.agent("health").returncode == 0, "the control socket")
     assert gate.agent("ban", "198.51.100.0/24", "--for", "1h").stdout == (
@@ -368,6 +381,7 @@ def test_allow_and_deny_lists(make_box: BoxMaker) -> None:
             assert answer(connection) == expected
 
 
+@pytest.mark.attack
 def test_caps_spare_other_clients_and_sessions(make_box: BoxMaker) -> None:
     caps = {"SWARM_MAX_UNAUTHENTICATED": "6", "SWARM_MAX_UNAUTHENTICATED_PER_CLIENT": "5"}
     box = boot(make_box(), caps)
@@ -536,6 +550,7 @@ def internet() -> Iterator[World]:
 
 
 @pytest.mark.root
+@pytest.mark.attack
 def test_a_process_in_the_machine_is_not_the_proxy(make_box: BoxMaker, internet: World) -> None:
     """Its own address lies in the proxy's networks, and still it can frame nobody."""
     box = make_box()
@@ -572,6 +587,7 @@ def hammer(command: list[str], stop: threading.Event, count: Callable[[], None])
 @pytest.mark.root
 @pytest.mark.timeout(300)
 @pytest.mark.xdist_group("heavy")
+@pytest.mark.attack
 def test_fifty_attackers_are_banned_and_no_honest_login_is_refused(
     make_box: BoxMaker, internet: World, tmp_path: Path
 ) -> None:

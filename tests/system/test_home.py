@@ -91,6 +91,7 @@ def test_a_boot_that_broke_off_is_taken_up_again(make_box: BoxMaker) -> None:
     assert box.ssh("cat .claude/f; readlink .claude").stdout == "whole\n/mnt/.home/.claude\n"
 
 
+@pytest.mark.attack
 def test_links_of_the_user_lead_root_nowhere(make_box: BoxMaker) -> None:
     box = make_box()
     write(
@@ -113,6 +114,7 @@ def test_links_of_the_user_lead_root_nowhere(make_box: BoxMaker) -> None:
     assert sorted(os.listdir(etc)) == before
 
 
+@pytest.mark.attack
 def test_the_user_works_in_the_volume_but_cannot_replace_the_agents_folder(
     make_box: BoxMaker,
 ) -> None:

@@ -161,6 +161,7 @@ def test_every_forwarded_signal_reaches_the_command(make_box: BoxMaker, mode: bo
     assert box.answers()
 
 
+@pytest.mark.attack
 def test_no_other_signal_ends_or_stops_the_agent(make_box: BoxMaker, mode: bool) -> None:
     """As under tini and dumb-init, and on Fly.io, where the agent is not PID 1."""
     box = make_box(namespaces=mode).boot(environ_for(mode))
@@ -196,6 +197,7 @@ while True: time.sleep(0.1)
 """
 
 
+@pytest.mark.attack
 def test_a_command_that_leaves_its_group_is_still_stopped_with_its_status(
     make_box: BoxMaker, mode: bool
 ) -> None:
@@ -218,6 +220,7 @@ os._exit(7)
 """
 
 
+@pytest.mark.attack
 def test_a_command_that_goes_into_the_background_ends_with_all_that_it_left(
     make_box: BoxMaker, mode: bool
 ) -> None:

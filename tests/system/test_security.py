@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from tests.conftest import BoxMaker
 from tests.support import Box, Key, make_key, until
 
+pytestmark = pytest.mark.attack
+
 SSH_AUDIT = Path(sys.executable).with_name("ssh-audit")
 
 

@@ -319,6 +319,7 @@ time.sleep(1000)
     ("environ", "groups"), [("os.environ", "/nowhere"), ('{"PATH": os.environ["PATH"]}', "")],
     ids=["known by its mark", "known by its group"],
 )  # fmt: skip
+@pytest.mark.attack
 def test_what_leaves_its_group_session_and_parent_still_ends_with_the_service(
     services: Services, environ: str, groups: str
 ) -> None:
@@ -344,6 +345,7 @@ def test_what_leaves_its_group_session_and_parent_still_ends_with_the_service(
 
 
 @pytest.mark.parametrize("then", [["reload"], ["stop", "leaves"]], ids=["reload", "stop"])
+@pytest.mark.attack
 def test_what_a_leader_has_left_is_not_forgotten(services: Services, then: list[str]) -> None:
     """The leader has ended, and the rest takes its time to stop, when the next order comes."""
     program = "import os, signal, time\nif os.fork() == 0:\n"

@@ -11,6 +11,8 @@ from agent.platform import apiaccess
 from agent.platform.account import Account
 from tests.support import let_others_in
 
+pytestmark = pytest.mark.attack
+
 SOMEBODY = Account("nobody", 65534, 65534, "/", "/bin/sh", locked=False)
 
 

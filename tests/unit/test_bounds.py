@@ -3,12 +3,16 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from agent.bus import Bus
 from agent.events import Event
 from agent.idle.leasekeeper import LeaseKeeper, read
 from agent.idle.leases import MOST
 from agent.services.output import KEPT_BYTES, LINE_LIMIT, Ring
 from agent.state.page import Page
+
+pytestmark = pytest.mark.attack
 
 
 def test_the_last_lines_of_a_service_are_bounded_in_bytes() -> None:

@@ -38,6 +38,7 @@ def test_the_last_bytes_are_kept() -> None:
     assert run("sh", "-c", "seq 10000; echo end", keep=4).output == b"end\n"
 
 
+@pytest.mark.attack
 def test_who_is_not_done_in_time_is_killed_with_its_group() -> None:
     with pytest.raises(NotDone, match=r"sh was not done within 0\.3 s"):
         run("sh", "-c", "sleep 600 & sleep 600", patience=0.3)
@@ -90,5 +91,6 @@ except OSError:
 """
 
 
+@pytest.mark.attack
 def test_children_lead_a_session_without_a_terminal() -> None:
     assert run(sys.executable, "-c", TERMINAL).output == b"True\n"

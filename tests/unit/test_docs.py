@@ -53,6 +53,25 @@ def test_commands_of_flyctl_exist_with_their_options(page: Path) -> None:
     assert wrong == []
 
 
+def test_what_holds_a_promise_of_security_exists() -> None:
+    """By file (`test_gate.py` of the system tests, `unit/…`), by name, or by command."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "docs" / "security.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    assert rows[0][-1] == "held by"
+    tests, makefile = ROOT / "tests", (ROOT / "Makefile").read_text()
+    missing = []
+    for *_, held_by in rows[1:]:
+        for name in held_by.split(", "):
+            places = [tests / "system" / name, tests / name, ROOT / name]
+            made = name.startswith("`make ") and f"\n{name[6:-1]}:" in makefile
+            if not (made or any(place.exists() for place in places)):
+                missing.append(name)
+    assert missing == []
+
+
 def _unknown(typed: str) -> str:
     """What such a line names that there is not; the words after an ellipsis are not its own."""
     program, *words = typed.replace(",", " ").partition("…")[0].split()

@@ -68,6 +68,7 @@ def test_a_login_clears_the_slate() -> None:
     assert fail(jail, 1, now=2) is not None
 
 
+@pytest.mark.attack
 def test_a_network_that_is_spared_is_slowed_and_never_banned() -> None:
     jail = Jail(POLICY, nobody, lambda network, _: network == A)
     assert fail(jail, 4) is None
@@ -80,6 +81,7 @@ def test_a_network_that_is_spared_is_slowed_and_never_banned() -> None:
     assert fail(jail, 5, host=B) is not None
 
 
+@pytest.mark.attack
 def test_silence_for_most_of_the_time_weighs_a_little() -> None:
     jail = Jail(POLICY, nobody)
     bans = [jail.strike(A, Verdict.NOTHING, 0, silent=True) for _ in range(10)]
@@ -88,6 +90,7 @@ def test_silence_for_most_of_the_time_weighs_a_little() -> None:
     assert "silence" in bans[-1].reason
 
 
+@pytest.mark.attack
 def test_a_broken_account_is_nobodys_strike() -> None:
     jail = Jail(POLICY, nobody)
     assert not any(jail.strike(A, Verdict.BROKEN_ACCOUNT, 0) for _ in range(1000))
@@ -173,6 +176,7 @@ def test_a_million_bans_are_forgotten_in_turns_and_found_at_once() -> None:
     assert jail.banned(kept, later)
 
 
+@pytest.mark.attack
 def test_memory_of_strikes_is_bounded() -> None:
     from agent.access.jail import TRACKED
 

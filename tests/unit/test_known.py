@@ -1,7 +1,11 @@
 """Networks that logged in before: remembered for a while, and not without bound."""
 
+import pytest
+
 from agent.access.known import MOST, SERVED_FIRST, SPARED, Known
 from agent.network import Network
+
+pytestmark = pytest.mark.attack
 
 A, B = Network.host("203.0.113.1"), Network.host("198.51.100.1")
 

@@ -71,6 +71,7 @@ def written(script: str, **environ: str) -> bytes:
     ).stdout
 
 
+@pytest.mark.attack
 def test_a_shared_pipe_that_became_non_blocking_loses_no_line() -> None:
     """Node sets O_NONBLOCK on the stdout that it shares with us; then the reader pauses."""
     script = """
@@ -116,12 +117,14 @@ def pipe_is_full(descriptor: int) -> None:
     until(full, "a full pipe")
 
 
+@pytest.mark.attack
 def test_a_locale_without_utf_8_costs_no_line() -> None:
     script = "log.write(Notice(part='key', notice='Zo\\xeb')); log.close()"
     lines = written(script, LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0").splitlines()
     assert [json.loads(line)["notice"] for line in lines] == ["Zoë"]
 
 
+@pytest.mark.attack
 def test_an_event_that_cannot_be_shown_is_a_line_that_says_so_and_the_next_one_is_written() -> None:
     script = """
 broken = Notice(part="a", notice="b")
@@ -153,6 +156,7 @@ log.close()
     assert sum(record["lines"] for record in records if record["event"] == "log.dropped") == 1
 
 
+@pytest.mark.attack
 def test_waiting_lines_are_bounded_in_bytes() -> None:
     log = Log("json", "debug", 65536)
     for _ in range(2000):
@@ -161,6 +165,7 @@ def test_waiting_lines_are_bounded_in_bytes() -> None:
     assert (2000 - log.lost) * (64 << 10) <= CAPACITY_BYTES
 
 
+@pytest.mark.attack
 def test_a_log_that_is_not_read_is_behind() -> None:
     script = """
 import agent.log, os, sys
@@ -184,6 +189,7 @@ os._exit(0)
     process.communicate()
 
 
+@pytest.mark.attack
 def test_an_event_that_lacks_a_field_or_has_one_too_many_cannot_be_made() -> None:
     with pytest.raises(TypeError, match="notice"):
         Notice(part="x")  # type: ignore[call-arg]

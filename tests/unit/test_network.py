@@ -55,6 +55,12 @@ def test_an_ipv4_address_inside_ipv6_is_the_ipv4_address() -> None:
     assert any_covers((Network.parse("203.0.113.0/24"),), Network.host("::ffff:203.0.113.9"))
 
 
+def test_behind_nat64_the_ipv4_address_is_the_client() -> None:
+    assert Network.host("64:ff9b::203.0.113.9").behind_nat64() == Network.host("203.0.113.9")
+    other = Network.host("64:ff9b:1::203.0.113.9")
+    assert other.behind_nat64() == other
+
+
 def test_own_addresses_are_known() -> None:
     assert is_own(Network.host("127.0.0.1"))
     assert is_own(Network.host("127.9.9.9"))

@@ -6,6 +6,8 @@ import pytest
 
 from agent.access.room import LOGIN, Tasks, limit_of_login, usual_limit
 
+pytestmark = pytest.mark.attack
+
 
 def test_the_accounts_part_is_of_what_the_machine_holds() -> None:
     assert usual_limit(0.75, Tasks(most=300, now=20)) == 225

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from agent import safe, words
 
+pytestmark = pytest.mark.attack
+
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
 
