@@ -62,6 +62,9 @@ ROWS: dict[str, Measure] = {
         peers[0], rows_growth.SERVICES[: 2 if quick else None], 1 if quick else 3
     ),
     "hook": lambda peers, quick: rows_agents.hook(peers[0], 20 if quick else 1000),
+    "login-checkpoints": lambda peers, quick: [
+        rows_checkpoints.login_beside(peers[0], 6 if quick else 40)
+    ],
     "checkpoints": lambda _, quick: rows_checkpoints.checkpoints(
         2 if quick else 5, 3 if quick else 100
     ),

@@ -5,12 +5,18 @@ import os
 import random
 import shutil
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.checkpoints.policy import Cause
 from agent.checkpoints.undo import Order
-from tests.bench.table import AGENT, Row, Samples
+from agent.init.proctree import descendants
+from tests.bench.contenders import Contender
+from tests.bench.rows_login import timed_login
+from tests.bench.table import AGENT, Row, Samples, Target
 from tests.checkpoints import Hands, Volume
 from tests.checkpoints import volume as make_volume
 
@@ -37,13 +43,17 @@ def checkpoints(runs: int, count: int) -> list[Row]:
         async def work(hands: Hands) -> None:
             loop = asyncio.get_running_loop()
             began = loop.time()
-            await hands.keeper.make(Cause.HAND)
+            with peak() as memory:
+                await hands.keeper.make(Cause.HAND)
             note("first", AGENT, loop.time() - began)
+            note("memory", AGENT, memory[0])
             for number in range(count):
                 _change(volume)
                 began = loop.time()
-                await hands.keeper.make(Cause.HAND)
+                with peak() as memory:
+                    await hands.keeper.make(Cause.HAND)
                 taken = loop.time() - began
+                note("memory" if number == count - 1 else "between", AGENT, memory[0])
                 if number < runs:
                     note("again", AGENT, taken)
                 if number >= count - runs:
@@ -71,8 +81,83 @@ def checkpoints(runs: int, count: int) -> list[Row]:
         _within("checkpoint of 1 GB again", rows["again"], 1.5),
         Row(f"checkpoint {count} of 1 GB", "s", _samples(rows["last"])),
         _within("undo of a folder that was deleted", rows["undo"], 2.0),
-        Row("memory of restic meanwhile", "MB", _samples(rows["memory"])),
+        Row(
+            f"memory of restic, first and {count}th checkpoint",
+            "MB",
+            _samples(rows["memory"]),
+            note="the agent's restic with all that it started, looked at every 20 ms",
+        ),
     ]
+
+
+def login_beside(contender: Contender, logins: int) -> Row:
+    """A login while checkpoints of a gigabyte that changes are made one after the other."""
+    quiet: list[float] = []
+    busy: list[float] = []
+    with contender.running() as ready:
+        _over_ssh(contender, _FILL)
+        _over_ssh(contender, f"{contender.command[0]} checkpoint")
+        for _ in range(2):  # in turns: this computer is not always the same
+            quiet += [timed_login(contender) for _ in range(logins // 2)]
+            loop = subprocess.Popen(
+                ["sh", "-c", _ENDLESS, "sh", *ready.agent_command("checkpoint")],
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            try:
+                busy += [timed_login(contender) for _ in range(logins // 2)]
+                assert loop.poll() is None, "a checkpoint failed"
+            finally:
+                os.killpg(loop.pid, 9)
+                loop.wait()
+    return Row(
+        "login beside checkpoints of 1 GB, made without a pause",
+        "ms",
+        (Samples(AGENT, tuple(busy)), Samples("quiet", tuple(quiet))),
+        (Target("quiet", 1.1),),
+    )
+
+
+_FILL = f"""
+mkdir -p /mnt/work && cd /mnt/work
+for n in $(seq 60); do mkdir -p $n; head -c {SIZE * 50} /dev/urandom >$n/random
+truncate -s {SIZE * 50} $n/zero; done
+"""
+
+_ENDLESS = 'while "$@"; do :; done'
+
+
+def _over_ssh(contender: Contender, script: str) -> None:
+    subprocess.run(contender.ssh(script), check=True, capture_output=True)
+
+
+@contextmanager
+def peak() -> Iterator[list[float]]:
+    """The most memory (MB) that a restic below us had while the block ran."""
+    found, ended = [0.0], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.02):
+            for process in descendants(os.getpid()):
+                if process.command == "restic":
+                    found[0] = max(found[0], _high_water(process.pid))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        looking.join()
+
+
+def _high_water(pid: int) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(lines[0].split()[1]) / 1024 if lines else 0.0
 
 
 def _samples(values: dict[str, list[float]]) -> tuple[Samples, ...]:

@@ -302,6 +302,45 @@ def test_alert_rules_are_sound() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+OVERDUE = """
+rule_files: [{rules}]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: swarm_checkpoint_overdue{{app="a"}}
+        values: 0x60 1x60
+      - series: swarm_checkpoint_upload_pending{{app="a"}}
+        values: 1x1500
+    alert_rule_test:
+      - {{eval_time: 70m, alertname: SwarmNoCheckpoint, exp_alerts: []}}
+      - eval_time: 72m
+        alertname: SwarmNoCheckpoint
+        exp_alerts:
+          - exp_labels: {{severity: warning, app: a}}
+            exp_annotations:
+              summary: a works, and had no checkpoint for a day
+              description: "`swarm-agent checkpoints` in the machine says why."
+      - {{eval_time: 23h59m, alertname: SwarmCheckpointsNotCopied, exp_alerts: []}}
+      - eval_time: 24h1m
+        alertname: SwarmCheckpointsNotCopied
+        exp_alerts:
+          - exp_labels: {{severity: warning, app: a}}
+            exp_annotations:
+              summary: checkpoints of a are not copied away from it
+              description: "`swarm-agent checkpoints` in the machine says why."
+"""
+
+
+def test_a_day_without_a_checkpoint_and_without_a_copy_raises_alerts(tmp_path: Path) -> None:
+    path = tmp_path / "test.yml"
+    path.write_text(OVERDUE.format(rules=GRAFANA / "alerts.yml"))
+    done = subprocess.run(
+        ["promtool", "test", "rules", path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @contextmanager
 def prometheus(folder: Path, target: int) -> Iterator[int]:
     """A real Prometheus that scrapes the agent every second, with our alert rules; its port."""
