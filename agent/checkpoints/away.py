@@ -141,7 +141,7 @@ class Away:
         new = [each.id for each in repository.ledger.checkpoints if each.id not in before]
         if new:
             return new[-1]
-        # It is here already: under its own id, or under that of which it is the copy.
+        # It is here already: under its own id, or under that of its original.
         here = {each.id: each.original for each in await restic.snapshots()}
         wanted = {found[0].id, found[0].original} - {""}
         same = [name for name, original in here.items() if wanted & {name, original}]

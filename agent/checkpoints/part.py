@@ -27,7 +27,7 @@ class Checkpoints:
     undo: Undo
     desk: Desk
     turned: asyncio.Event
-    """A coding agent has begun a turn."""
+    """A coding agent began a turn."""
 
     @classmethod
     def make(

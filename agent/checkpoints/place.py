@@ -20,7 +20,7 @@ import stat
 import sys
 
 TOLD = 20
-"""Failures that are told one by one."""
+"""Failures that are listed one by one."""
 
 
 class Placing:
@@ -129,7 +129,7 @@ class Placing:
 
 
 def plain(path: bytes) -> str:
-    """A name as JSON can have it: what is no UTF-8 is one U+FFFD, however many bytes it has."""
+    """A name as JSON can have it: each run of bytes that is no UTF-8 becomes one U+FFFD."""
     return re.sub("\ufffd+", "\ufffd", path.decode("utf-8", "replace"))
 
 

@@ -130,8 +130,8 @@ def made_before(at: float | None, wall: float, now: float) -> float | None:
 def surplus(checkpoints: Sequence[Dated], keep: Keep) -> list[str]:
     """The checkpoints that no rule keeps; `checkpoints` in the order in which they were made.
 
-    The latest of each of the last so many hours, days and weeks stays (UTC), the newest, and as
-    many of those that somebody made by hand as there are hours.
+    The latest of each of the last so many hours, days and weeks stays (UTC), the newest, and the
+    latest that were made by hand, as many as hours.
     """
     kept = {each.id for each in checkpoints[-1:]}
     by_hand = [each.id for each in checkpoints if each.cause == Cause.HAND.value]

@@ -1,7 +1,7 @@
-"""The crew of this machine: hears hooks, looks around, publishes what changes, holds leases.
+"""The crew of this machine: receives hooks, looks at processes, publishes changes, holds leases.
 
-`states` decides; here are the clock, the processes, the events and the page on the volume that
-knows, after a stop, who was cut off.
+`states` decides. Here are the clock, the processes, the events, and the page on the volume that
+says after a stop who was cut off.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from agent.platform.account import Account
 from agent.settings.current import Current
 
 MOST = 64
-"""Members at one time; of more, the account reports what is not so."""
+"""Members at one time: more is a flood of invented reports."""
 
 MOST_ENDED = 20
 """Members that have ended and are still shown."""
@@ -88,12 +88,12 @@ class Crew:
 
     @property
     def members(self) -> list[Member]:
-        """Those that have not ended, the one that waits longest for a person first."""
+        """Members that have not ended, the one that waits longest for a person first."""
         return sorted(self._members.values(), key=_urgency)
 
     @property
     def ended(self) -> tuple[Member, ...]:
-        """Those that have ended, the latest first."""
+        """Members that have ended, the latest first."""
         return self._record.ended
 
     def counted(self) -> Counted:
@@ -130,7 +130,7 @@ class Crew:
             group.create_task(self._page.run())
 
     def hear(self, data: bytes) -> None:
-        """Take what a hook has sent."""
+        """Handle what a hook has sent."""
         try:
             teller, report = read(data)
         except ReportError as error:
@@ -161,12 +161,12 @@ class Crew:
         return None
 
     def _new(self, teller: Teller, report: Report, now: float) -> Member | None:
-        """A session that is heard of for the first time."""
+        """A new member, or None where it is not followed."""
         process = process_of(teller.pid, self._account.uid)
         if process is None or report.kind is Kind.ENDED:
             return None  # it was over before its hook was read
         if teller.tool == "claude":
-            # One process, one conversation: of an earlier one it did not say that it ended.
+            # One process, one conversation: the end of the earlier one was not reported.
             for key, other in list(self._members.items()):
                 if other.process == process and other.tool == teller.tool:
                     self._become(key, states.end(other, "another conversation began", now))
@@ -300,7 +300,7 @@ class Crew:
                 os.close(descriptor)
 
     def _complain(self, problem: str) -> None:
-        """Say once that hooks send what cannot be used."""
+        """Report once that hooks send unusable data."""
         if problem not in self._complained:
             self._complained.add(problem)
             self._bus.publish(Notice(part="coding agents", notice=problem))

@@ -47,7 +47,7 @@ class CrewPage:
         ]
 
     def resume(self) -> None:
-        """Nobody was cut off: the agent has re-executed, and whom the page has goes on."""
+        """Nobody was cut off: the agent re-executed, and those on the page keep running."""
         self._cut_off = []
 
     def keep(self, lines: Iterable[Line]) -> None:

@@ -44,7 +44,7 @@ class Need(Enum):
 
 
 class Kind(Enum):
-    """What happened."""
+    """What a hook reports."""
 
     STARTED = "started"
     TURN = "turn"
@@ -66,8 +66,8 @@ class Kind(Enum):
 class Report:
     """One thing that happened in a session; `sub` names the subagent, or is empty.
 
-    `background` is how many tasks run on after a turn, `typed` whether a person wrote the prompt,
-    `error` one word.
+    `background` is how many tasks keep running after a turn, `typed` whether a person wrote the
+    prompt, `error` one word.
     """
 
     kind: Kind
@@ -324,7 +324,7 @@ def _without_file(member: Member, evidence: Evidence, now: float) -> Member:
 
 
 SILENT = ("codex", "gemini")
-"""Tools of which no hook tells that a turn has failed or was interrupted."""
+"""Tools without a hook for a failed or an interrupted turn."""
 
 
 def count(member: Member, now: float) -> Member:

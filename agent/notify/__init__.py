@@ -1,1 +1,1 @@
-"""Telling people outside the machine what matters: what is told, when, and how it is sent."""
+"""Messages to people outside the machine: what they say, when, and how they are sent."""

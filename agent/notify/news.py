@@ -1,4 +1,4 @@
-"""What people are told: from events and readings to news, each at most once.
+"""What messages say: from events and readings to news, each at most once.
 
 Pure: every method takes the time (seconds of a clock that never steps). What could tell a stranger
 more than that a machine exists (paths, addresses, names of keys) is in `detail` alone, which leaves
@@ -22,10 +22,11 @@ from agent.network import Network
 
 BUDGET_AT = 0.8
 FULL_AT, AGAIN_BELOW = 0.9, 0.85
-"""Shares of the volume from which it is nearly full, and below which it can be told again."""
+"""Used shares of the volume: it is nearly full from the first one on, and that is reported again
+only when it was below the second one meanwhile."""
 
 STORM, STORM_WINDOW, STORM_REST = 20, 600.0, 3600.0
-"""Bans within so many seconds that are a storm, and seconds until another one is told."""
+"""How many bans within how many seconds are a storm, and seconds until another is reported."""
 
 MOST_KNOWN = 1000
 MOST_FOLLOWED = 200
@@ -35,7 +36,7 @@ _PREFIXES: dict[int, int] = {socket.AF_INET: 24, socket.AF_INET6: 48}
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """One thing to tell. Of the same `key` nothing is told twice."""
+    """One thing to report; of one `key`, only the first."""
 
     kind: str
     key: str
@@ -56,8 +57,8 @@ class Spell:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What outlives the machine: from which networks each key came, the month whose budget was
-    told."""
+    """What outlives the machine: from which networks each key came, and the month whose budget was
+    reported."""
 
     networks: frozenset[tuple[str, str]] = frozenset()
     budget_month: str = ""
@@ -114,7 +115,7 @@ class NewsDesk:
         return min(waits) if waits else None
 
     def waits(self, now: float, wait: float) -> list[News]:
-        """Who has waited for longer than `wait` and was not told of."""
+        """Coding agents that have waited for longer than `wait`, each reported once."""
         news = []
         for name, spell in self._spells.items():
             since = spell.waits_since

@@ -124,7 +124,7 @@ class Notifier:
         return NotifyRecord(self._desk.hold(), self._outbox.hold())
 
     async def run(self) -> None:
-        """Tell until cancelled."""
+        """Send messages until cancelled."""
         if not self._addresses:
             return
         if self._allow is not None:

@@ -13,7 +13,7 @@ LETTERS, WINDOW = 6, 600.0
 """Letters in so many seconds; what comes beyond waits, and is summed up in the next one."""
 
 LINES = 8
-"""News of which one letter has the words; the rest is counted."""
+"""News that one message spells out; the rest is counted."""
 
 MOST_PENDING = 200
 FIRST_RETRY, LONGEST_RETRY = 30.0, 3600.0
@@ -36,7 +36,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRecord:
-    """What waits, and what was told lately."""
+    """What waits to be sent, and what was sent lately."""
 
     letters: tuple[Letter, ...] = ()
     pending: tuple[News, ...] = ()
@@ -70,7 +70,7 @@ class Outbox:
         return OutboxRecord(tuple(self._letters), pending, self._left_out, sent, keys)
 
     def add(self, news: Iterable[News], now: float) -> None:
-        """Have these told, unless they were."""
+        """Queue these, unless they were sent lately."""
         for each in news:
             if now - self._keys.get(each.key, -LIFETIME) < LIFETIME:
                 continue
