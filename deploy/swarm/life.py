@@ -17,6 +17,9 @@ SLEEP_LIMIT = 20
 
 _FINAL = ("Permission denied", "Host key verification failed")
 _LAST = 15
+_FAILS, _LATELY = 3, 300.0
+"""So many failed runs within so many seconds, and it does not come up."""
+
 _POLLS = (0.1, 1.0)
 """Seconds between two polls: the first, and the longest; each is half as long again."""
 
@@ -143,9 +146,13 @@ def apply_secrets(fly: Fly, app: str) -> str:
 
 
 def require_alive(fly: Fly, app: str, machine: str) -> None:
-    """Check that the machine did not end. Raises `LifeError` with the last lines of its log."""
+    """Check that the machine did not end. Raises `LifeError` with the last lines of its log.
+
+    The platform restarts one that fails, and so does every connection: it may be starting again.
+    """
     found = [each for each in fly.machines(app) if each.id == machine]
-    if found and found[0].state in ("stopped", "failed"):
+    fails = found and found[0].failed_runs(time.time() - _LATELY) >= _FAILS
+    if found and (found[0].state in ("stopped", "failed") or fails):
         shown = last_words(fly, app)
         raise LifeError(f"the machine ended at its start ({found[0].state}):\n{shown}")
 

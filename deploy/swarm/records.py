@@ -134,6 +134,16 @@ class Machine(msgspec.Struct, frozen=True):
         """It is running."""
         return self.state == AWAKE
 
+    def failed_runs(self, since: float) -> int:
+        """Runs that failed after a Unix time, since the machine was last made or changed."""
+        count = 0
+        for event in self.events:  # the latest first
+            if event.type in ("launch", "update") or event.timestamp < since * 1000:
+                break
+            ended = event.request.exit_event if event.request is not None else None
+            count += ended is not None and ended.exit_code != 0 and not ended.requested_stop
+        return count
+
     @property
     def parked(self) -> bool:
         """No connection wakes it."""

@@ -212,6 +212,14 @@ def test_a_wish_that_cannot_be_had_costs_nothing_and_is_forgotten(
     assert "no machine yet" in laptop.well("list")
 
 
+def test_a_machine_that_dies_at_boot_shows_its_last_words(laptop: Laptop) -> None:
+    """Only the machine itself can know: its settings are good, its image lacks a program."""
+    (laptop.folder / "env").write_text("SWARM_SSHD=/usr/sbin/no-sshd\n")
+    said = laptop.fails("up", "box", "--yes", "--image", "i", "--env-file", "env")
+    assert "the machine ended at its start" in said
+    assert "cannot run /usr/sbin/no-sshd" in said
+
+
 def test_what_is_wrong_on_the_laptop_is_explained(laptop: Laptop) -> None:
     image = ("--image", "registry.example/swarm:1")
     assert "small letters" in laptop.fails("up", "Bad_Name")
