@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from deploy.swarm.place import Place
 
 ID = re.compile(r"latest|[0-9a-f]{4,64}")
 _FILE = "volume.tar"
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -96,13 +98,14 @@ class Vault:
             return backup.put(where, content, wanted)
 
     def _prepare(self) -> None:
-        if not self.key.exists():
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(self.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
-        if not (self.path / "config").exists():
-            self._do("init")
+        with _ONE_AT_A_TIME:  # `backup --all` saves several machines side by side
+            if not self.key.exists():
+                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                descriptor = os.open(self.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with open(descriptor, "w") as file:
+                    file.write(secrets.token_hex(32))
+            if not (self.path / "config").exists():
+                self._do("init")
 
     @property
     def _environ(self) -> dict[str, str]:
