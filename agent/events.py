@@ -40,6 +40,8 @@ class Event(_Record):
     level: ClassVar[str] = "info"
     summed: ClassVar[bool] = False
     """An attacker can make any number of these: the log sums floods of them up."""
+    bulk: ClassVar[bool] = False
+    """The account can make any number of these, and all are written as long as there is room."""
     at: float = 0.0
 
     def __init__(self, **values: Any) -> None:
@@ -649,6 +651,7 @@ class ServiceSaid(Event):
     """A line that a service wrote to its stdout or stderr (`stream`)."""
 
     name: ClassVar[str] = "service.said"
+    bulk: ClassVar[bool] = True
     service: str
     stream: str
     line: str

@@ -22,7 +22,10 @@ from agent.floods import WINDOW, Floods
 from agent.init.children import leave_signals
 
 CAPACITY, CAPACITY_BYTES = 20_000, 32 << 20
-"""Events, and characters in them, that may wait for a slow reader; later events are lost."""
+"""Events, and characters in them, that may wait for a slow reader; later events are lost.
+
+What strangers and services can make in any number fills half of it: a flood hides nothing else.
+"""
 
 LINES = 60
 """Lines of one event within `floods.WINDOW` that are written; the rest are counted."""
@@ -70,7 +73,9 @@ class Log:
         if _SEVERITY[event.level] < self._threshold:
             return
         size = _size(event)
-        if self._events.qsize() >= CAPACITY or self._put - self._taken + size > CAPACITY_BYTES:
+        share = 2 if event.bulk or event.summed else 1
+        waiting = self._put - self._taken + size
+        if self._events.qsize() >= CAPACITY // share or waiting > CAPACITY_BYTES // share:
             self._dropped += 1
             self.lost_at = event.at
             return

@@ -26,7 +26,7 @@ class Services:
         self.write(text)
         self.box.boot({"SWARM_SERVICES_DIR": str(self.folder)} | (environ or {}), **how)
         try:
-            until(lambda: self.box.agent("services").returncode == 0, "the control socket")
+            until(lambda: self.box.ask("/v1/services"), "the control socket")
         except AssertionError as error:
             said = self.box.agent("services").stderr
             raise AssertionError(f"{error}: {said}\n{self.box.said()[-4000:]}") from None
@@ -40,8 +40,9 @@ class Services:
         """Wait until a service is in a state."""
 
         def look() -> dict[str, Any] | None:
-            entry = self.all().get(name)
-            return entry if entry is not None and entry["state"] == state else None
+            report = self.box.ask("/v1/services") or {"services": []}
+            found = [each for each in report["services"] if each["name"] == name]
+            return found[0] if found and found[0]["state"] == state else None
 
         try:
             found = until(look, f"{name} {state}")

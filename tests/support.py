@@ -20,6 +20,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent import places
 from deploy.machine import Machine
 from tests.claims import free_port
 
@@ -31,11 +32,17 @@ ROOT = os.geteuid() == 0
 
 
 def until(look: Callable[[], T], what: str, timeout: float = DEADLINE) -> T:
-    """The first true answer of `look`; fails with `what` when there is none in time."""
+    """The first true answer of `look`; fails with `what` when there is none in time.
+
+    A look that takes long is not made again at once: what is waited for needs the processor too.
+    """
     end = time.monotonic() + timeout
+    began = time.monotonic()
     while not (answer := look()):
-        assert time.monotonic() < end, f"not in {timeout:g} s: {what}"
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now < end, f"not in {timeout:g} s: {what}"
+        time.sleep(max(0.02, now - began))
+        began = time.monotonic()
     return answer
 
 
@@ -187,7 +194,9 @@ class Box:
         """The log lines of one event."""
         # The command of `run --` shares stdout; a line without its end is still being written.
         lines = self.log_path.read_text(errors="replace").splitlines(keepends=True)
-        records = [json.loads(line) for line in lines if line[0] == "{" and line[-1] == "\n"]
+        whole = (line for line in lines if line[0] == "{" and line[-1] == "\n")
+        # A log of many megabytes is not parsed again and again for one line in it.
+        records = [json.loads(line) for line in whole if f'"event": "{name}"' in line]
         return [record for record in records if record["event"] == name]
 
     def event(self, name: str, **fields: object) -> dict[str, Any]:
@@ -252,6 +261,22 @@ class Box:
             command, env=environ, capture_output=True, text=True, check=False, timeout=DEADLINE
         )
 
+    def ask(self, path: str) -> Any:
+        """What the control socket answers, without the cost of a command; None while it does not.
+
+        For waiting: what people type is `agent`.
+        """
+        root = f"/proc/{self.machine.init}/root" if self.machine.namespaces else ""
+        answer = b""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(f"{root}{self._run_dir()}/{places.SOCKET}")
+            connection.sendall(f"GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n".encode())
+            while part := connection.recv(1 << 16):
+                answer += part
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return json.loads(body) if b" 200 " in head.partition(b"\r\n")[0] else None
+
     def _run_dir(self) -> str:
         return "/run/swarm" if self.machine.namespaces else str(self.folder / "run")
 
@@ -287,7 +312,7 @@ def _agent(program: str, command: Sequence[str], before: str) -> list[str]:
 
 def ready(box: Box) -> Box:
     """The machine, once its control socket answers."""
-    until(lambda: box.agent("status").returncode == 0, f"the control socket; {box.said()}")
+    until(lambda: box.ask("/v1/status"), f"the control socket; {box.said()}")
     return box
 
 

@@ -10,8 +10,8 @@ import termios
 import pytest
 
 from agent import words
-from agent.events import Notice, SshdSaid, Trouble
-from agent.log import CAPACITY_BYTES, Log, as_record, timestamp
+from agent.events import Notice, ServiceSaid, SshdSaid, Trouble
+from agent.log import CAPACITY, CAPACITY_BYTES, Log, as_record, timestamp
 from tests.support import until
 
 WRITE = """
@@ -163,6 +163,18 @@ def test_waiting_lines_are_bounded_in_bytes() -> None:
         log.write(SshdSaid(session="x", line="y" * (64 << 10)))
     assert log.lost > 0
     assert (2000 - log.lost) * (64 << 10) <= CAPACITY_BYTES
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("line", ["x", "x" * (64 << 10)], ids=["short", "long"])
+def test_a_flooding_service_hides_no_other_event(line: str) -> None:
+    log = Log("json", "info", 1 << 20)
+    for _ in range(CAPACITY):
+        log.write(ServiceSaid(service="flood", stream="stdout", line=line))
+    lost = log.lost
+    for _ in range(100):
+        log.write(Notice(part="gate", notice="seen"))
+    assert 0 < lost == log.lost
 
 
 @pytest.mark.attack
