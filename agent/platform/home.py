@@ -9,6 +9,7 @@ that was removed nothing comes back. What was on the volume before is set aside 
 """
 
 import fcntl
+import math
 import os
 import stat
 import sys
@@ -29,6 +30,9 @@ MOST_BEFORE, LARGEST_BEFORE = 2, 256 << 20
 
 MOST_LOOKED_AT = 20_000
 """Files of a folder that are asked for their time or size."""
+
+MOST_AT_BOOT = 16 << 20
+"""Bytes of a path that are moved before SSH is open; what is larger is brought afterwards."""
 
 MARK = ".cache/swarm-agent/home-is-linked"
 """In a home that was linked already, the paths that were: what stands in place of such a link was
@@ -126,7 +130,10 @@ def _link_and_exit(
 
 def _link_each(home: str, volume: str, paths: tuple[HomePath, ...]) -> list[Linked]:
     before = _marked(home)
-    found = [_try(home, volume, path, was_linked=path.path in before) for path in paths]
+    found = [
+        _try(home, volume, path, was_linked=path.path in before, most=MOST_AT_BOOT)
+        for path in paths
+    ]
     os.makedirs(os.path.dirname(f"{home}/{MARK}"), exist_ok=True)
     with open(f"{home}/{MARK}", "w", encoding="utf-8") as mark:
         mark.writelines(f"{path.path}\n" for path in paths if not is_replaced(home, path))
@@ -158,8 +165,10 @@ def bring_back(home: str, volume: str, paths: tuple[HomePath, ...]) -> list[Link
     return [_try(home, volume, path, was_linked=True) for path in paths]
 
 
-def _try(home: str, volume: str, path: HomePath, *, was_linked: bool) -> Linked:
-    place = _Place(path, home, f"{volume}/{FOLDER}")
+def _try(
+    home: str, volume: str, path: HomePath, *, was_linked: bool, most: float = math.inf
+) -> Linked:
+    place = _Place(path, home, f"{volume}/{FOLDER}", most)
     try:
         return place.settle(was_linked=was_linked)
     except OSError as error:
@@ -167,10 +176,10 @@ def _try(home: str, volume: str, path: HomePath, *, was_linked: bool) -> Linked:
 
 
 class _Place:
-    """One path: `here` in the home, and `there` on the volume."""
+    """One path: `here` in the home, and `there` on the volume. At most `most` bytes are moved."""
 
-    def __init__(self, path: HomePath, home: str, kept: str) -> None:
-        self.path, self.home, self.kept = path, home, kept
+    def __init__(self, path: HomePath, home: str, kept: str, most: float) -> None:
+        self.path, self.home, self.kept, self.most = path, home, kept, most
         self.here, self.there = f"{home}/{path.path}", f"{kept}/{path.path}"
 
     def settle(self, *, was_linked: bool) -> Linked:
@@ -210,6 +219,8 @@ class _Place:
 
     def _move(self) -> Linked:
         """Take what is here to the volume, complete or not at all; what was there is set aside."""
+        if not self._is_small():
+            return Linked(self.path, problem="it is large, and moved once SSH is open")
         kept_as = ""
         if self._is_copied():
             _copy_newer(self.here, self.there)
@@ -226,6 +237,14 @@ class _Place:
         self._finish(old)
         self._forget_copy()
         return Linked(self.path, moved=True, kept_as=kept_as)
+
+    def _is_small(self) -> bool:
+        size = 0
+        for count, status in enumerate(_all(self.here)):
+            size += status.st_size
+            if size > self.most or (self.most < math.inf and count >= MOST_LOOKED_AT):
+                return False
+        return True
 
     def _copy_whole(self) -> str:
         unfinished = self.there + _UNFINISHED

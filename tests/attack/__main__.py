@@ -36,7 +36,10 @@ class Report:
 def main() -> int:
     """Try everything; 1 where something was not withstood."""
     report = Report()
-    quiet = ["-p", "no:terminal", "-n0", "-m", "attack", "tests/system", "tests/unit", "tests/e2e"]
+    # Without pytest's own reports, for which our settings have an option.
+    quiet = ["-p", "no:terminal", "-o", "addopts=--strict-markers", "-m", "attack"]
+    quiet += ["--numprocesses", "auto", "--dist", "loadgroup"]
+    quiet += ["tests/system", "tests/unit", "tests/e2e"]
     status = pytest.main([*quiet, *sys.argv[1:]], plugins=[report])
     print(f"\n{report.count - len(report.failed)} of {report.count} withstood")
     for reason in report.failed:

@@ -254,6 +254,16 @@ def test_a_replaced_path_is_brought_to_the_volume_when_it_happens_and_told(
     assert "was replaced" in box.ssh("-tt", input="exit\n", options=["-tt"]).stdout
 
 
+@pytest.mark.attack
+def test_a_file_that_is_large_is_moved_once_ssh_is_open(make_box: BoxMaker) -> None:
+    box = make_box()
+    write(box, "rm -rf .claude.json; truncate -s 100M .claude.json")
+    ready(box.boot(LINKS))
+    said = box.event("agent.notice", part="home")["notice"]
+    assert said == "~/.claude.json is not on the volume: it is large, and moved once SSH is open"
+    is_link(box, ".claude.json")
+
+
 def test_what_a_program_has_open_is_copied_and_linked_when_it_has_ended(make_box: BoxMaker) -> None:
     box = ready(make_box().boot(LINKS))
     box.ssh("echo old >.claude/old")
