@@ -19,6 +19,10 @@ QUICK = 60.0
 """Seconds within which a state must be right on a busy computer. (2 on a quiet one.)"""
 
 
+SOON = 2.0 if os.getloadavg()[0] < (os.cpu_count() or 1) else 20.0
+"""Seconds from what a person does to the event of it: 2 where this computer is idle."""
+
+
 class Desk:
     """A login in the machine with windows in which coding agents run."""
 

@@ -1,13 +1,16 @@
 """Coding agents as the machine sees them: the real Claude Code in tmux, its model a stand-in."""
 
+import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
-from tests.coding import CLAUDE, Desk
+from tests.coding import CLAUDE, SOON, Desk
 from tests.conftest import BoxMaker
 from tests.messages import Model, model
 from tests.support import ready, until
+from tests.system.test_notify import webhook
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
 
@@ -49,6 +52,28 @@ def test_a_permission_is_waited_for_and_its_grant_is_work(desk: Desk) -> None:
     desk.becomes("api", "working", works=True)
     desk.key("api", "Escape")
     desk.becomes("api", "waiting", need="the next prompt")
+
+
+def test_a_permission_is_reported_and_its_answer_seen_within_seconds(
+    make_box: BoxMaker, the_model: Model
+) -> None:
+    """To a real webhook; the times are the agent's own, from the log."""
+    with webhook() as hook:
+        settings = {"SWARM_NOTIFY": hook.url, "SWARM_NOTIFY_WAIT": "1s"}
+        desk = Desk(ready(make_box().boot(settings)), the_model).sit_down("api")
+        desk.open("api", "api")
+        desk.shows("api", "Claude Code")
+        desk.say("api", "run touch asked; until test -e ended; do sleep 0.2; done")
+        desk.becomes("api", "waiting", need="a permission")
+        assert desk.home not in hook.says("claude-1 waits for a permission")
+        desk.shows("api", "Esc to cancel")
+        answered = time.time()
+        desk.key("api", "Enter")
+        desk.becomes("api", "working")
+        event = desk.box.events("coding.state")[-1]
+        seen = datetime.fromisoformat(event["timestamp"]).timestamp()
+        # What the tool itself takes to write its file is its own: it is written after the grant.
+        assert seen - answered < SOON, event
 
 
 def test_a_denied_permission_is_no_work(desk: Desk) -> None:

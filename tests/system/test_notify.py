@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -51,12 +52,20 @@ class Hook:
         return until(look, f"{text!r} in {self.taken}", 60)[0]
 
 
+@contextmanager
+def webhook() -> Iterator[Hook]:
+    hook = Hook()
+    try:
+        yield hook
+    finally:
+        hook.server.shutdown()
+        hook.server.server_close()
+
+
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    hook = Hook()
-    yield hook
-    hook.server.shutdown()
-    hook.server.server_close()
+    with webhook() as made:
+        yield made
 
 
 def notified(make_box: BoxMaker, *urls: str, **settings: str) -> Box:
