@@ -1,0 +1,220 @@
+"""The real Codex, Gemini CLI and OpenCode as the machine sees them, their model a stand-in.
+
+What each of them says and does not say is its own: what cannot be known stands in docs/agents.md.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.coding import TOOLS, Desk
+from tests.conftest import BoxMaker
+from tests.messages import Model, model
+from tests.support import ready, until
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
+
+CONTAINER = Path(__file__).parents[2] / "container"
+VENDOR = TOOLS / "codex-linux-x64" / "vendor" / "x86_64-unknown-linux-musl"
+
+# As the image has it: in places that the account cannot change.
+INSTALL = "; ".join(
+    f"mkdir -p {target} && cp {CONTAINER}/{source}/* {target}/ && chmod 755 {target}"
+    for source, target in (
+        ("codex", "/etc/codex"),
+        ("gemini", "/etc/gemini-cli"),
+        ("opencode", "/etc/opencode"),
+    )
+)
+
+
+OFFLINE = {
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "NO_PROXY": "127.0.0.1",
+    "OPENCODE_DISABLE_MODELS_FETCH": "1",
+    "OPENCODE_DISABLE_AUTOUPDATE": "1",
+}
+"""Nothing leaves the loopback, and nothing waits for it."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A coding tool: how it is started and spoken to."""
+
+    name: str
+    command: str
+    prompt: str
+    """What its window shows when it can be spoken to."""
+    asks: str
+    """What its window shows when it asks for a permission."""
+    deny: str
+    files: dict[str, str]
+    environ: dict[str, str] = field(default_factory=dict)
+
+
+def tool(name: str, desk: Desk) -> Tool:
+    """The tool, told to ask the stand-in."""
+    url, folder = desk.model.url, f"{desk.home}/api"
+    if name == "codex":
+        config = (
+            'model = "stand-in"\nmodel_provider = "stub"\ncheck_for_update_on_startup = false\n'
+            f'[projects."{folder}"]\ntrust_level = "trusted"\n'
+            f'[model_providers.stub]\nname = "stub"\nbase_url = "{url}/v1"\n'
+            'wire_api = "responses"\nenv_key = "OPENAI_API_KEY"\n'
+        )
+        return Tool(
+            name,
+            f"{VENDOR}/bin/codex -a on-request -s workspace-write",
+            "stand-in",
+            "Would you like to run",
+            "Escape",
+            {".codex/config.toml": config},
+            {"OPENAI_API_KEY": "k"},
+        )
+    if name == "gemini":
+        settings = {
+            "security": {"auth": {"selectedType": "gemini-api-key"}},
+            "general": {"disableAutoUpdate": True},
+        }
+        return Tool(
+            name,
+            f"node {TOOLS}/@google/gemini-cli/bundle/gemini.js --skip-trust -m gemini-2.5-flash",
+            "Type your message",
+            "Allow",
+            "Escape",
+            {".gemini/settings.json": json.dumps(settings)},
+            {"GEMINI_API_KEY": "k", "GOOGLE_GEMINI_BASE_URL": url},
+        )
+    provider = {
+        "npm": "@ai-sdk/openai-compatible",
+        "name": "stub",
+        "options": {"baseURL": f"{url}/v1", "apiKey": "k"},
+        "models": {"m": {"name": "m"}},
+    }
+    types = {"dependencies": {"@opencode-ai/plugin": "1.18.33"}}
+    settings = {
+        "model": "stub/m",
+        "provider": {"stub": provider},
+        "permission": {"bash": "ask"},
+        "autoupdate": False,
+    }
+    return Tool(
+        name,
+        f"{TOOLS}/opencode-linux-x64/bin/opencode",
+        "Ask anything",
+        "Permission required",
+        "Escape",
+        {
+            ".config/opencode/opencode.json": json.dumps(settings),
+            # Where plugins are used it installs its types first; there is no registry here.
+            ".config/opencode/package.json": json.dumps(types),
+            ".config/opencode/package-lock.json": json.dumps({"packages": {"": types}}),
+            ".config/opencode/node_modules/none": "",
+        },
+    )
+
+
+@pytest.fixture
+def the_model() -> Iterator[Model]:
+    with model() as told:
+        yield told
+
+
+@pytest.fixture
+def desk(make_box: BoxMaker, the_model: Model) -> Desk:
+    """A machine with a folder `api`, and the tools' hooks where the image has them."""
+    desk = Desk(ready(make_box().boot(before=INSTALL)), the_model)
+    desk.sh("mkdir -p tmp api")
+    return desk
+
+
+def sit(desk: Desk, name: str) -> Tool:
+    """Start the tool in a window, ready for a prompt."""
+    made = tool(name, desk)
+    prepare(desk, made)
+    desk.open("api", "api", made.command, {**OFFLINE, **made.environ})
+    desk.shows("api", made.prompt)
+    return made
+
+
+def prepare(desk: Desk, made: Tool) -> None:
+    """Put the tool's files into the home."""
+    for path, content in made.files.items():
+        desk.sh(f"mkdir -p {Path(path).parent}")
+        desk.put(path, content)
+
+
+BOTH = pytest.mark.parametrize("name", ["codex", "gemini"])
+
+
+@BOTH
+def test_a_turn_is_work_until_it_ends(desk: Desk, name: str) -> None:
+    sit(desk, name)
+    desk.say("api", "hold on")
+    working = desk.becomes("api", "working", works=True)
+    assert working["tool"] == name
+    assert working["place"].startswith("tmux %")
+    desk.model.released.set()
+    desk.becomes("api", "waiting", need="the next prompt", works=False)
+    assert desk.agent("api")["prompts"] == 1
+
+
+@BOTH
+def test_a_denied_permission_holds_nothing(desk: Desk, name: str) -> None:
+    """Gemini CLI says nothing of it: there it still waits for a permission."""
+    made = sit(desk, name)
+    desk.say("api", "run touch denied")
+    desk.becomes("api", "waiting", need="a permission")
+    desk.shows("api", made.asks)
+    desk.key("api", "Escape")
+    if name != "gemini":
+        desk.becomes("api", "waiting", need="the next prompt")
+    assert not desk.agent("api")["works"]
+
+
+@BOTH
+def test_an_interrupted_turn_is_over(desk: Desk, name: str) -> None:
+    sit(desk, name)
+    desk.say("api", "hold on")
+    desk.becomes("api", "working")
+    desk.key("api", "Escape")
+    desk.becomes("api", "waiting", need="the next prompt", works=False)
+
+
+@BOTH
+def test_an_error_of_the_model_does_not_hold_the_machine(desk: Desk, name: str) -> None:
+    """Neither reports it: its terminal, or a hook of the turn's end, says that nothing runs."""
+    sit(desk, name)
+    desk.say("api", "err400 please")
+    until(lambda: desk.agent("api").get("prompts") == 1, "the prompt")
+    until(lambda: not desk.agent("api")["works"], "that it holds nothing", 120)
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["kill -9", "closed terminal"])
+def test_an_agent_whose_process_is_gone_has_ended(desk: Desk, name: str, how: str) -> None:
+    sit(desk, name)
+    desk.say("api", "hold on")
+    working = desk.becomes("api", "working")
+    if how == "kill -9":
+        desk.sh(f"kill -9 {working['pid']}")
+    else:
+        desk.tmux("kill-session -t api")
+    desk.becomes("api", "ended", works=False)
+
+
+def test_opencode_works_until_its_turn_ends(desk: Desk) -> None:
+    """Its plugin, in OpenCode without a terminal."""
+    made = tool("opencode", desk)
+    prepare(desk, made)
+    desk.open("api", "api", f"{made.command} run 'hold on'", {**OFFLINE, **made.environ})
+    working = desk.becomes("api", "working", 120, works=True)
+    assert working["tool"] == "opencode"
+    desk.model.released.set()
+    desk.becomes("api", "ended", 120, works=False)
+    seen = [each["state"] for each in desk.box.events("coding.state")]
+    assert seen[-3:] == ["working", "waiting", "ended"], "its end came from the plugin"
