@@ -28,7 +28,7 @@ LOGIN = 64
 FIRST_NAMESPACE = "pid:[4026531836]"
 """Where every process of the kernel is seen (PROC_PID_INIT_INO, linux/proc_ns.h)."""
 
-PROBE = 60.0
+PROBE = 1.0
 """Seconds between two looks whether the account could start a process within the limit."""
 
 FEW, FREED = 16, 64
