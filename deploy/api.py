@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from deploy.sizes import SUSPEND_LIMIT
-from deploy.standin import ASLEEP, KILL_TIMEOUT, StandIn, State
+from deploy.standin import ASLEEP, KILL_TIMEOUT, MachineState, StandIn
 
 ANSWER_FIRST = 0.2
 """Seconds from the answer to a suspend or stop until it begins."""
@@ -21,7 +21,7 @@ LONGEST_WAIT = 60.0
 """Seconds after which the platform's own proxy ends a wait."""
 
 
-_STATES = {state.value: state for state in State}
+_STATES = {state.value: state for state in MachineState}
 
 
 class ApiError(Exception):
@@ -90,10 +90,10 @@ class MachinesApi:
 
         `settled` is any state that lasts.
         """
-        wanted: set[State] = set()
+        wanted: set[MachineState] = set()
         for name in request.query.getall("state", ["started"]):
             if name == "settled":
-                wanted |= {State.STARTED, *ASLEEP}
+                wanted |= {MachineState.STARTED, *ASLEEP}
             elif name in _STATES:
                 wanted.add(_STATES[name])
             else:
@@ -110,7 +110,7 @@ class MachinesApi:
         """Answer, and freeze the machine a moment later."""
         if self.standin.identity.memory_mb > SUSPEND_LIMIT:
             raise ApiError(400, f"machines with more than {SUSPEND_LIMIT} MB cannot be suspended")
-        if self.standin.state is not State.STARTED:
+        if self.standin.state is not MachineState.STARTED:
             raise _not_now("suspend", self.standin.state)
         self.do_later(self.standin.suspend())
         return web.json_response({"ok": True})
@@ -129,7 +129,7 @@ class MachinesApi:
     async def start(self, _: web.Request) -> web.Response:
         """Begin to start or resume the machine; the answer does not wait for it."""
         before = self.standin.state
-        if before in (State.STOPPING, State.SUSPENDING, State.REPLACING):
+        if before in (MachineState.STOPPING, MachineState.SUSPENDING, MachineState.REPLACING):
             raise _not_now("start", before)
         self.do_later(self.standin.wake("the API was asked to"), after=0.0)
         return web.json_response({"previous_state": before.value})
@@ -157,7 +157,7 @@ async def errors_as_json(
         return refused(error)
 
 
-def _not_now(order: str, state: State) -> ApiError:
+def _not_now(order: str, state: MachineState) -> ApiError:
     words = f"failed_precondition: unable to {order} machine from current state: '{state.value}'"
     return ApiError(412, words)
 

@@ -45,7 +45,7 @@ main()
 """
 
 
-class Machine:
+class LocalMachine:
     """One run of a machine at a time; `folder` persists between runs."""
 
     def __init__(

@@ -25,9 +25,9 @@ from agent.settings import SettingsError, load
 from deploy import console
 from deploy.api import MachinesApi
 from deploy.edge import Edge
-from deploy.machine import AGENT, Machine, namespaces_problem
+from deploy.machine import AGENT, LocalMachine, namespaces_problem
 from deploy.scrape import Scraper
-from deploy.standin import StandIn, State, socket_path
+from deploy.standin import MachineState, StandIn, socket_path
 
 FOLDER = Path(os.environ.get("RUN_FOLDER") or Path(__file__).resolve().parent.parent / ".run")
 """Everything that `make run` makes. RUN_FOLDER names another place, for a second machine."""
@@ -78,7 +78,7 @@ def _main() -> int:
     if not key.exists():
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "make-run", "-f", str(key)]
         subprocess.run(make, check=True)
-    machine = Machine(FOLDER / "machine")
+    machine = LocalMachine(FOLDER / "machine")
     environ = _environ(key, machine, machine_port, http_port)
     try:
         load(environ, privileged=machine.namespaces)
@@ -126,7 +126,7 @@ class _Run:
     """The machine and what is around it, until a signal."""
 
     def __init__(
-        self, machine: Machine, environ: Mapping[str, str], machine_port: int, closing: str
+        self, machine: LocalMachine, environ: Mapping[str, str], machine_port: int, closing: str
     ) -> None:
         self._machine = machine
         self._closing = closing
@@ -217,7 +217,7 @@ class _Run:
         self._signalled.set()
 
     def _tell(self, text: str) -> None:
-        if self._standin.starts and self._standin.state is State.STOPPED:
+        if self._standin.starts and self._standin.state is MachineState.STOPPED:
             self._ended.set()
         if self._listening.is_set() and not self._signalled.is_set():
             print(f"{time.strftime('%H:%M:%S')}  platform: {text}", flush=True)
@@ -252,7 +252,7 @@ behind a stand-in for Fly.io's edge. In another terminal, in this folder:
 """
 
 
-def _closing(machine: Machine, command: str, http_port: int, config: Path) -> str:
+def _closing(machine: LocalMachine, command: str, http_port: int, config: Path) -> str:
     root = "root shell     make shell (only root may kick, ban, sleep, reload)"
     return _CLOSING.format(
         kind="PID 1 of its own namespaces" if machine.namespaces else "an ordinary process",
@@ -266,7 +266,7 @@ def _closing(machine: Machine, command: str, http_port: int, config: Path) -> st
     )
 
 
-def _environ(key: Path, machine: Machine, machine_port: int, http_port: int) -> dict[str, str]:
+def _environ(key: Path, machine: LocalMachine, machine_port: int, http_port: int) -> dict[str, str]:
     """What a user would set as secrets and in fly.toml; what the caller sets wins."""
     given = {name: text for name, text in os.environ.items() if name.startswith("SWARM_")}
     ours = {
@@ -307,7 +307,7 @@ def _port(variable: str, default: int, host: str, *, any_other: bool = False) ->
 
 
 @contextmanager
-def _command_in_path(machine: Machine) -> Iterator[str]:
+def _command_in_path(machine: LocalMachine) -> Iterator[str]:
     """How `swarm-agent` is called in a login; where it has no place of its own, a link makes one.
 
     Debian's login shells have ~/.local/bin in their PATH where it exists.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import aiohttp
 
-from deploy.standin import StandIn, State
+from deploy.standin import MachineState, StandIn
 
 EVERY = 15.0
 PATIENCE = 10.0
@@ -27,7 +27,7 @@ class Scraper:
         async with aiohttp.ClientSession(timeout=limit) as session:
             while True:
                 await asyncio.sleep(every)
-                if self._standin.state is State.STARTED:
+                if self._standin.state is MachineState.STARTED:
                     await self._scrape(session)
 
     async def _scrape(self, session: aiohttp.ClientSession) -> None:
@@ -36,7 +36,7 @@ class Scraper:
                 answer.raise_for_status()
                 self.latest = await answer.text()
         except (aiohttp.ClientError, TimeoutError) as error:
-            if not self._failing and self._standin.state is State.STARTED:
+            if not self._failing and self._standin.state is MachineState.STARTED:
                 self._failing = True
                 self._tell(f"a scrape failed: {error}")
         else:

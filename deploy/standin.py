@@ -24,7 +24,7 @@ from typing import IO
 
 from deploy.edge import CHUNK, Streams
 from deploy.freezer import Freezer
-from deploy.machine import Machine
+from deploy.machine import LocalMachine
 
 RESTARTS, WITHIN = 10, 300.0
 """Restarts of a failing machine, and the seconds within which they are counted."""
@@ -37,7 +37,7 @@ KILL_TIMEOUT = 30.0
 _RETRY = 0.02
 
 
-class State(Enum):
+class MachineState(Enum):
     """States of a machine, as the Machines API names them."""
 
     CREATED = "created"
@@ -52,8 +52,13 @@ class State(Enum):
     DESTROYED = "destroyed"
 
 
-ASLEEP = (State.CREATED, State.STOPPED, State.SUSPENDED)
-ON_THE_WAY = (State.STARTING, State.STOPPING, State.SUSPENDING, State.REPLACING)
+ASLEEP = (MachineState.CREATED, MachineState.STOPPED, MachineState.SUSPENDED)
+ON_THE_WAY = (
+    MachineState.STARTING,
+    MachineState.STOPPING,
+    MachineState.SUSPENDING,
+    MachineState.REPLACING,
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class StandIn:
 
     def __init__(
         self,
-        machine: Machine,
+        machine: LocalMachine,
         environ: Mapping[str, str],
         port: int,
         tell: Callable[[str], None],
@@ -97,7 +102,7 @@ class StandIn:
         command: Sequence[str] = (),
     ) -> None:
         self.identity = identity or Identity()
-        self.state = State.STOPPED
+        self.state = MachineState.STOPPED
         self.starts = 0
         self.resumes = 0
         self.autostart = True
@@ -133,7 +138,7 @@ class StandIn:
     async def wake(self, because: str) -> None:
         """Start or resume a machine that sleeps; does nothing to one that is awake."""
         async with self._one_at_a_time:
-            if self.state is State.SUSPENDED:
+            if self.state is MachineState.SUSPENDED:
                 await self.resume(because)
             elif self.state in ASLEEP:
                 await self.start(because)
@@ -142,7 +147,7 @@ class StandIn:
         """Start a stopped machine."""
         self._tell(f"the machine starts: {because}")
         self.starts += 1
-        await self._pass(State.STARTING)
+        await self._pass(MachineState.STARTING)
         self._machine.start(
             self.identity.environ() | self.environ,
             command=self._command,
@@ -151,34 +156,34 @@ class StandIn:
             stdout=self._output,
             stderr=self._output,
         )
-        await self._set(State.STARTED)
+        await self._set(MachineState.STARTED)
         self._watching = asyncio.create_task(self._watch())
 
     async def suspend(self) -> None:
         """Freeze a running machine."""
         async with self._one_at_a_time:
-            if self.state is State.STARTED:
-                await self._pass(State.SUSPENDING)
+            if self.state is MachineState.STARTED:
+                await self._pass(MachineState.SUSPENDING)
                 await asyncio.to_thread(self._freezer.freeze, self._machine.init)
                 self._tell("the machine is suspended: every process is frozen")
-                await self._set(State.SUSPENDED)
+                await self._set(MachineState.SUSPENDED)
 
     async def resume(self, because: str) -> None:
         """Thaw a suspended machine."""
         self._tell(f"the machine resumes: {because}")
         self.resumes += 1
-        await self._pass(State.STARTING)
+        await self._pass(MachineState.STARTING)
         await asyncio.to_thread(self._freezer.thaw)
-        await self._set(State.STARTED)
+        await self._set(MachineState.STARTED)
 
     async def stop(self, number: int = signal.SIGINT, *, kill_after: float = KILL_TIMEOUT) -> None:
         """End the machine as the platform does: a signal, then a kill."""
         async with self._one_at_a_time:
-            if self.state is State.SUSPENDED:
+            if self.state is MachineState.SUSPENDED:
                 await self.resume("it is stopped")
             if self._watching is None or not self._machine.running():
                 return
-            await self._pass(State.STOPPING)
+            await self._pass(MachineState.STOPPING)
             with suppress(ProcessLookupError):  # it has just ended
                 self._machine.signal(number)
         try:
@@ -191,18 +196,18 @@ class StandIn:
 
     async def replace(self) -> None:
         """End the machine for its next version; a suspended one loses its memory."""
-        if self.state is not State.SUSPENDED:
+        if self.state is not MachineState.SUSPENDED:
             await self.stop()
             return
         async with self._one_at_a_time:
             self._tell("the machine is replaced: its suspended memory is thrown away")
-            await self._pass(State.REPLACING)
+            await self._pass(MachineState.REPLACING)
             self._machine.kill(wait=False)
             await asyncio.to_thread(self._freezer.thaw)
         if self._watching is not None:
             await self._watching
 
-    async def wait_for(self, *states: State) -> None:
+    async def wait_for(self, *states: MachineState) -> None:
         """Wait until the machine is in one of these states."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.state in states)
@@ -216,9 +221,9 @@ class StandIn:
         """Wait for one run of the machine to end, and restart it if it failed."""
         status = await asyncio.to_thread(self._machine.wait)
         self.last_status = status
-        was_told_to = self.state in (State.STOPPING, State.REPLACING)
+        was_told_to = self.state in (MachineState.STOPPING, MachineState.REPLACING)
         async with self._one_at_a_time:
-            await self._set(State.STOPPED)
+            await self._set(MachineState.STOPPED)
             self._tell(f"the machine has stopped (status {status})")
             if status == 0 or was_told_to:
                 return
@@ -229,12 +234,12 @@ class StandIn:
             self._failures.append(now)
             await self.start(f"it ended with status {status}")
 
-    async def _pass(self, state: State) -> None:
+    async def _pass(self, state: MachineState) -> None:
         await self._set(state)
         if self.pace:
             await asyncio.sleep(self.pace)
 
-    async def _set(self, state: State) -> None:
+    async def _set(self, state: MachineState) -> None:
         async with self._changed:
             self.state = state
             self._changed.notify_all()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from deploy.api import MachinesApi
 from deploy.edge import Edge
-from deploy.standin import StandIn, State
+from deploy.standin import MachineState, StandIn
 from tests.claims import free_port
 from tests.support import Box, Key, until
 
@@ -118,7 +118,7 @@ class Cloud(Box):
         """Run something of the platform's, and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
-    def becomes(self, state: State, timeout: float = 60.0) -> None:
+    def becomes(self, state: MachineState, timeout: float = 60.0) -> None:
         """Wait until the platform says that the machine is in this state."""
         until(lambda: self.standin.state is state, f"{state}; the log says {self.said()}", timeout)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent import places
-from deploy.machine import Machine
+from deploy.machine import LocalMachine
 from tests.claims import free_port
 
 T = TypeVar("T")
@@ -130,12 +130,14 @@ class Screen:
 class Box:
     """A machine with a key that may log in, an SSH client for it, and its log."""
 
-    def __init__(self, folder: Path, key: Key, machine: Machine | None = None, **how: Any) -> None:
+    def __init__(
+        self, folder: Path, key: Key, machine: LocalMachine | None = None, **how: Any
+    ) -> None:
         self.folder = folder
         self.key = key
         self.port = free_port()
         self.http_port = free_port()
-        self.machine = machine or Machine(folder, **how)
+        self.machine = machine or LocalMachine(folder, **how)
         self.user = self.machine.user
         self.log_path = folder / "log"
         self.error_path = folder / "errors"

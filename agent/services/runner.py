@@ -50,7 +50,7 @@ KILL_PATIENCE, KILL_ROUNDS = 5.0, 10
 LAST_LINES = 3
 
 
-class State(Enum):
+class ServiceState(Enum):
     """Where a service is in its life."""
 
     INACTIVE = "inactive"
@@ -63,19 +63,34 @@ class State(Enum):
     DONE = "done"
 
 
-MOVES: Mapping[State, frozenset[State]] = {
-    State.INACTIVE: frozenset({State.WAITING}),
-    State.WAITING: frozenset({State.STARTING, State.INACTIVE}),
-    State.STARTING: frozenset(
-        {State.RUNNING, State.BACKOFF, State.FAILED, State.DONE, State.STOPPING, State.INACTIVE}
+MOVES: Mapping[ServiceState, frozenset[ServiceState]] = {
+    ServiceState.INACTIVE: frozenset({ServiceState.WAITING}),
+    ServiceState.WAITING: frozenset({ServiceState.STARTING, ServiceState.INACTIVE}),
+    ServiceState.STARTING: frozenset(
+        {
+            ServiceState.RUNNING,
+            ServiceState.BACKOFF,
+            ServiceState.FAILED,
+            ServiceState.DONE,
+            ServiceState.STOPPING,
+            ServiceState.INACTIVE,
+        }
     ),
-    State.RUNNING: frozenset(
-        {State.BACKOFF, State.FAILED, State.DONE, State.STOPPING, State.INACTIVE}
+    ServiceState.RUNNING: frozenset(
+        {
+            ServiceState.BACKOFF,
+            ServiceState.FAILED,
+            ServiceState.DONE,
+            ServiceState.STOPPING,
+            ServiceState.INACTIVE,
+        }
     ),
-    State.STOPPING: frozenset({State.INACTIVE, State.BACKOFF, State.FAILED}),
-    State.BACKOFF: frozenset({State.WAITING, State.INACTIVE}),
-    State.FAILED: frozenset(),
-    State.DONE: frozenset(),
+    ServiceState.STOPPING: frozenset(
+        {ServiceState.INACTIVE, ServiceState.BACKOFF, ServiceState.FAILED}
+    ),
+    ServiceState.BACKOFF: frozenset({ServiceState.WAITING, ServiceState.INACTIVE}),
+    ServiceState.FAILED: frozenset(),
+    ServiceState.DONE: frozenset(),
 }
 """From each state, the states that can follow; a new start by hand is a new runner."""
 
@@ -86,7 +101,7 @@ class Siblings(Protocol):
     async def siblings_ready(self, service: Service) -> None:
         """Wait until every service that this one follows is where it should be."""
 
-    def moved(self, name: str, state: State) -> None:
+    def moved(self, name: str, state: ServiceState) -> None:
         """A service is in another state."""
 
     def ended_for_good(self, service: Service, status: int) -> None:
@@ -128,7 +143,7 @@ class ProcessRecord:
 class ServiceRecord:
     """Where a service is in its life. `wanted`: it has a task that was not told to end."""
 
-    state: State
+    state: ServiceState
     detail: str
     since: float
     started_at: float | None
@@ -154,7 +169,7 @@ class Runner:
 
     def __init__(self, service: Service, around: Surroundings, siblings: "Siblings") -> None:
         self.service = service
-        self.state = State.INACTIVE
+        self.state = ServiceState.INACTIVE
         self.detail = ""
         self.since = time.time()
         self.started_at: float | None = None
@@ -190,9 +205,9 @@ class Runner:
         runner = cls(service, around, siblings)
         if record.process is not None:
             # Without a state of its own it was being stopped.
-            stopping = record.state is State.INACTIVE
-            runner.state = State.STOPPING if stopping else record.state
-        elif record.state in (State.FAILED, State.DONE) and not record.wanted:
+            stopping = record.state is ServiceState.INACTIVE
+            runner.state = ServiceState.STOPPING if stopping else record.state
+        elif record.state in (ServiceState.FAILED, ServiceState.DONE) and not record.wanted:
             runner.state = record.state
         runner.detail, runner.since = record.detail, record.since
         runner.started_at, runner.starts = record.started_at, record.starts
@@ -219,7 +234,7 @@ class Runner:
         try:
             while True:
                 if running is None:
-                    self._move(State.WAITING)
+                    self._move(ServiceState.WAITING)
                     await self._siblings.siblings_ready(self.service)
                     outcome = await self._run_once()
                 else:
@@ -227,14 +242,14 @@ class Runner:
                 if not await self._again(outcome):
                     return
         finally:
-            if self.state not in (State.FAILED, State.DONE):
-                self._move(State.INACTIVE)
+            if self.state not in (ServiceState.FAILED, ServiceState.DONE):
+                self._move(ServiceState.INACTIVE)
                 self._around.bus.publish(ServiceStopped(service=self.service.name))
 
     async def _again(self, outcome: _Outcome) -> bool:
         match self._backoff.ended(failed=outcome.failed, ran=outcome.ran):
             case Again(delay=delay, number=number):
-                self._move(State.BACKOFF, outcome.because)
+                self._move(ServiceState.BACKOFF, outcome.because)
                 self._around.bus.publish(
                     ServiceBackoff(
                         service=self.service.name,
@@ -250,11 +265,11 @@ class Runner:
             case Over(failed=True):
                 self._fail(outcome, outcome.because)
             case Over():
-                self._move(State.DONE, outcome.because)
+                self._move(ServiceState.DONE, outcome.because)
         return False
 
     def _fail(self, outcome: _Outcome, because: str) -> None:
-        self._move(State.FAILED, because)
+        self._move(ServiceState.FAILED, because)
         self._around.bus.publish(
             ServiceFailed(
                 service=self.service.name, because=because, said=self.ring.last(LAST_LINES)
@@ -264,7 +279,7 @@ class Runner:
             self._siblings.ended_for_good(self.service, outcome.status)
 
     async def _run_once(self) -> _Outcome:
-        self._move(State.STARTING)
+        self._move(ServiceState.STARTING)
         self._ready_since = None
         self._notify = self._listen()
         try:
@@ -307,13 +322,13 @@ class Runner:
             if pipe.descriptor >= 0
         }
         try:
-            if self.state is State.STOPPING:
+            if self.state is ServiceState.STOPPING:
                 await self._stop(began)
                 return _Outcome(True, "was stopping when the agent re-executed", 0.0, 1)
             return await self._until_end(began)
         finally:
             if child.running:
-                self._move(State.STOPPING)
+                self._move(ServiceState.STOPPING)
             # Also what a program that ended by itself has left: it ends as in a stop.
             await _to_its_end(self._stop(began))
             for output in self._outputs.values():
@@ -332,7 +347,7 @@ class Runner:
                 return _Outcome(True, problem, 0.0, _status(child))
             if not child.running:
                 return self._ended(child, 0.0)
-            self._move(State.RUNNING)
+            self._move(ServiceState.RUNNING)
             ready = self._ready_since = time.monotonic()
             self._around.bus.publish(ServiceReady(service=self.service.name, seconds=ready - since))
         problem = await self._until_unwell(child)
@@ -412,7 +427,7 @@ class Runner:
 
     async def _stop_failed(self, began: process.Started) -> None:
         if began.child.running:
-            self._move(State.STOPPING, self.detail)
+            self._move(ServiceState.STOPPING, self.detail)
             await self._stop(began)
 
     async def _stop(self, began: process.Started) -> None:
@@ -462,7 +477,7 @@ class Runner:
     def _lost(self, count: int) -> None:
         self._around.bus.publish(ServiceOutputLost(service=self.service.name, bytes=count))
 
-    def _move(self, state: State, detail: str = "") -> None:
+    def _move(self, state: ServiceState, detail: str = "") -> None:
         if state is self.state:
             return
         if state not in MOVES[self.state]:

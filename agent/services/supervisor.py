@@ -13,12 +13,12 @@ from agent.platform.account import Account
 from agent.services import graph
 from agent.services.definition import Service
 from agent.services.load import Plan, Refused, load, paths
-from agent.services.runner import ProcessRecord, Runner, ServiceRecord, State, Surroundings
+from agent.services.runner import ProcessRecord, Runner, ServiceRecord, ServiceState, Surroundings
 from agent.settings.current import Current
 from agent.settings.load import config_path
 
-READY = (State.RUNNING, State.DONE)
-SETTLED = (*READY, State.FAILED)
+READY = (ServiceState.RUNNING, ServiceState.DONE)
+SETTLED = (*READY, ServiceState.FAILED)
 
 MOST = 200
 """Services at one time."""
@@ -159,13 +159,13 @@ class Supervisor:
             runner.detail = f"waits for {', '.join(sorted(pending))}"
             await changed.wait()
 
-    def moved(self, name: str, state: State) -> None:
+    def moved(self, name: str, state: ServiceState) -> None:
         """A service changed its state: other services may wait for that."""
         self._wake_waiting()
-        if state is State.FAILED:
+        if state is ServiceState.FAILED:
             # Services that require it cannot run without it.
             for other in graph.dependents(self._plan.services, name):
-                if other in self._tasks and self._state(other) is not State.WAITING:
+                if other in self._tasks and self._state(other) is not ServiceState.WAITING:
                     self._wait_again(other)
 
     def ended_for_good(self, service: Service, status: int) -> None:
@@ -219,7 +219,7 @@ class Supervisor:
         if service.name in self._tasks:
             return
         runner = self.runners[service.name]
-        if runner.state is not State.INACTIVE:
+        if runner.state is not ServiceState.INACTIVE:
             # A new try by hand begins with a clean slate.
             self.runners[service.name] = self._runner(service)
         self._begin_task(service.name)
@@ -289,9 +289,9 @@ class Supervisor:
         except KeyError:
             raise UnknownService(name) from None
 
-    def _settled(self, name: str, state: State) -> bool:
+    def _settled(self, name: str, state: ServiceState) -> bool:
         # What is inactive and has no task is not about to start.
-        return state in SETTLED or (state is State.INACTIVE and name not in self._tasks)
+        return state in SETTLED or (state is ServiceState.INACTIVE and name not in self._tasks)
 
-    def _state(self, name: str) -> State:
+    def _state(self, name: str) -> ServiceState:
         return self.runners[name].state

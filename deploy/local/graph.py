@@ -91,7 +91,7 @@ class _Root:
         volume = _known(self._place.records.volumes, id, "Volume")
         return nodes.Volume(id, nodes.Named(volume.app))
 
-    def machine(self, machine_id: str) -> nodes.Machine:
+    def machine(self, machine_id: str) -> nodes.MachineNode:
         return self._machine(_known(self._place.records.machines, machine_id, "Machine"))
 
     def app_name_available(self, name: str) -> bool:
@@ -131,8 +131,8 @@ class _Root:
             registry=conditions.images,
         )
 
-    def _machine(self, machine: store.Machine) -> nodes.Machine:
-        return nodes.Machine(
+    def _machine(self, machine: store.MachineRecord) -> nodes.MachineNode:
+        return nodes.MachineNode(
             id=machine.id,
             name=machine.name,
             state=self._place.state(machine).value,

@@ -122,7 +122,7 @@ class Host(msgspec.Struct, frozen=True):
     id: str
 
 
-class Machine(msgspec.Struct, frozen=True):
+class MachineNode(msgspec.Struct, frozen=True):
     """A machine."""
 
     id: str

@@ -21,7 +21,7 @@ def add_routes(router: web.UrlDispatcher) -> None:
     router.add_delete(path, _release_lease)
 
 
-def found(request: web.Request) -> tuple[World, store.Machine]:
+def found(request: web.Request) -> tuple[World, store.MachineRecord]:
     """The machine of a request. Raises `ApiError`."""
     place = world(request)
     app, name = request.match_info["app"], request.match_info["machine"]
@@ -29,7 +29,7 @@ def found(request: web.Request) -> tuple[World, store.Machine]:
     return place, place.machine(app, name)
 
 
-def changing(request: web.Request) -> tuple[World, store.Machine]:
+def changing(request: web.Request) -> tuple[World, store.MachineRecord]:
     """The same, unless somebody else holds its lease. Raises `ApiError`."""
     place, machine = found(request)
     place.require_lease(machine.id, request.headers.get(NONCE, ""))

@@ -11,7 +11,7 @@ from deploy.local import shapes, store
 from deploy.local.rest_leases import changing, found, new_lease
 from deploy.local.web import answer, body, world
 from deploy.local.world import World, identity, merged, now
-from deploy.standin import State
+from deploy.standin import MachineState
 
 _ONE = "/v1/apps/{app}/machines/{machine}"
 
@@ -34,7 +34,7 @@ def add_routes(router: web.UrlDispatcher) -> None:
     router.add_delete(f"{_ONE}/metadata/{{key}}", _delete_metadata)
 
 
-async def machine_info(place: World, machine: store.Machine) -> shapes.MachineInfo:
+async def machine_info(place: World, machine: store.MachineRecord) -> shapes.MachineInfo:
     """A machine as the API shows it."""
     config = machine.read
     host = place.host(machine.host)
@@ -123,7 +123,7 @@ async def _create(request: web.Request) -> web.Response:
         host = place.place(wanted.region or place.conditions.hosts[0].region, memory)
     place.reserve(host, memory)
     at = now()
-    machine = store.Machine(
+    machine = store.MachineRecord(
         id=identity("d8"),
         app=app.name,
         name=wanted.name or identity("quiet-"),
@@ -134,7 +134,7 @@ async def _create(request: web.Request) -> web.Response:
         updated_at=at,
         version=identity("01"),
         secrets={name: secret.value for name, secret in app.secrets.items()},
-        state=State.CREATED.value,
+        state=MachineState.CREATED.value,
     )
     place.records.machines[machine.id] = machine
     place.note(machine, "launch", "created", "user")
@@ -184,7 +184,7 @@ async def _update(request: web.Request) -> web.Response:
         if running.standin.identity.memory_mb != config.guest.memory_mb:
             await running.close()
             del place.running[machine.id]
-    machine.state = State.STOPPED.value
+    machine.state = MachineState.STOPPED.value
     place.refresh_edges()
     running = place.run(machine)
     if not wanted.skip_launch:
@@ -195,7 +195,7 @@ async def _update(request: web.Request) -> web.Response:
 
 async def _destroy(request: web.Request) -> web.Response:
     place, machine = changing(request)
-    if place.state(machine) is State.STARTED and request.query.get("kill") != "true":
+    if place.state(machine) is MachineState.STARTED and request.query.get("kill") != "true":
         raise ApiError(412, "failed_precondition: machine is started: stop it, or force")
     await place.end(machine)
     return answer({"ok": True})

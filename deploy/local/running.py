@@ -13,8 +13,8 @@ import aiohttp
 
 from deploy.api import ApiError, MachinesApi
 from deploy.local import shapes, store
-from deploy.machine import Machine
-from deploy.standin import Identity, StandIn, State
+from deploy.machine import LocalMachine
+from deploy.standin import Identity, MachineState, StandIn
 
 EXEC_LIMIT = 60
 """Seconds that a command may take by default."""
@@ -27,7 +27,10 @@ class Running:
     """One machine on this computer. `changed` is called with each new state."""
 
     def __init__(
-        self, folder: Path, record: store.Machine, changed: Callable[[State, int | None], None]
+        self,
+        folder: Path,
+        record: store.MachineRecord,
+        changed: Callable[[MachineState, int | None], None],
     ) -> None:
         self._record = record
         self._changed = changed
@@ -49,7 +52,7 @@ class Running:
             asyncio.create_task(self._follow()),
         ]
 
-    def configure(self, record: store.Machine) -> None:
+    def configure(self, record: store.MachineRecord) -> None:
         """Set the environment of the next start. Machines share a network: own ports."""
         self._record = record
         config = record.read
@@ -90,7 +93,7 @@ class Running:
 
     async def execute(self, order: shapes.ExecOrder) -> shapes.ExecResult:
         """Run a command as root in the machine. Raises `ApiError`."""
-        if self.standin.state is not State.STARTED:
+        if self.standin.state is not MachineState.STARTED:
             raise ApiError(412, "failed_precondition: machine not running")
         try:
             words = shlex.split(order.cmd)
@@ -122,7 +125,7 @@ class Running:
     async def check(self, name: str, check: store.Check) -> shapes.CheckStatus:
         """Make a health check of the machine as the platform does."""
         status, output = "critical", "the machine does not run"
-        if self.standin.state is State.STARTED:
+        if self.standin.state is MachineState.STARTED:
             url = f"http://127.0.0.1:{self.port(check.port)}{check.path}"
             limit = aiohttp.ClientTimeout(total=_CHECK_LIMIT)
             try:
@@ -146,7 +149,7 @@ class Running:
         """Report states; several may pass between two reports."""
         last = self.standin.state
         while True:
-            await self.standin.wait_for(*(state for state in State if state is not last))
+            await self.standin.wait_for(*(state for state in MachineState if state is not last))
             last = self.standin.state
             self._changed(last, self.standin.last_status)
 
@@ -173,9 +176,9 @@ class _Ports:
         return cls(*ports)
 
 
-def _machine(folder: Path, record: store.Machine) -> Machine:
+def _machine(folder: Path, record: store.MachineRecord) -> LocalMachine:
     """The machine on this computer, with its volume in place. Raises `ApiError`."""
-    machine = Machine(folder / "machines" / record.id, login="node")
+    machine = LocalMachine(folder / "machines" / record.id, login="node")
     if not machine.namespaces:
         raise ApiError(412, "failed_precondition: machines on this computer need root (namespaces)")
     machine.folder.mkdir(parents=True, exist_ok=True)

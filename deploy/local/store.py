@@ -106,7 +106,7 @@ class Event(msgspec.Struct):
     exit_code: int | None = None
 
 
-class Machine(msgspec.Struct):
+class MachineRecord(msgspec.Struct):
     """A machine; `config` is what the API was given, unread."""
 
     id: str
@@ -222,7 +222,7 @@ class Platform(msgspec.Struct):
 
     conditions: Conditions = msgspec.field(default_factory=Conditions)
     apps: dict[str, App] = {}
-    machines: dict[str, Machine] = {}
+    machines: dict[str, MachineRecord] = {}
     volumes: dict[str, Volume] = {}
     """Includes those of destroyed apps, for their snapshots."""
     snapshots: list[Snapshot] = []

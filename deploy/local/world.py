@@ -13,7 +13,7 @@ from deploy.api import ApiError
 from deploy.edge import Edge, Streams
 from deploy.local import shapes, store
 from deploy.local.running import Running
-from deploy.standin import State
+from deploy.standin import MachineState
 
 FOLLOWED = 20
 """Events kept for each machine, as many as the API shows."""
@@ -48,14 +48,14 @@ class World:
             raise ApiError(404, "app not found")
         return found
 
-    def machine(self, app: str, identity: str) -> store.Machine:
+    def machine(self, app: str, identity: str) -> store.MachineRecord:
         """A machine of an app. Raises `ApiError`."""
         found = self.records.machines.get(identity)
         if found is None or found.app != app:
             raise ApiError(404, "machine not found")
         return found
 
-    def machines(self, app: str) -> list[store.Machine]:
+    def machines(self, app: str) -> list[store.MachineRecord]:
         """The app's machines."""
         return [each for each in self.records.machines.values() if each.app == app]
 
@@ -67,22 +67,22 @@ class World:
         """A computer of the platform."""
         return next(each for each in self.conditions.hosts if each.name == name)
 
-    def state(self, machine: store.Machine) -> State:
+    def state(self, machine: store.MachineRecord) -> MachineState:
         """The state of a machine."""
         running = self.running.get(machine.id)
-        return running.standin.state if running else State(machine.state)
+        return running.standin.state if running else MachineState(machine.state)
 
-    def run(self, machine: store.Machine) -> Running:
+    def run(self, machine: store.MachineRecord) -> Running:
         """The runner of a machine on this computer, started or not. Raises `ApiError`."""
         found = self.running.get(machine.id)
         if found is None:
 
-            def changed(state: State, status: int | None) -> None:
+            def changed(state: MachineState, status: int | None) -> None:
                 self._changed(machine, state, status)
 
             found = self.running[machine.id] = Running(self.folder, machine, changed)
-            if machine.state == State.CREATED.value:
-                found.standin.state = State.CREATED
+            if machine.state == MachineState.CREATED.value:
+                found.standin.state = MachineState.CREATED
         found.standin.pace = self.conditions.pace
         found.configure(machine)
         return found
@@ -148,7 +148,7 @@ class World:
         await asyncio.gather(*ending)
         self.running.clear()
 
-    async def end(self, machine: store.Machine) -> None:
+    async def end(self, machine: store.MachineRecord) -> None:
         """Destroy a machine; its volume stays."""
         running = self.running.pop(machine.id, None)
         if running is not None:
@@ -178,30 +178,39 @@ class World:
             for machine in self.machines(app)
             if any(p.port == port for s in machine.read.services for p in s.ports)
         ]
-        able.sort(key=lambda machine: self.state(machine) is not State.STARTED)
+        able.sort(key=lambda machine: self.state(machine) is not MachineState.STARTED)
         for machine in able:
             autostart = all(service.autostart for service in machine.read.services)
-            if self.state(machine) is State.STARTED or autostart:
+            if self.state(machine) is MachineState.STARTED or autostart:
                 return await self.run(machine).standin.connect(client)
         raise ConnectionRefusedError("no machine takes this connection")
 
-    def _changed(self, machine: store.Machine, state: State, status: int | None) -> None:
+    def _changed(
+        self, machine: store.MachineRecord, state: MachineState, status: int | None
+    ) -> None:
         kinds = {
-            State.STARTED: ("start", "flyd"),
-            State.STOPPED: ("exit", "flyd"),
-            State.SUSPENDED: ("suspend", "flyd"),
-            State.STOPPING: ("stop", "user"),
+            MachineState.STARTED: ("start", "flyd"),
+            MachineState.STOPPED: ("exit", "flyd"),
+            MachineState.SUSPENDED: ("suspend", "flyd"),
+            MachineState.STOPPING: ("stop", "user"),
         }
         if state in kinds:
             kind, source = kinds[state]
             code = status if kind == "exit" else None
             self.note(machine, kind, state.value, source, code)
         # A restart of the stand-in ends all processes: save the state without one.
-        machine.state = State.STOPPED.value if state is not State.CREATED else state.value
+        machine.state = (
+            MachineState.STOPPED.value if state is not MachineState.CREATED else state.value
+        )
         self.keep()
 
     def note(
-        self, machine: store.Machine, kind: str, state: str, source: str, code: int | None = None
+        self,
+        machine: store.MachineRecord,
+        kind: str,
+        state: str,
+        source: str,
+        code: int | None = None,
     ) -> None:
         """Record an event of a machine, newest first."""
         event = store.Event(kind, state, source, int(time.time() * 1000), code)

@@ -10,7 +10,7 @@ from agent.cli.agents import agents_table, says
 from agent.observe.reports import CodingAgentReport
 from deploy.swarm import life
 from deploy.swarm.fly import Fly
-from deploy.swarm.place import Place, State
+from deploy.swarm.place import Deployed, Place
 
 
 class AttachError(Exception):
@@ -45,7 +45,7 @@ def look(where: Place, fly: Fly) -> Seen:
     return seen
 
 
-def last_seen(state: State) -> Seen:
+def last_seen(state: Deployed) -> Seen:
     """What this laptop remembers, without asking the platform."""
     if not state.agents:
         return Seen(0.0, [])

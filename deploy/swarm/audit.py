@@ -14,7 +14,7 @@ from deploy.swarm import life, ssh
 from deploy.swarm.finding import Finding, Level
 from deploy.swarm.fly import Fly, FlyError
 from deploy.swarm.place import Place
-from deploy.swarm.records import Machine
+from deploy.swarm.records import ListedMachine
 from deploy.swarm.up import VOLUME
 from deploy.swarm.wish import KEYS, person_of
 
@@ -83,7 +83,7 @@ def doctor(where: Place, fly: Fly) -> Iterator[Finding]:
     yield _login(where, machine)
 
 
-def _login(where: Place, machine: Machine) -> Finding:
+def _login(where: Place, machine: ListedMachine) -> Finding:
     result = ssh.answers(where)
     if result.returncode == 0:
         return Finding(Level.PASS, f"ssh {where.name} gets in")
@@ -135,7 +135,7 @@ def _image(where: Place) -> Iterator[Finding]:
     yield Finding(Level.WARN if old else Level.PASS, f"the image is {days:.0f} days old", todo)
 
 
-def _sshd(where: Place, fly: Fly, machine: Machine) -> Iterator[Finding]:
+def _sshd(where: Place, fly: Fly, machine: ListedMachine) -> Iterator[Finding]:
     try:
         command = f"/usr/sbin/sshd -T -f {places.RUN_DIR}/{places.SSHD_CONFIG}"
         said = fly.told(where.name, machine, command)
@@ -150,7 +150,7 @@ def _sshd(where: Place, fly: Fly, machine: Machine) -> Iterator[Finding]:
         yield Finding(Level.PASS, "sshd takes keys only, no root, no passwords")
 
 
-def _ports(where: Place, fly: Fly, machine: Machine) -> Iterator[Finding]:
+def _ports(where: Place, fly: Fly, machine: ListedMachine) -> Iterator[Finding]:
     """Listening ports outside the loopback (proc_net_tcp(5))."""
     said = fly.told(where.name, machine, "/bin/cat /proc/net/tcp /proc/net/tcp6")
     ports = set()
@@ -165,7 +165,7 @@ def _ports(where: Place, fly: Fly, machine: Machine) -> Iterator[Finding]:
     yield Finding(Level.PASS, f"open to the private network: {shown}; to the internet: {ssh.PORT}")
 
 
-def _agent(where: Place, fly: Fly, machine: Machine) -> Iterator[Finding]:
+def _agent(where: Place, fly: Fly, machine: ListedMachine) -> Iterator[Finding]:
     try:
         said = fly.told(where.name, machine, f"{life.AGENT} health")
         yield Finding(Level.PASS, said.strip().splitlines()[0] if said.strip() else "healthy")

@@ -17,7 +17,7 @@ import msgspec
 from deploy.swarm import many, status
 from deploy.swarm.fly import EXEC_LIMIT, Fly, FlyError, find_program, local_environ
 from deploy.swarm.place import Place
-from deploy.swarm.records import Executed, Machine, chosen
+from deploy.swarm.records import Executed, ListedMachine, chosen
 from deploy.swarm.show import Show
 from deploy.swarm.status import Report, Row
 
@@ -51,9 +51,9 @@ class Api:
         self.headers = {"Authorization": f"{scheme} {bare}", "Content-Type": "application/json"}
         self._mine = threading.local()
 
-    def machines(self, app: str) -> list[Machine]:
+    def machines(self, app: str) -> list[ListedMachine]:
         """The app's machines. Raises `OSError`, `HTTPException`, `DecodeError`."""
-        return self._ask("GET", f"/v1/apps/{app}/machines", None, list[Machine])
+        return self._ask("GET", f"/v1/apps/{app}/machines", None, list[ListedMachine])
 
     def execute(self, app: str, machine: str, command: str, limit: int) -> Executed:
         """Run a command in a machine. Raises as `machines` does."""
@@ -89,7 +89,7 @@ class _Direct(Fly):
 
     api: Api | None = None
 
-    def machines(self, app: str) -> list[Machine]:
+    def machines(self, app: str) -> list[ListedMachine]:
         """The app's machines, except console and release machines. Raises `FlyError`."""
         if self.api is not None:
             try:
@@ -98,7 +98,9 @@ class _Direct(Fly):
                 pass  # flyctl asks again and explains
         return super().machines(app)
 
-    def inside(self, app: str, machine: Machine, command: str, limit: int = EXEC_LIMIT) -> Executed:
+    def inside(
+        self, app: str, machine: ListedMachine, command: str, limit: int = EXEC_LIMIT
+    ) -> Executed:
         """Run a command as root in the started machine. Raises `FlyError`."""
         if self.api is not None:
             try:
@@ -120,7 +122,9 @@ class Fleet:
             fly.api = _direct(fly) if len(names) >= WORTH_IT else None
             self._flies[local] = fly
 
-    def look(self, work: Callable[[Place, Fly, Machine | None], str]) -> Iterator[many.Result]:
+    def look(
+        self, work: Callable[[Place, Fly, ListedMachine | None], str]
+    ) -> Iterator[many.Result]:
         """Call `work` with what the platform says about each machine; results as they are ready."""
 
         def one(name: str) -> str:
@@ -153,12 +157,12 @@ def reports(names: Sequence[str]) -> list[Report]:
 
 def _gathered(
     names: Sequence[str],
-    make: Callable[[Place, Fly, Machine | None], T],
+    make: Callable[[Place, Fly, ListedMachine | None], T],
     failed: Callable[[Row], T],
 ) -> list[T]:
     found: dict[str, T] = {}
 
-    def look(where: Place, fly: Fly, machine: Machine | None) -> str:
+    def look(where: Place, fly: Fly, machine: ListedMachine | None) -> str:
         found[where.name] = make(where, fly, machine)
         return ""
 

@@ -26,7 +26,7 @@ from deploy.swarm.records import (
     Address,
     App,
     Executed,
-    Machine,
+    ListedMachine,
     Region,
     Secret,
     Snapshot,
@@ -159,7 +159,9 @@ class Fly:
                     return self._streamed(words)
             return self._run(words, given)
 
-    def inside(self, app: str, machine: Machine, command: str, limit: int = EXEC_LIMIT) -> Executed:
+    def inside(
+        self, app: str, machine: ListedMachine, command: str, limit: int = EXEC_LIMIT
+    ) -> Executed:
         """Run a command as root in the started machine, over HTTPS. It wakes no machine.
 
         `command` is split like a shell line, but no shell runs it. Raises `FlyError`.
@@ -167,7 +169,7 @@ class Fly:
         words = ["machine", "exec", machine.id, command, "--app", app, "--timeout", str(limit)]
         return self.ask(Executed, *words)
 
-    def told(self, app: str, machine: Machine, command: str, limit: int = EXEC_LIMIT) -> str:
+    def told(self, app: str, machine: ListedMachine, command: str, limit: int = EXEC_LIMIT) -> str:
         """The output of a command in the machine. Raises `FlyError` if it failed."""
         done = self.inside(app, machine, command, limit)
         if done.exit_code:
@@ -194,11 +196,11 @@ class Fly:
         """The codes of the platform's regions."""
         return [each.code for each in self.ask(list[Region], "platform", "regions")]
 
-    def machines(self, app: str) -> list[Machine]:
+    def machines(self, app: str) -> list[ListedMachine]:
         """The app's machines, except console and release machines."""
-        return chosen(self.ask(list[Machine], "machine", "list", "--app", app))
+        return chosen(self.ask(list[ListedMachine], "machine", "list", "--app", app))
 
-    def machine(self, app: str) -> Machine | None:
+    def machine(self, app: str) -> ListedMachine | None:
         """The app's machine, if it has one; if it has two, the awake one."""
         found = self.machines(app)
         return found[0] if found else None

@@ -9,7 +9,7 @@ from deploy.sizes import SUSPEND_LIMIT
 from deploy.swarm import ssh
 from deploy.swarm.fly import Fly, FlyError, UnreachableError
 from deploy.swarm.place import Place
-from deploy.swarm.records import ASLEEP, AWAKE, ON_THE_WAY, Machine
+from deploy.swarm.records import ASLEEP, AWAKE, ON_THE_WAY, ListedMachine
 
 AGENT = "/usr/local/bin/swarm-agent"
 SLEEP_LIMIT = 20
@@ -28,7 +28,7 @@ class LifeError(Exception):
     """A machine does not reach the state it should; the message says which it is in."""
 
 
-def require(fly: Fly, app: str) -> Machine:
+def require(fly: Fly, app: str) -> ListedMachine:
     """The app's machine, on a reachable host. Raises `FlyError`."""
     machine = fly.machine(app)
     if machine is None:
@@ -37,13 +37,13 @@ def require(fly: Fly, app: str) -> Machine:
     return machine
 
 
-def require_reachable(app: str, machine: Machine) -> None:
+def require_reachable(app: str, machine: ListedMachine) -> None:
     """The platform reaches the machine's host. Raises `UnreachableError`."""
     if not machine.reachable:
         raise UnreachableError(unreachable(app, machine))
 
 
-def unreachable(app: str, machine: Machine) -> str:
+def unreachable(app: str, machine: ListedMachine) -> str:
     """The message about a machine whose host does not answer."""
     return (
         f"{app}: Fly.io cannot reach the host of machine {machine.id} in {machine.region} "
@@ -52,12 +52,12 @@ def unreachable(app: str, machine: Machine) -> str:
     )
 
 
-def settled(fly: Fly, app: str, patience: float = 60.0) -> Machine:
+def settled(fly: Fly, app: str, patience: float = 60.0) -> ListedMachine:
     """Wait until the machine is in a state that lasts. Raises `FlyError`, `LifeError`."""
     return _until(fly, app, lambda machine: machine.state not in ON_THE_WAY, patience)
 
 
-def wake(fly: Fly, app: str, patience: float = 60.0) -> Machine:
+def wake(fly: Fly, app: str, patience: float = 60.0) -> ListedMachine:
     """Start the app's machine if it sleeps, and wait until it is started."""
     machine = settled(fly, app, patience)
     if machine.state != AWAKE:
@@ -66,7 +66,7 @@ def wake(fly: Fly, app: str, patience: float = 60.0) -> Machine:
     return machine
 
 
-def sleep(fly: Fly, app: str, note: Callable[[Machine], None]) -> str:
+def sleep(fly: Fly, app: str, note: Callable[[ListedMachine], None]) -> str:
     """Put the machine to sleep: by its agent, which warns sessions; if that hangs, by the platform.
 
     `note` is called before, and may fail. Returns how it sleeps.
@@ -89,7 +89,7 @@ def sleep(fly: Fly, app: str, note: Callable[[Machine], None]) -> str:
     return f"{app} is asleep ({machine.state}){how}"
 
 
-def _by_platform(fly: Fly, app: str, machine: Machine) -> Machine:
+def _by_platform(fly: Fly, app: str, machine: ListedMachine) -> ListedMachine:
     if machine.known.guest.memory_mb <= SUSPEND_LIMIT:
         try:
             words = ["machine", "suspend", machine.id, "--app", app, "--wait-timeout", "60s"]
@@ -102,7 +102,7 @@ def _by_platform(fly: Fly, app: str, machine: Machine) -> Machine:
     return settled(fly, app)
 
 
-def stop(fly: Fly, app: str) -> Machine:
+def stop(fly: Fly, app: str) -> ListedMachine:
     """Stop the machine; its processes end. It stays asleep until something wakes it."""
     machine = settled(fly, app)
     require_reachable(app, machine)
@@ -113,7 +113,7 @@ def stop(fly: Fly, app: str) -> Machine:
     return machine
 
 
-def restart(fly: Fly, app: str) -> Machine:
+def restart(fly: Fly, app: str) -> ListedMachine:
     """Stop and start; a sleeping machine is started."""
     stop(fly, app)
     return wake(fly, app)
@@ -177,7 +177,9 @@ def last_words(fly: Fly, app: str) -> str:
     return "\n".join(f"    {safe.line(line)}" for line in said.splitlines()[-_LAST:])
 
 
-def _until(fly: Fly, app: str, good: Callable[[Machine], bool], patience: float) -> Machine:
+def _until(
+    fly: Fly, app: str, good: Callable[[ListedMachine], bool], patience: float
+) -> ListedMachine:
     end = time.monotonic() + patience
     pause, longest = _POLLS
     while True:

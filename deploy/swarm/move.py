@@ -9,7 +9,7 @@ import time
 from deploy.swarm import life, up
 from deploy.swarm.fly import Fly
 from deploy.swarm.place import Move, Place
-from deploy.swarm.records import Machine, Volume
+from deploy.swarm.records import ListedMachine, Volume
 from deploy.swarm.wish import UpError
 
 PATIENCE = 600.0
@@ -46,7 +46,7 @@ def run(where: Place, fly: Fly, region: str) -> None:
     where.write_config(state)
 
 
-def _find(fly: Fly, name: str, machine: str) -> Machine | None:
+def _find(fly: Fly, name: str, machine: str) -> ListedMachine | None:
     return next((each for each in fly.machines(name) if each.id == machine), None)
 
 
@@ -75,7 +75,7 @@ def _fork(fly: Fly, name: str, move: Move) -> Volume:
         free = [each for each in free if each.id == move.new_volume]
     if not free:
         old = _find(fly, name, move.machine)
-        guest = (old or Machine("", "", "")).known.guest
+        guest = (old or ListedMachine("", "", "")).known.guest
         words = ["volumes", "fork", move.volume, "--app", name, "--region", move.region]
         words += ["--vm-size", guest.preset, "--vm-memory", str(guest.memory_mb)]
         fly.do(*words, why=f"copies volume {move.volume} to {move.region}")

@@ -11,7 +11,7 @@ import shlex
 from deploy.swarm import life, secrets, up
 from deploy.swarm.fly import Fly, FlyError
 from deploy.swarm.place import Place
-from deploy.swarm.records import Machine
+from deploy.swarm.records import ListedMachine
 from deploy.swarm.wish import KEYS, UpError, person_of, secret_name
 
 FOLDER = "/etc/swarm/keys.d"
@@ -41,7 +41,7 @@ def give(where: Place, fly: Fly, person: str, text: str) -> str:
     return f"{who} may log in: {life.apply_secrets(fly, where.name)}"
 
 
-def _written(fly: Fly, app: str, machine: Machine, who: str, text: str) -> bool:
+def _written(fly: Fly, app: str, machine: ListedMachine, who: str, text: str) -> bool:
     """Write the key to the machine's keys folder."""
     content = base64.b64encode(f"{text}\n".encode()).decode()
     script = f"mkdir -p {FOLDER} && echo {content} | base64 -d >{FOLDER}/{who}.pub"

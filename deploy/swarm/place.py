@@ -27,7 +27,7 @@ class Move(msgspec.Struct):
     new_machine: str = ""
 
 
-class State(msgspec.Struct):
+class Deployed(msgspec.Struct):
     """What was done last, so that the next run does only what differs. Hashes, no secrets."""
 
     local: bool = False
@@ -77,18 +77,18 @@ class Place:
         """This laptop knows the machine."""
         return (self.folder / "state.json").exists()
 
-    def state(self) -> State:
+    def state(self) -> Deployed:
         """What was done last."""
         try:
-            return msgspec.json.decode((self.folder / "state.json").read_bytes(), type=State)
+            return msgspec.json.decode((self.folder / "state.json").read_bytes(), type=Deployed)
         except FileNotFoundError:
-            return State()
+            return Deployed()
 
-    def keep(self, state: State) -> None:
+    def keep(self, state: Deployed) -> None:
         """Save the state; a kill leaves either the old or the new."""
         write(self.folder / "state.json", msgspec.json.format(msgspec.json.encode(state)))
 
-    def write_config(self, state: State) -> None:
+    def write_config(self, state: Deployed) -> None:
         """Write the machine's fly.toml."""
         write(self.config, fly_config(self.name, state).encode())
 
@@ -118,7 +118,7 @@ def write(path: Path, content: bytes, mode: int = 0o600) -> None:
     new.rename(path)
 
 
-def fly_config(name: str, state: State) -> str:
+def fly_config(name: str, state: Deployed) -> str:
     """The project's fly.toml with this machine's name, region and sizes."""
     from deploy.swarm import template  # importing its TOML editor takes 15 ms
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from deploy.swarm import status
-from deploy.swarm.place import State
+from deploy.swarm.place import Deployed
 from deploy.swarm.wish import Wish, wanted
 
 
-def without_account(name: str, state: State, wish: Wish) -> Iterator[str]:
+def without_account(name: str, state: Deployed, wish: Wish) -> Iterator[str]:
     """The plan, as far as the laptop knows. Raises `UpError` for an impossible request."""
     state = wanted(state, wish)
     yield "no flyctl, or not logged in: what exists already is unknown. From nothing:"

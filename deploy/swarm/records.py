@@ -108,7 +108,7 @@ class Event(msgspec.Struct, frozen=True):
     request: _Request | None = None
 
 
-class Machine(msgspec.Struct, frozen=True):
+class ListedMachine(msgspec.Struct, frozen=True):
     """An app's machine and its state; `config` is missing where its host does not answer."""
 
     id: str
@@ -165,7 +165,7 @@ class Version(msgspec.Struct, frozen=True, rename="pascal"):
     version: str
 
 
-def chosen(machines: Iterable[Machine]) -> list[Machine]:
+def chosen(machines: Iterable[ListedMachine]) -> list[ListedMachine]:
     """The user's machines, the awake one first."""
     found = [
         each

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from deploy.swarm import life, up
 from deploy.swarm.fly import Fly
 from deploy.swarm.place import Place
-from deploy.swarm.records import Machine, Snapshot, Volume
+from deploy.swarm.records import ListedMachine, Snapshot, Volume
 from deploy.swarm.wish import UpError
 
 PATIENCE = 600.0
@@ -88,7 +88,7 @@ def restore(where: Place, fly: Fly, snapshot: str) -> str:
     return ", ".join(each.id for each in kept)
 
 
-def _machine_on(where: Place, fly: Fly, volume: str, old: Machine | None) -> None:
+def _machine_on(where: Place, fly: Fly, volume: str, old: ListedMachine | None) -> None:
     """Replace the machine by one with this volume."""
     name, again = where.name, up.Up(where, fly, lambda _: True)
     if old is not None and old.reachable:

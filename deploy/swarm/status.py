@@ -1,4 +1,4 @@
-"""State, use and cost of machines, without waking any."""
+"""Deployed, use and cost of machines, without waking any."""
 
 import time
 from contextlib import suppress
@@ -11,8 +11,8 @@ from agent.platform import prices
 from deploy import sizes
 from deploy.swarm import agents, life, logs
 from deploy.swarm.fly import Fly, FlyError
-from deploy.swarm.place import Place, State
-from deploy.swarm.records import ASLEEP, Event, Machine
+from deploy.swarm.place import Deployed, Place
+from deploy.swarm.records import ASLEEP, Event, ListedMachine
 
 AGAIN_AND_AGAIN = 4
 """This many wake-ups without a login are reported."""
@@ -40,7 +40,7 @@ class Report(msgspec.Struct, frozen=True):
     notes: list[str]
 
 
-def row(where: Place, machine: Machine | None) -> Row:
+def row(where: Place, machine: ListedMachine | None) -> Row:
     """A machine in the list."""
     state = where.state()
     said = "no machine"
@@ -60,11 +60,11 @@ def row(where: Place, machine: Machine | None) -> Row:
 
 
 def text(where: Place, fly: Fly) -> str:
-    """State, sessions and cost of a machine, as a person reads it."""
+    """Deployed, sessions and cost of a machine, as a person reads it."""
     return text_of(where, fly, fly.machine(where.name))
 
 
-def text_of(where: Place, fly: Fly, machine: Machine | None) -> str:
+def text_of(where: Place, fly: Fly, machine: ListedMachine | None) -> str:
     """The same for a machine that the platform was asked about already."""
     name = where.name
     if machine is None:
@@ -86,7 +86,7 @@ def text_of(where: Place, fly: Fly, machine: Machine | None) -> str:
     return "\n".join(filter(None, lines))
 
 
-def report(where: Place, fly: Fly, machine: Machine | None) -> Report:
+def report(where: Place, fly: Fly, machine: ListedMachine | None) -> Report:
     """The same for programs; `agent` is what `swarm-agent status --json` says, or null."""
     said = msgspec.Raw(b"null")
     if machine is not None and machine.awake and machine.reachable:
@@ -99,7 +99,7 @@ def report(where: Place, fly: Fly, machine: Machine | None) -> Report:
     return Report(row(where, machine), said, found)
 
 
-def notes(machine: Machine) -> list[str]:
+def notes(machine: ListedMachine) -> list[str]:
     """What its recent events show: a crash, or wake-ups for nothing."""
     found = []
     ends = [each for each in machine.events if each.type == "exit"]
@@ -139,7 +139,7 @@ def _woken(events: list[Event]) -> int:
     return short if short >= AGAIN_AND_AGAIN else 0
 
 
-def _state_words(machine: Machine) -> str:
+def _state_words(machine: ListedMachine) -> str:
     if not machine.reachable:
         return f"{machine.state}? (host {machine.host_status})"
     if machine.awake:
@@ -149,7 +149,7 @@ def _state_words(machine: Machine) -> str:
     return machine.state
 
 
-def note_usage(where: Place, fly: Fly, machine: Machine) -> None:
+def note_usage(where: Place, fly: Fly, machine: ListedMachine) -> None:
     """Record what the machine says about its use, to show it when it sleeps. Raises `FlyError`."""
     state = where.state()
     state.usage = safe.lines(fly.told(where.name, machine, f"{life.AGENT} usage", 8).rstrip())
@@ -157,11 +157,11 @@ def note_usage(where: Place, fly: Fly, machine: Machine) -> None:
     where.keep(state)
 
 
-def _last_cost(state: State) -> str:
+def _last_cost(state: Deployed) -> str:
     return state.usage.splitlines()[-1].strip() if state.usage else ""
 
 
-def _cost(state: State) -> str:
+def _cost(state: Deployed) -> str:
     if not state.usage:
         return ""
     return f"cost so far, as of {_when(state.seen)}: {_last_cost(state)}"
@@ -176,7 +176,7 @@ def _prices() -> prices.Prices:
     return prices.load("")
 
 
-def about_size(state: State) -> str:
+def about_size(state: Deployed) -> str:
     """A size in words: how it sleeps, and what an hour costs."""
     memory = state.memory_gb * 1024
     how = "suspends, and resumes at once" if memory <= sizes.SUSPEND_LIMIT else "stops and starts"

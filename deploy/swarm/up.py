@@ -13,8 +13,8 @@ from pathlib import Path
 from agent.access.hostkeys import NAME as HOST_KEY
 from deploy.swarm import life, place, secrets, ssh, template
 from deploy.swarm.fly import Fly, FlyError
-from deploy.swarm.place import Place, State
-from deploy.swarm.records import Machine, Volume
+from deploy.swarm.place import Deployed, Place
+from deploy.swarm.records import ListedMachine, Volume
 from deploy.swarm.wish import (
     UpError,
     Wish,
@@ -112,7 +112,7 @@ class Up:
             found = ssh.make_key()
         return found.with_name(found.name + ".pub")
 
-    def _wanted_secrets(self, wish: Wish, state: State) -> dict[str, str]:
+    def _wanted_secrets(self, wish: Wish, state: Deployed) -> dict[str, str]:
         # Before anything is made: a wrong file costs nothing then.
         environ = tomllib.loads(place.fly_config(self._name, state))["env"]
         check_settings(environ)
@@ -141,7 +141,7 @@ class Up:
         if not any(each.name == VOLUME for each in self._fly.volumes(self._name)):
             raise UpError(f"{self._name} is another app of yours: choose another name")
 
-    def _volume(self, exists: bool, state: State, wish: Wish) -> None:
+    def _volume(self, exists: bool, state: Deployed, wish: Wish) -> None:
         volumes = self._fly.volumes(self._name) if exists else []
         ours = [each for each in volumes if each.name == VOLUME]
         here = [each for each in ours if each.region == state.region]
@@ -179,7 +179,7 @@ class Up:
             raise UpError(f"the volume has {volume.size_gb} GB, and volumes only grow")
         extend(self._fly, self._name, volume, wish.volume_gb)
 
-    def _address(self, exists: bool, state: State, wish: Wish) -> None:
+    def _address(self, exists: bool, state: Deployed, wish: Wish) -> None:
         found = self._fly.addresses(self._name) if exists else []
         if state.private or any(each.dedicated for each in found):
             return
@@ -194,7 +194,7 @@ class Up:
         words = ["ips", "allocate-v4", "--app", self._name, "--yes"]
         self._fly.do(*words, why="a dedicated IPv4 address")
 
-    def _secrets(self, exists: bool, state: State, wish: Wish, given: Mapping[str, str]) -> bool:
+    def _secrets(self, exists: bool, state: Deployed, wish: Wish, given: Mapping[str, str]) -> bool:
         there = set(self._fly.secrets(self._name)) if exists else set()
         changed = {
             name: value
@@ -213,7 +213,7 @@ class Up:
                 self._place.keep(state)
         return bool(changed)
 
-    def _deploy(self, exists: bool, state: State, wish: Wish, changed: bool) -> None:
+    def _deploy(self, exists: bool, state: Deployed, wish: Wish, changed: bool) -> None:
         machine = self._fly.machine(self._name) if exists else None
         due = fingerprint(place.fly_config(self._name, state), state)
         if machine is not None and state.deployed == due and not (changed or wish.rebuild):
@@ -246,7 +246,7 @@ class Up:
         if not self._fly.dry_run:
             self._place.keep(state)
 
-    def connect(self, state: State) -> None:
+    def connect(self, state: Deployed) -> None:
         """Wake the machine, fetch its host key, configure ssh, and log in once."""
         with self._show.step("waiting for the machine") as step:
             machine = life.wake(self._fly, self._name, patience=PATIENCE)
@@ -264,7 +264,7 @@ class Up:
             life.require_login(self._place, self._fly, PATIENCE)
             step.outcome = f"ssh {self._name} gets in"
 
-    def _ours(self, state: State) -> bool:
+    def _ours(self, state: Deployed) -> bool:
         """One of the keys belongs to the user of this laptop."""
         own = Path(state.key) if state.key else ssh.private_key()
         if own is None:
@@ -272,11 +272,11 @@ class Up:
         text = read_key(own.with_name(own.name + ".pub"))
         return any(text.split()[1] in given for given in (self._keys or {}).values())
 
-    def _host_key(self, machine: Machine) -> str:
+    def _host_key(self, machine: ListedMachine) -> str:
         return host_key(self._fly, self._name, machine)
 
 
-def host_key(fly: Fly, app: str, machine: Machine) -> str:
+def host_key(fly: Fly, app: str, machine: ListedMachine) -> str:
     """A machine's host key, over Fly's own channel: nobody in between can replace it.
 
     Raises `UpError`, with the end of the log if the machine died at its start.
@@ -304,7 +304,7 @@ def extend(fly: Fly, app: str, volume: Volume, size_gb: int) -> None:
     fly.do(*words, why=f"volume {volume.id} has {size_gb} GB")
 
 
-def remember_secrets(state: State, values: Mapping[str, str]) -> None:
+def remember_secrets(state: Deployed, values: Mapping[str, str]) -> None:
     """Record which secrets were set, and when."""
     state.secrets |= {name: digest(value) for name, value in values.items()}
     state.secrets_at |= dict.fromkeys(values, time.time())
@@ -315,7 +315,7 @@ def digest(value: str) -> str:
     return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def fingerprint(config: str, state: State) -> str:
+def fingerprint(config: str, state: Deployed) -> str:
     """A hash of everything that goes into a deploy."""
     total = hashlib.sha256(f"{config}\0{state.image}".encode())
     root = template.checkout()
@@ -331,7 +331,7 @@ def fingerprint(config: str, state: State) -> str:
     return total.hexdigest()
 
 
-def _full(error: FlyError, name: str, state: State) -> FlyError | UpError:
+def _full(error: FlyError, name: str, state: Deployed) -> FlyError | UpError:
     """An error that says what to do when a host or region is full."""
     said = str(error)
     if not any(word in said for word in ("insufficient", "could not reserve", "MB free")):

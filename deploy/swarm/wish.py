@@ -10,7 +10,7 @@ from agent.access import keys
 from agent.settings import SettingsError, load
 from deploy import sizes
 from deploy.swarm import dotenv, secrets
-from deploy.swarm.place import State
+from deploy.swarm.place import Deployed
 
 KEYS = "SSH_AUTHORIZED_KEYS"
 SESSION_ENV = "SWARM_SESSION_ENV"
@@ -41,7 +41,7 @@ class Wish:
     local: bool = False
 
 
-def wanted(state: State, wish: Wish) -> State:
+def wanted(state: Deployed, wish: Wish) -> Deployed:
     """The state that is asked for. Raises `UpError` if it is impossible."""
     before = state.size
     for name in ("region", "size", "memory_gb", "volume_gb", "image"):
@@ -94,7 +94,7 @@ def check_settings(environ: Mapping[str, str]) -> None:
         raise UpError(f"the agent would not start with these settings:\n  {shown}") from error
 
 
-def for_sessions(state: State, names: Mapping[str, str]) -> None:
+def for_sessions(state: Deployed, names: Mapping[str, str]) -> None:
     """Let sessions get the named values; sessions get no others."""
     given = [name for name in names if not name.startswith(("SWARM_", KEYS))]
     default = ",".join(load({}, privileged=True).settings.session_env)

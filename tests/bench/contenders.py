@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.header import header
-from deploy.machine import LOGIN, Machine
+from deploy.machine import LOGIN, LocalMachine
 from tests.bench.table import AGENT
 from tests.claims import free_port
 from tests.support import Key, until
@@ -53,7 +53,7 @@ class Contender:
     @contextmanager
     def prepared(self) -> Iterator["Prepared"]:
         """A machine that waits for the word to exec the contender; it ends with the block."""
-        machine = Machine(self.folder / "machine")
+        machine = LocalMachine(self.folder / "machine")
         machine.start(
             dict(self.environ) | {"LOG": str(self.log)},
             command=["sh", "-c", _GO, "sh", *self.command],
@@ -91,7 +91,7 @@ class Contender:
 class Prepared:
     """A machine whose shell waits for the word."""
 
-    def __init__(self, contender: Contender, machine: Machine) -> None:
+    def __init__(self, contender: Contender, machine: LocalMachine) -> None:
         self.contender = contender
         self.machine = machine
         process = machine.process

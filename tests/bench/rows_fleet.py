@@ -68,7 +68,7 @@ def _platform() -> store.Platform:
     platform = store.Platform()
     for number, name in enumerate(_names(), 1001):
         platform.apps[name] = store.App(number, name, "personal", "127.99.0.1", now())
-        machine = store.Machine(
+        machine = store.MachineRecord(
             identity("d8"),
             name,
             name,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.init.proctree import descendants, read_process
-from deploy.standin import State
+from deploy.standin import MachineState
 from tests.bench.contenders import Contender
 from tests.bench.table import AGENT, Row, Samples
 from tests.cloud import Cloud
@@ -25,10 +25,10 @@ def wake(contender: Contender, runs: int) -> list[Row]:
         try:
             for _ in range(runs):
                 cloud.do(cloud.standin.stop())
-                cloud.becomes(State.STOPPED)
+                cloud.becomes(MachineState.STOPPED)
                 stopped.append(_until_banner(cloud.port))
                 cloud.do(cloud.standin.suspend())
-                cloud.becomes(State.SUSPENDED)
+                cloud.becomes(MachineState.SUSPENDED)
                 suspended.append(_until_banner(cloud.port))
         finally:
             cloud.down()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.standin import State
+from deploy.standin import MachineState
 from tests.coding import Desk
 from tests.conftest import CloudMaker
 from tests.e2e.test_sleep import only
@@ -41,11 +41,11 @@ def test_a_turn_keeps_the_machine_awake_to_its_end(
         f"a long turn of {working}; {held}",
         120,
     )
-    assert cloud.standin.state is State.STARTED
+    assert cloud.standin.state is MachineState.STARTED
     assert not cloud.events("sleep.warned")
     the_model.released.set()
     cloud.event("coding.state", state="waiting", previous="working")
-    cloud.becomes(State.STOPPED, 150)
+    cloud.becomes(MachineState.STOPPED, 150)
     # The next login says nothing of one that was over.
     with shell(cloud) as screen:
         screen.expect("It last stopped")
@@ -64,6 +64,6 @@ def test_the_next_login_says_who_was_cut_off(make_cloud: CloudMaker, the_model: 
     page = cloud.machine.volume / ".swarm" / "agents"
     until(lambda: page.exists() and "working" in page.read_text(), "the page on the volume")
     cloud.do(cloud.standin.stop())
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
     with shell(cloud) as screen:
         screen.expect(f"claude in {desk.home}/api was cut off when the machine stopped")

@@ -19,7 +19,7 @@ import pytest
 from aiohttp import web
 
 from deploy.api import MachinesApi
-from deploy.standin import State
+from deploy.standin import MachineState
 from tests.cloud import IDLE, WARNING, Cloud, at
 from tests.conftest import CloudMaker
 from tests.support import shell, until
@@ -60,7 +60,7 @@ def test_sleeps_when_idle_wakes_on_connect_and_says_so(make_cloud: CloudMaker) -
         screen.expect("this machine sleeps in 2 s (idle for 4 s)")
         screen.expect("To stay: press a key, or type: swarm-agent awake --for 2h")
         screen.expect("goes to sleep (idle for 4 s). Connect again to wake it up.")
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
     assert "the machine has stopped (status 0)" in cloud.said_by_platform
     began = cloud.events("sleep.began")[-1]
     opened = cloud.events("ssh.session.opened")[-1]
@@ -87,12 +87,12 @@ def test_wakes_the_waiting_client_while_it_is_still_going_to_sleep(make_cloud: C
 def test_a_scan_is_back_asleep_within_the_window(make_cloud: CloudMaker) -> None:
     cloud = make_cloud().up({"SWARM_IDLE_TIMEOUT": "10m"})
     cloud.sleep_now()
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
     with socket.create_connection(("127.0.0.1", cloud.port)) as scanner:
         scanner.settimeout(30)
         assert scanner.recv(4) == b"SSH-"
-    cloud.becomes(State.STARTED)
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STARTED)
+    cloud.becomes(MachineState.STOPPED)
     assert [event["reason"] for event in cloud.events("wake.reason")][-1] == "scan"
     assert "nobody logged in within 3 s" in cloud.events("sleep.began")[-1]["because"]
 
@@ -145,7 +145,7 @@ def test_stays_awake_while_a_detached_process_works_and_no_longer(
         cloud.hurry()
         cloud.stays_awake()
         (home / "enough").touch()
-        cloud.becomes(State.STOPPED)
+        cloud.becomes(MachineState.STOPPED)
     ended = float((home / "ended").read_text())
     # The last look saw it a second before its end.
     assert at(cloud.event("sleep.began")) >= ended + IDLE + WARNING - 1.5
@@ -162,7 +162,7 @@ def test_typing_keeps_it_awake(make_cloud: CloudMaker) -> None:
             cloud.stays_awake(0.5)
         typed = cloud.agent("why").stdout
         assert re.search(r"terminal +\d+ s ago +typing on pts/0: session \w+, dev from", typed)
-        cloud.becomes(State.STOPPED)
+        cloud.becomes(MachineState.STOPPED)
 
 
 def test_traffic_of_a_session_keeps_it_awake(make_cloud: CloudMaker) -> None:
@@ -174,7 +174,7 @@ def test_traffic_of_a_session_keeps_it_awake(make_cloud: CloudMaker) -> None:
         cloud.stays_awake()
         (cloud.machine.folder / "home" / cloud.user / "enough").touch()
         assert client.wait(60) == 0
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
 
 
 def test_sleeps_despite_an_idle_connection_kept_alive_and_a_lingering_editor_server(
@@ -190,7 +190,7 @@ def test_sleeps_despite_an_idle_connection_kept_alive_and_a_lingering_editor_ser
         until(
             lambda: "ignored (.vscode-server)" in cloud.agent("why").stdout, "the editor's server"
         )
-        cloud.becomes(State.STOPPED)
+        cloud.becomes(MachineState.STOPPED)
         client.wait(30)
 
 
@@ -226,7 +226,7 @@ def test_awake_command_holds_exactly_as_long_and_passes_its_status_on(
         cloud.stays_awake()
         said = client.communicate("enough\n")[0]
     assert client.returncode == 7
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
     assert at(cloud.event("lease.ended")) >= float(said)
     assert at(cloud.event("sleep.began")) - float(said) >= IDLE + WARNING - 1.5
 
@@ -310,7 +310,7 @@ def test_hooks_run_as_their_owner_and_none_blocks_the_sleep(make_cloud: CloudMak
     in_home(cloud, ".config/swarm/sleep.d/25-broken", "#!/no/such/interpreter\n")
     in_home(cloud, ".config/swarm/sleep.d/not-executable", "x", mode=0o644)
     cloud.up({"SWARM_SLEEP_HOOK_TIMEOUT": "3s"})
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
     home = cloud.machine.folder / "home" / cloud.user
     said = (home / "said").read_text()
     assert said.startswith("dev stop ")
@@ -341,7 +341,7 @@ def test_a_broken_check_counts_as_active_and_is_told_once(make_cloud: CloudMaker
     assert len(cloud.events("idle.signal.failed")) == 1
     check.unlink()
     cloud.event("idle.signal.recovered", signal="check")
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
 
 
 def test_the_longest_time_awake_ends_what_is_always_on(make_cloud: CloudMaker) -> None:
@@ -349,7 +349,7 @@ def test_the_longest_time_awake_ends_what_is_always_on(make_cloud: CloudMaker) -
     until(lambda: cloud.agent("awake", "--for", "1h").returncode == 0, "a lease")
     with shell(cloud) as screen:
         screen.expect("sleeps in 2 s (awake for 20 s, the limit (SWARM_MAX_AWAKE))")
-        cloud.becomes(State.STOPPED)
+        cloud.becomes(MachineState.STOPPED)
     assert cloud.event("sleep.began")["awake"] >= 19.5
 
 
@@ -368,7 +368,7 @@ def test_a_timeout_changed_while_running_takes_effect_and_restarts_the_count(
     changed = cloud.event("settings.changed")
     assert changed["applied"] == ["idle_timeout"]
     assert changed["waiting"] == []  # the environment names where it listens
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
     assert at(cloud.event("sleep.began")) - at(changed) >= IDLE + WARNING - 0.1
 
 
@@ -396,7 +396,7 @@ def test_wall_clock_jumps_change_nothing(make_cloud: CloudMaker, tmp_path: Path)
         cloud.stays_awake(2)
     assert not cloud.events("sleep.resumed")
     # Neither the lease nor the idle time has become a day longer, or shorter.
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
     assert cloud.event("lease.ended")["reason"] == "over"
     assert time.monotonic() - before >= lease + IDLE + WARNING - 1.5
 
@@ -406,7 +406,7 @@ def test_suspend_keeps_sessions_and_processes_and_wakes_on_connect(make_cloud: C
     with shell(cloud) as screen:
         screen.expect("$")
         screen.type("kept=alive\n")
-        cloud.becomes(State.SUSPENDED)
+        cloud.becomes(MachineState.SUSPENDED)
         resumed = cloud.standin.resumes
         assert cloud.ssh("echo served").stdout == "served\n"
         assert cloud.standin.resumes == resumed + 1
@@ -419,7 +419,7 @@ def test_suspend_keeps_sessions_and_processes_and_wakes_on_connect(make_cloud: C
     until(lambda: len(cloud.events("sleep.began")) == resumed + 2, "the next sleep")
     between = at(cloud.events("sleep.began")[-1]) - at(cloud.events("sleep.resumed")[-1])
     assert between >= IDLE + WARNING - 0.1
-    cloud.becomes(State.SUSPENDED)
+    cloud.becomes(MachineState.SUSPENDED)
 
 
 def test_what_replaced_a_link_of_the_home_is_on_the_volume_before_a_suspend(
@@ -429,18 +429,18 @@ def test_what_replaced_a_link_of_the_home_is_on_the_volume_before_a_suspend(
     cloud = make_cloud().up({"SWARM_SLEEP_MODE": "suspend"})
     replaced = cloud.ssh("echo '[user]' >new && mv new .gitconfig && test ! -L .gitconfig")
     assert replaced.returncode == 0, replaced
-    cloud.becomes(State.SUSPENDED)
+    cloud.becomes(MachineState.SUSPENDED)
     assert (cloud.machine.volume / ".home" / ".gitconfig").read_text() == "[user]\n"
 
 
 def test_a_scan_of_a_suspended_machine_is_back_asleep_in_the_window(make_cloud: CloudMaker) -> None:
     cloud = make_cloud().up({"SWARM_SLEEP_MODE": "auto", "SWARM_IDLE_TIMEOUT": "10m"})
     cloud.sleep_now()
-    cloud.becomes(State.SUSPENDED)
+    cloud.becomes(MachineState.SUSPENDED)
     with socket.create_connection(("127.0.0.1", cloud.port)) as scanner:
         assert scanner.recv(4) == b"SSH-"
     cloud.event("wake.reason", reason="scan")
-    cloud.becomes(State.SUSPENDED)
+    cloud.becomes(MachineState.SUSPENDED)
     assert cloud.standin.starts == 1
 
 
@@ -449,13 +449,13 @@ class AnswersAfterwards(MachinesApi):
 
     async def suspend(self, _: web.Request) -> web.Response:
         await self.standin.suspend()
-        await self.standin.wait_for(State.STARTED)
+        await self.standin.wait_for(MachineState.STARTED)
         return web.json_response({"ok": True})
 
 
 def test_a_suspend_that_is_answered_after_the_resume(make_cloud: CloudMaker) -> None:
     cloud = make_cloud(api=AnswersAfterwards).up({"SWARM_SLEEP_MODE": "suspend"})
-    cloud.becomes(State.SUSPENDED)
+    cloud.becomes(MachineState.SUSPENDED)
     time.sleep(2)  # long enough to be told from a hiccup
     assert cloud.ssh("echo served").stdout == "served\n"
     cloud.event("sleep.resumed")
@@ -469,7 +469,7 @@ class Refuses(MachinesApi):
 
 class Hangs(MachinesApi):
     async def suspend(self, _: web.Request) -> web.Response:
-        await self.standin.wait_for(State.STOPPED)
+        await self.standin.wait_for(MachineState.STOPPED)
         return web.json_response({})
 
 
@@ -491,7 +491,7 @@ def test_a_suspend_that_fails_becomes_a_stop(
     make_cloud: CloudMaker, api: type[MachinesApi] | None, reason: str
 ) -> None:
     cloud = make_cloud(api=api).up({"SWARM_SLEEP_MODE": "suspend"})
-    cloud.becomes(State.STOPPED, timeout=90)
+    cloud.becomes(MachineState.STOPPED, timeout=90)
     assert reason in cloud.event("sleep.suspend.failed")["problem"]
     assert cloud.ssh("echo served").stdout == "served\n"
 
@@ -511,7 +511,7 @@ def test_sleep_by_hand_warns_and_no_lease_takes_it_back(make_cloud: CloudMaker) 
         until(lambda: cloud.agent("sleep").returncode == 0, "the control socket")
         screen.expect("this machine sleeps in 8 s (asked for by hand)")
         assert cloud.agent("awake", "--for", "1h").returncode == 0
-        cloud.becomes(State.STOPPED)
+        cloud.becomes(MachineState.STOPPED)
     assert not cloud.events("sleep.cancelled")
 
 
@@ -524,7 +524,7 @@ def test_neither_hooks_nor_checks_put_off_the_limit_or_an_order(make_cloud: Clou
     for number in range(20):
         in_home(cloud, f".config/swarm/checks.d/slow-{number}", "#!/bin/sh\nsleep 600\n")
     cloud.up({"SWARM_MAX_AWAKE": "20s"})
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
     assert cloud.event("sleep.began")["reason"] == "limit"
     assert not cloud.events("sleep.cancelled")
 
@@ -552,7 +552,7 @@ def test_a_used_up_budget_warns_and_shortens_the_timeout_but_cuts_no_session(
         screen.expect("$")
         until(lambda: float(cloud.metric("swarm_budget_used_ratio")) > 3, "the budget used up")
         assert not cloud.events("sleep.warned")
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
     assert cloud.event("sleep.began")["because"] == "idle for 3 s"
     with shell(cloud) as screen:
         screen.expect("this month, of a budget of 0.001 h.")
@@ -571,7 +571,7 @@ def test_usage_estimates_costs_for_the_size_that_the_platform_reports(
 def test_wakes_and_sleeps_are_counted_over_all_lives(make_cloud: CloudMaker) -> None:
     cloud = make_cloud().up_patiently({})
     cloud.hurry()
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
     cloud.be_patient()
     assert cloud.ssh("true").returncode == 0
 

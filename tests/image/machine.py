@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.machine import Machine
+from deploy.machine import LocalMachine
 from tests.image.images import Image
 
 VOLUME = "/workspace"
@@ -12,7 +12,7 @@ VOLUME = "/workspace"
 _ENTER = Path(__file__).with_name("enter.sh")
 
 
-class ImageMachine(Machine):
+class ImageMachine(LocalMachine):
     """Runs the image's entrypoint as PID 1; the volume and nothing else outlives a boot."""
 
     def __init__(self, folder: Path, image: Image, root: Path, network: str = "") -> None:

@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from deploy.standin import State
+from deploy.standin import MachineState
 from tests.bench.rows_login import proportional
 from tests.cloud import Cloud
 from tests.support import make_key, until
@@ -94,7 +94,7 @@ def _live(cloud: Cloud, minutes: float) -> list[Sample]:
             cloud.fetch("/metrics")
         if len(samples) % SLEEP_EVERY == SLEEP_EVERY - 1:
             cloud.do(cloud.standin.suspend())
-            cloud.becomes(State.SUSPENDED)
+            cloud.becomes(MachineState.SUSPENDED)
             _works(cloud.ssh("true").returncode == 0)
         network = f"203.0.113.{len(samples) % 250}"
         _works(cloud.agent("ban", network, "--for", "30s").returncode == 0)

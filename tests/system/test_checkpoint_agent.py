@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from deploy.standin import State
+from deploy.standin import MachineState
 from tests.conftest import BoxMaker, CloudMaker
 from tests.support import Box, ready, until
 
@@ -62,7 +62,7 @@ def test_a_checkpoint_is_made_before_each_sleep(make_cloud: CloudMaker) -> None:
     assert cloud.ssh("mkdir -p /mnt/work; echo precious >/mnt/work/a").returncode == 0
     made = cloud.event("checkpoint.made")
     assert made["cause"] == "before sleep"
-    cloud.becomes(State.STOPPED)
+    cloud.becomes(MachineState.STOPPED)
     assert cloud.event("agent.stopped")["reason"].startswith("sleep:")
     assert not cloud.events("checkpoint.failed")
     with socket.create_connection(("127.0.0.1", cloud.port), timeout=30) as scan:

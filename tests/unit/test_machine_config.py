@@ -6,25 +6,27 @@ import pytest
 
 from deploy import sizes
 from deploy.swarm import place
-from deploy.swarm.place import State
+from deploy.swarm.place import Deployed
 
 
 def test_no_dockerfile_is_named_in_it() -> None:
     """flyctl joins it to the folder of that file, where there is none: no deploy could succeed."""
-    found = tomllib.loads(place.fly_config("box", State()))
+    found = tomllib.loads(place.fly_config("box", Deployed()))
     assert found["build"] == {"build-target": "remote"}
     assert (found["app"], found["primary_region"]) == ("box", "ams")
     assert found["mounts"][0]["snapshot_retention"] == 14
 
 
 def test_an_image_needs_no_build() -> None:
-    assert "build" not in tomllib.loads(place.fly_config("box", State(image="r/i:1")))
+    assert "build" not in tomllib.loads(place.fly_config("box", Deployed(image="r/i:1")))
 
 
 def test_parked_private_and_settings() -> None:
-    parked = tomllib.loads(place.fly_config("box", State(parked=True)))
+    parked = tomllib.loads(place.fly_config("box", Deployed(parked=True)))
     assert parked["services"][0]["auto_start_machines"] is False
-    private = tomllib.loads(place.fly_config("box", State(private=True, env={"SWARM_BUSY": "1"})))
+    private = tomllib.loads(
+        place.fly_config("box", Deployed(private=True, env={"SWARM_BUSY": "1"}))
+    )
     assert "services" not in private
     assert private["env"]["SWARM_PRIVATE_LISTEN"] == "*:2223"
     assert private["env"]["SWARM_BUSY"] == "1"

@@ -24,7 +24,7 @@ from agent.life.ending import Ending, Reload, Stop, StopRecord
 from agent.life.reexec import _Pickler
 from agent.network import Network
 from agent.services.definition import parse
-from agent.services.runner import Runner, ServiceRecord, State, Surroundings
+from agent.services.runner import Runner, ServiceRecord, ServiceState, Surroundings
 from agent.settings import load
 
 A, B = Network.parse("192.0.2.1"), Network.parse("198.51.100.0/24")
@@ -129,7 +129,7 @@ def test_a_connection() -> None:
 def test_a_service() -> None:
     service = parse("web", {"command": "sleep 9"}, _own_name())
     record = ServiceRecord(
-        state=State.FAILED,
+        state=ServiceState.FAILED,
         detail="ended with status 1",
         since=5.0,
         started_at=4.0,

@@ -5,7 +5,7 @@ import pytest
 
 from agent.observe.reports import CodingAgentReport
 from deploy.swarm.agents import AttachError, Seen, attach_script, last_seen, summary, text
-from deploy.swarm.place import State
+from deploy.swarm.place import Deployed
 
 
 def report(name: str, state: str, need: str = "", pane: str = "") -> CodingAgentReport:
@@ -69,6 +69,6 @@ def test_there_may_be_nowhere_to_go(seen: Seen, agent: str, says: str) -> None:
 
 
 def test_the_laptop_remembers_what_it_saw() -> None:
-    state = State(agents=msgspec.json.encode([WAITS]).decode(), agents_at=5.0)
+    state = Deployed(agents=msgspec.json.encode([WAITS]).decode(), agents_at=5.0)
     assert last_seen(state) == Seen(5.0, [WAITS])
-    assert last_seen(State()) == Seen(0.0, [])
+    assert last_seen(Deployed()) == Seen(0.0, [])

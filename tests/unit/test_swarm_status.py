@@ -3,14 +3,14 @@
 import pytest
 
 from deploy.swarm import status
-from deploy.swarm.records import Event, Machine
+from deploy.swarm.records import Event, ListedMachine
 
 _MINUTE = 60_000
 
 
-def machine(*events: Event) -> Machine:
+def machine(*events: Event) -> ListedMachine:
     """A machine with these events, the oldest first."""
-    return Machine("d8", "stopped", "ams", events=list(reversed(events)))
+    return ListedMachine("d8", "stopped", "ams", events=list(reversed(events)))
 
 
 @pytest.mark.parametrize(
