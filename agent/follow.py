@@ -24,7 +24,7 @@ from agent.settings.current import Current
 from agent.settings.files import listed
 from agent.settings.load import SettingsError, config_path, load
 
-STEP = 1000
+STEP = 1300
 """Milliseconds between two looks of watchfiles. A change is reported after at most two of them, and
 each costs an idle machine a wake-up."""
 

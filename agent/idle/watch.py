@@ -35,7 +35,7 @@ from agent.settings import Settings
 from agent.settings.current import Current
 from agent.state.runs import BEAT
 
-LONGEST_PAUSE, SHORTEST_PAUSE = 15.0, 1.0
+LONGEST_PAUSE, SHORTEST_PAUSE = 20.0, 1.0
 """Seconds between two looks: a twentieth of the idle timeout, within these."""
 
 FROZEN = 10.0

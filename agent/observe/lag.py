@@ -3,8 +3,8 @@
 import asyncio
 from collections import deque
 
-EVERY = 5.0
-REMEMBERED = 12
+EVERY = 10.0
+REMEMBERED = 6
 """Measurements of the last minute."""
 
 
