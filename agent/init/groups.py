@@ -5,31 +5,27 @@ the members by other means. A group has no limits; it only says who belongs to i
 """
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 
 MOUNTS = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
 PREFIX = "swarm-agent."
 
 
-def make(name: str) -> str | None:
-    """A new group; its folder, or None where there are no groups."""
-    own = _own()
-    if own is None:
-        return None
-    folder = f"{own}/{PREFIX}{name}.{os.urandom(4).hex()}"
+@contextmanager
+def born_in(name: str) -> Iterator[str | None]:
+    """Whatever is started inside belongs to a new group: its folder; None where there are none.
+
+    We are in it meanwhile, so that no process is ever out of it.
+    """
+    folder = _enter(name)
     try:
-        os.mkdir(folder)
-        # The first move after a pause takes the kernel some 10 ms: not the one that counts.
-        _write(f"{own}/cgroup.procs", "0")
-    except OSError:
-        return None
-    return folder
-
-
-def add(folder: str, pid: int) -> None:
-    """Take in a process, and with it all that it starts from now on. Raises `OSError`."""
-    _write(f"{folder}/cgroup.procs", str(pid))
+        yield folder
+    finally:
+        if folder is not None:
+            _leave(folder)
+            remove(folder)  # where nothing started
 
 
 def members(folder: str) -> set[int]:
@@ -46,6 +42,26 @@ def remove(folder: str) -> None:
     for below, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):
             os.rmdir(below)
+
+
+def _enter(name: str) -> str | None:
+    own = _own()
+    if own is None:
+        return None
+    folder = f"{own}/{PREFIX}{name}.{os.urandom(4).hex()}"
+    try:
+        os.mkdir(folder)
+        _write(f"{folder}/cgroup.procs", "0")
+    except OSError:
+        remove(folder)
+        return None
+    return folder
+
+
+def _leave(folder: str) -> None:
+    # Where that fails we stay: who asks for the members of a service knows that we are none.
+    with suppress(OSError):
+        _write(f"{os.path.dirname(folder)}/cgroup.procs", "0")
 
 
 @cache

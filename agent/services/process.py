@@ -46,16 +46,14 @@ def start(service: Service, children: Children, given: Mapping[str, str]) -> Sta
     `given` is what its environment has beside its user's HOME and the like.
     """
     environ = environment_of(service.user) | dict(given) | {MARK: service.name}
-    group = groups.make(service.name)
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
     try:
-        child = _spawn(service, children, environ, out_write, err_write)
+        with groups.born_in(service.name) as group:
+            child = _spawn(service, children, environ, out_write, err_write)
     except OSError:
         os.close(out_read)
         os.close(err_read)
-        if group is not None:
-            groups.remove(group)
         raise
     finally:
         os.close(out_write)
@@ -63,9 +61,6 @@ def start(service: Service, children: Children, given: Mapping[str, str]) -> Sta
     leader = proctree.read_process(child.pid)
     streams = {"stdout": Stream(Descriptor(out_read)), "stderr": Stream(Descriptor(err_read))}
     started = 0 if leader is None else leader.started
-    if group is not None:
-        with suppress(OSError):  # it has ended already
-            groups.add(group, child.pid)
     return Started(service.name, child, streams, started, group)
 
 
