@@ -179,6 +179,7 @@ class Children:
 
     def __init__(self) -> None:
         self._children: dict[int, Child] = {}
+        self._expected: dict[int, Child] = {}
         self.orphans_reaped = 0
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -277,12 +278,12 @@ class Children:
         It must be called before `watch`, or a status is taken as an orphan's.
         """
         for pid in pids:
-            self._children[pid] = Child(pid)
+            self._children[pid] = self._expected[pid] = Child(pid)
 
     def adopt(self, held: HeldChild) -> Child:
-        """The child again, for whom it belongs to."""
+        """The child again, for whom it belongs to; it may have ended since `expect`."""
         if held.exited is None:
-            return self._children[held.pid]
+            return self._expected[held.pid]
         child = Child(held.pid)
         child.ended(held.exited)
         return child

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.checkpoints import restic
+from agent.checkpoints import running
 from agent.checkpoints.faults import Fault, ResticError
 from agent.checkpoints.policy import Cause
 from agent.checkpoints.store import Checkpoint
@@ -97,7 +97,7 @@ def test_every_checkpoint_is_what_was_there_whatever_a_hostile_script_does(
             extra_groups=[],
         )
         known: dict[str, dict[bytes, Seen]] = {}
-        monkeypatch.setattr(restic, "STALL", 10.0)
+        monkeypatch.setattr(running, "STALL", 10.0)
 
         async def work(hands: Hands) -> None:
             for _ in range(ROUNDS):

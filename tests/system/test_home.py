@@ -52,8 +52,8 @@ def test_a_program_that_replaces_a_link_loses_nothing(make_box: BoxMaker) -> Non
     """Many write a new file and rename it over the old one: a link is gone then."""
     box = make_box().boot(LINKS)
     box.ssh("echo old >.claude.json")
-    box.ssh("echo new >.claude.json.tmp; mv .claude.json.tmp .claude.json")
-    assert box.ssh("test -L .claude.json").returncode == 1
+    replace = "echo new >.claude.json.tmp; mv .claude.json.tmp .claude.json; test -L .claude.json"
+    assert box.ssh(replace).returncode == 1
     assert box.stop() == 0
     reset(box)
     box.boot(LINKS)

@@ -124,7 +124,8 @@ fi
 rm -f "$log"
 nohup node "$folder/server.js" </dev/null >"$log" 2>&1 &
 for _ in $(seq 300); do
-    port=$(sed -n 's/.*listening on //p' "$log") && [ -z "$port" ] || break
+    port=$(sed -n 's/.*listening on //p' "$log" 2>/dev/null) || true  # not begun yet
+    [ -z "$port" ] || break
     sleep 0.1
 done
 echo "listeningOn==$port=="

@@ -225,9 +225,10 @@ def test_a_command_that_goes_into_the_background_ends_with_all_that_it_left(
     make_box: BoxMaker, mode: bool
 ) -> None:
     box = make_box(namespaces=mode)
-    box.start(environ_for(mode), sys.executable, "-c", DAEMON)
+    mark = f"time.sleep(6543.{box.port})"  # of this machine alone
+    box.start(environ_for(mode), sys.executable, "-c", DAEMON.replace("time.sleep(6543)", mark))
     assert box.machine.wait(60) == 7
-    assert not [line for line in command_lines() if "time.sleep(6543)" in line]
+    assert not [line for line in command_lines() if mark in line]
 
 
 def test_signals_reach_the_whole_group_of_the_command(make_box: BoxMaker, mode: bool) -> None:

@@ -8,7 +8,14 @@ from typing import TypeVar
 
 import pytest
 
-from agent.init.children import MOST_OUTPUT, Children, Finished, NotDone, clean_environment
+from agent.init.children import (
+    MOST_OUTPUT,
+    Children,
+    Finished,
+    HeldChild,
+    NotDone,
+    clean_environment,
+)
 
 T = TypeVar("T")
 
@@ -94,3 +101,19 @@ except OSError:
 @pytest.mark.attack
 def test_children_lead_a_session_without_a_terminal() -> None:
     assert run(sys.executable, "-c", TERMINAL).output == b"True\n"
+
+
+def test_a_child_that_ends_before_it_is_adopted_is_known_with_its_status() -> None:
+    """A storm of logins while the process re-executes: one ends before the gate is back."""
+
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {})
+
+    async def main() -> None:
+        children = Children()
+        children.expect([pid])
+        children.watch(asyncio.get_running_loop())
+        child = children.adopt(HeldChild(pid, None))
+        await child.exited
+        assert children.adopt(HeldChild(pid, None)).exited.result().code == 3
+
+    asyncio.run(main())
