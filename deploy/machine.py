@@ -55,8 +55,10 @@ class LocalMachine:
         login: str = LOGIN,
         password_field: str = "*",
         namespaces: bool = True,
+        uid: int = UID,
     ) -> None:
         self.folder = folder
+        self._uid = uid
         self.namespaces = namespaces and os.geteuid() == 0
         self.program = f"{PROGRAM}/bin/swarm-agent" if self.namespaces else AGENT[0]
         """The agent, as the machine sees it."""
@@ -178,15 +180,15 @@ class LocalMachine:
             (home / ".local" / "bin").mkdir(parents=True)
             (home / ".local" / "bin" / "swarm-agent").symlink_to(self.program)
             for path in (home, *home.rglob("*")):
-                os.chown(path, UID, UID, follow_symlinks=False)
+                os.chown(path, self._uid, self._uid, follow_symlinks=False)
         _link(self.folder / "bin" / "swarm-agent", self.program)
         _make_program(self.folder)
         etc = self.folder / "etc"
         etc.mkdir(exist_ok=True)
-        login = self.user
-        _with_account(etc, "passwd", f"{login}:x:{UID}:{UID}::/home/{login}:/bin/bash")
-        _with_account(etc, "group", f"{login}:x:{UID}:")
-        _with_account(etc, "shadow", f"{login}:{self._password_field}:19000:0:99999:7:::")
+        login, uid = self.user, self._uid
+        _with_account(etc, "passwd", f"{login}:x:{uid}:{uid}::/home/{login}:/bin/bash", uid)
+        _with_account(etc, "group", f"{login}:x:{uid}:", uid)
+        _with_account(etc, "shadow", f"{login}:{self._password_field}:19000:0:99999:7:::", uid)
 
 
 def namespaces_problem() -> str:
@@ -255,13 +257,13 @@ def _link(path: Path, target: str) -> None:
         path.symlink_to(target)
 
 
-def _with_account(etc: Path, name: str, line: str) -> None:
+def _with_account(etc: Path, name: str, line: str, uid: int) -> None:
     """The host's account file, with our account replacing one of the same name or ID."""
     name_of_ours = line.partition(":")[0]
     kept = [
         entry
         for entry in Path("/etc", name).read_text().splitlines()
-        if entry.split(":")[0] != name_of_ours and entry.split(":")[2:3] != [str(UID)]
+        if entry.split(":")[0] != name_of_ours and entry.split(":")[2:3] != [str(uid)]
     ]
     path = etc / name
     path.touch(mode=0o600 if name == "shadow" else 0o644)

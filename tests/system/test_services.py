@@ -150,6 +150,7 @@ def test_kill_storms_are_survived(services: Services) -> None:
 def test_readiness(services: Services, ready: str, make: str) -> None:
     """A service is ready when it says so, and who follows it starts after that."""
     port = str(free_port())
+    Path(f"/tmp/ready-{port}").unlink(missing_ok=True)  # of an earlier run with the same port
     services.boot(
         f"""
         [service.slow]
