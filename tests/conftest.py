@@ -8,6 +8,7 @@ import pytest
 
 from tests.cloud import Cloud
 from tests.limited import Limited
+from tests.messages import Model, model
 from tests.services import Services
 from tests.support import ROOT, Box, Client, Key, make_key
 
@@ -58,6 +59,13 @@ def make_box(tmp_path: Path, key: Key) -> Iterator[BoxMaker]:
     yield make
     for box in boxes:
         box.machine.kill()
+
+
+@pytest.fixture
+def the_model() -> Iterator[Model]:
+    """The stand-in for the model of Claude Code."""
+    with model() as told:
+        yield told
 
 
 @pytest.fixture

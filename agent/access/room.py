@@ -18,6 +18,7 @@ from functools import cache
 from agent.bus import Bus
 from agent.clock import clock
 from agent.events import Notice
+from agent.init import proctree
 from agent.init.children import Child, Children, clean_environment
 from agent.platform import terminals
 from agent.platform.account import Account, credentials_of
@@ -88,7 +89,12 @@ class Room:
 
     def for_a_login(self, start: Callable[[], Child]) -> Child:
         """Start the process of a login so that it finds room. Raises `OSError`."""
+        child = self._start(start)
+        # Its banner need not wait for this: it takes a terminal only once somebody has logged in.
         self._take_terminals_back()
+        return child
+
+    def _start(self, start: Callable[[], Child]) -> Child:
         if self._share is None:
             return start()
         tasks = Tasks.read()
@@ -127,8 +133,7 @@ class Room:
         return self._shared
 
     def _take_terminals_back(self) -> None:
-        left = terminals.left()
-        if os.geteuid() != 0 or left >= FEW:
+        if os.geteuid() != 0 or (left := terminals.left()) >= FEW:
             return
         for hoard in terminals.hoards(self._account.uid):
             with suppress(ProcessLookupError):
@@ -151,22 +156,18 @@ def _limit_ourselves(value: int | None) -> None:
 
 @cache
 def _may_raise() -> bool:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        rights = next(line.split()[1] for line in file if line.startswith("CapEff:"))
-    return bool(int(rights, 16) >> CAP_SYS_RESOURCE & 1)
+    return bool(proctree.mask(os.getpid(), "CapEff") >> CAP_SYS_RESOURCE & 1)
 
 
 def _groups() -> Iterator[str]:
     """The folders of the groups that we are in, and of those above them, as far as we see them."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
-        lines = file.read().splitlines()
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
+    for controllers, path in proctree.control_groups():
         if controllers in ("", "pids"):
             mount = f"{CGROUPS}/{controllers}".rstrip("/")
-            while path != "/":
-                yield f"{mount}{path}"
-                path = os.path.dirname(path)
+            folder = path
+            while folder != "/":
+                yield f"{mount}{folder}"
+                folder = os.path.dirname(folder)
             yield mount
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 
+from agent.init.proctree import control_groups
+
 MOUNTS = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
 PREFIX = "swarm-agent."
 
@@ -67,9 +69,7 @@ def _leave(folder: str) -> None:
 @cache
 def _own() -> str | None:
     """The folder of the group that we are in, once what earlier agents have left is removed."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
-        lines = file.read().splitlines()
-    path = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
+    path = next((path for controllers, path in control_groups() if not controllers), None)
     for mount in MOUNTS:
         own = f"{mount}{path}".rstrip("/")
         if path is not None and os.path.exists(f"{own}/cgroup.subtree_control"):

@@ -5,6 +5,8 @@ on Fly.io would reach the platform's own processes: walking our descendants is w
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from agent import safe
@@ -57,11 +59,31 @@ def read_process(pid: int) -> Process | None:
 def ignores(pid: int, number: int) -> bool:
     """The process ignores this signal; False where it is gone."""
     try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            fields = dict(line.split(b":", 1) for line in file if b":" in line)
+        return bool(mask(pid, "SigIgn") >> (number - 1) & 1)
     except OSError:
         return False
-    return bool(int(fields[b"SigIgn"], 16) >> (number - 1) & 1)
+
+
+def mask(pid: int, name: str) -> int:
+    """A mask in a process's status, such as `SigIgn` or `CapEff`. Raises `OSError`."""
+    with open(f"/proc/{pid}/status", "rb") as file:
+        fields = dict(line.split(b":", 1) for line in file if b":" in line)
+    return int(fields[name.encode()], 16)
+
+
+def open_files(pid: int) -> Iterator[str]:
+    """What each descriptor of a process leads to, as in proc_pid_fd(5). Raises `OSError`."""
+    folder = f"/proc/{pid}/fd"
+    for name in os.listdir(folder):
+        with suppress(FileNotFoundError):  # closed since
+            yield os.readlink(f"{folder}/{name}")
+
+
+def control_groups() -> list[tuple[str, str]]:
+    """Our control groups: the controllers (of version 2: empty) and the path (cgroups(7))."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+        lines = [line.split(":", 2) for line in file.read().splitlines()]
+    return [(controllers, path) for _, controllers, path in lines]
 
 
 def all_processes() -> list[Process]:

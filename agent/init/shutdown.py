@@ -56,8 +56,8 @@ async def _pause(hurry: asyncio.Event) -> None:
 
 
 def _ask(process: Process) -> None:
-    # To many daemons SIGHUP means "read your settings again": only who will not hear SIGTERM, such
-    # as an interactive shell, is told by it.
+    # To many daemons SIGHUP means "read your settings again": it goes only to processes that ignore
+    # SIGTERM, such as an interactive shell.
     deaf = proctree.ignores(process.pid, signal.SIGTERM)
     _send(process.pid, signal.SIGTERM)
     if deaf:

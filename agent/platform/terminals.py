@@ -63,11 +63,7 @@ def hoards(uid: int) -> list[Hoard]:
 
 
 def _held(pid: int) -> int:
-    folder = f"/proc/{pid}/fd"
-    opened: Counter[str] = Counter()
-    for name in os.listdir(folder):
-        with suppress(OSError):
-            opened[os.readlink(f"{folder}/{name}")] += 1
+    opened = Counter(proctree.open_files(pid))
     # Each descriptor of the multiplexer is one terminal, as is each whose other end is closed.
     own = sum(count for path, count in opened.items() if path.endswith("/ptmx"))
     return own + sum(path.startswith(_PTS) and path.endswith("(deleted)") for path in opened)

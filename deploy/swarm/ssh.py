@@ -73,7 +73,7 @@ def program() -> Path:
 
 
 def private_key() -> Path | None:
-    """The user's key, of those that ssh tries by default."""
+    """The first of the user's keys that ssh tries by default."""
     folder = user_config().parent
     for name in KEYS:
         if (folder / f"{name}.pub").exists():

@@ -1,26 +1,18 @@
 """Coding agents and sleep: the real Claude Code on a machine that lives fast, on the stand-in."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from deploy.standin import MachineState
 from tests.coding import Desk
 from tests.conftest import CloudMaker
 from tests.e2e.test_sleep import only
-from tests.messages import Model, model
+from tests.messages import Model
 from tests.support import ready, shell, until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
 
 IDLE = {"SWARM_IDLE_TIMEOUT": "10s", "SWARM_IDLE_WARNING": "2s", "SWARM_BOOT_GRACE": "90s"}
 """The tools of a test log in often: what keeps the machine awake must be the lease alone."""
-
-
-@pytest.fixture
-def the_model() -> Iterator[Model]:
-    with model() as told:
-        yield told
 
 
 def test_a_turn_keeps_the_machine_awake_to_its_end(

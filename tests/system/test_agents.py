@@ -1,24 +1,17 @@
 """Coding agents as the machine sees them: the real Claude Code in tmux, its model a stand-in."""
 
 import time
-from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
 
 from tests.coding import CLAUDE, SOON, Desk
 from tests.conftest import BoxMaker
-from tests.messages import Model, model
+from tests.messages import Model
 from tests.support import ready, until
 from tests.system.test_notify import webhook
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
-
-
-@pytest.fixture
-def the_model() -> Iterator[Model]:
-    with model() as told:
-        yield told
 
 
 @pytest.fixture

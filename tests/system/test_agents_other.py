@@ -4,7 +4,6 @@ What each of them says and does not say is its own: what cannot be known stands 
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from tests.coding import TOOLS, Desk
 from tests.conftest import BoxMaker
-from tests.messages import Model, model
+from tests.messages import Model
 from tests.support import ready, until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
@@ -116,12 +115,6 @@ def tool(name: str, desk: Desk) -> Tool:
             ".config/opencode/node_modules/none": "",
         },
     )
-
-
-@pytest.fixture
-def the_model() -> Iterator[Model]:
-    with model() as told:
-        yield told
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from agent.init.proctree import descendants
 from tests.claims import free_port
 from tests.conftest import BoxMaker
-from tests.support import Box, command_lines, let_others_in, until
+from tests.support import Box, command_lines, let_others_in, ready, until
 from tests.system.test_gate import boot, connect, proxy_command, ssh_as
 
 OWNER, NEWCOMER = "192.0.2.1", "192.0.2.77"
@@ -164,7 +164,7 @@ def test_a_stop_is_heard_while_a_reload_waits_for_sshd(make_box: BoxMaker, tmp_p
     program.chmod(0o755)
     let_others_in(tmp_path)
     box = make_box().boot({"SWARM_SSHD": str(program), "SWARM_CONFIG": str(config)})
-    until(lambda: box.agent("status").returncode == 0, "the control socket")
+    ready(box)
     flag.touch()
     config.write_text("login_grace_time = '20s'\n")
     command, environ = box.agent_command("reload")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.services import Services
-from tests.support import Box, until
+from tests.support import Box, ready, until
 from tests.system.test_observe import metric, serves_http
 
 pytestmark = pytest.mark.attack
@@ -101,7 +101,7 @@ def test_polls_that_time_out_leave_nothing(services: Services) -> None:
 
 
 def test_a_storm_of_leases_is_summed_up(box: Box) -> None:
-    until(lambda: box.agent("status").returncode == 0, "the control socket")
+    ready(box)
     body = '{"name": "storm", "seconds": 100}'
     order = (
         f"POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}"

@@ -24,7 +24,7 @@ from agent.observe import reference
 from deploy.grafana import make as grafana
 from tests.claims import free_port
 from tests.conftest import BoxMaker
-from tests.support import Box, Screen, until
+from tests.support import Box, Screen, ready, until
 from tests.system.test_gate import boot as boot_proxied
 from tests.system.test_gate import garbage
 
@@ -212,7 +212,7 @@ def test_a_bad_since_is_a_clear_error(seen: Box) -> None:
 
 
 def test_status_watch_refreshes_in_place(seen: Box) -> None:
-    until(lambda: seen.agent("status").returncode == 0, "the control socket")
+    ready(seen)
     command, environ = seen.agent_command("status", "--watch", "0.1")
     pid, descriptor = pty.fork()
     if pid == 0:
@@ -231,7 +231,7 @@ def test_status_watch_refreshes_in_place(seen: Box) -> None:
 @pytest.mark.root
 def test_connections_to_the_control_socket_cost_neither_ssh_nor_root(box: Box) -> None:
     """The login account opens as many as it can: the oldest of its own go."""
-    until(lambda: box.agent("status").returncode == 0, "the control socket")
+    ready(box)
     hold = (
         "import os, socket, time; held = []\n"
         "for n in range(900):\n"

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import BoxMaker
-from tests.support import Box, Key, make_key, until
+from tests.support import Box, Key, make_key, ready, until
 
 pytestmark = pytest.mark.attack
 
@@ -191,7 +191,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     folder = tmp_path_factory.mktemp("watched")
     key: Key = make_key(folder / "key")
     box = Box(folder / "box", key).boot()
-    until(lambda: box.agent("status").returncode == 0, "the control socket")
+    ready(box)
     until(lambda: box.metric("swarm_healthy") == "1.0", "HTTP")
     yield box
     try:

@@ -14,7 +14,7 @@ from agent import words
 from agent.idle.signals.processes import lies_in, user_processes
 from agent.idle.signals.sign import Sign
 from agent.idle.signals.sockdiag import TcpSocket, connected_sockets
-from agent.init.proctree import Process
+from agent.init.proctree import Process, open_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +94,10 @@ def _owners(inodes: set[int]) -> dict[int, Process]:
     links = {f"socket:[{inode}]": inode for inode in inodes}
     owners: dict[int, Process] = {}
     for process in user_processes():
-        folder = f"/proc/{process.pid}/fd"
         with suppress(FileNotFoundError, ProcessLookupError, *_not_ours()):  # it has ended
-            for name in os.listdir(folder):
-                with suppress(FileNotFoundError):  # closed since
-                    inode = links.get(os.readlink(f"{folder}/{name}"))
-                    if inode is not None:
-                        owners[inode] = process
+            for file in open_files(process.pid):
+                if file in links:
+                    owners[links[file]] = process
     return owners
 
 
