@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NoReturn
 
 REAP_BATCH = 256
 """Children reaped in one step of the loop: 10,000 orphans must not hold it."""
@@ -231,6 +231,18 @@ class Children:
         with suppress(OSError):  # it has ended already, or the kernel lets only root do it
             set_oom_score_adj(process.pid, OOM_SCORE_ADJ)
         child = Child(process.pid, process)
+        self._children[child.pid] = child
+        return child
+
+    def fork(self, work: Callable[[], NoReturn]) -> Child:
+        """Do some work in a copy of this process, which ends with it. Raises `OSError`.
+
+        Only before there are threads.
+        """
+        pid = os.fork()
+        if pid == 0:
+            work()
+        child = Child(pid)
         self._children[child.pid] = child
         return child
 

@@ -25,7 +25,6 @@ from agent.clock import clock
 from agent.events import (
     BootPhase,
     EgressApplied,
-    HomeMoved,
     ListenerOpened,
     Notice,
     StateReplaced,
@@ -35,7 +34,7 @@ from agent.init.children import become_subreaper
 from agent.life.handed import Handed
 from agent.machine import Machine
 from agent.network import is_own
-from agent.platform import apiaccess, home, volume
+from agent.platform import apiaccess, home, homekeeper, volume
 from agent.platform.account import (
     Account,
     AccountError,
@@ -75,7 +74,7 @@ async def open_ssh(machine: Machine, handed: Handed, *, first: bool, configure: 
         machine.session_env = _session_env(machine)
     if first:  # where programs of the account run, its home is theirs
         with phases("home"):
-            _prepare_home(settings, account, bus)
+            await _prepare_home(machine)
     with phases("keys"):
         path = f"{settings.run_dir}/{sshd.AUTHORIZED_KEYS}"
         machine.keyring = Keyring(machine.environ, settings, path, account, bus)
@@ -172,20 +171,20 @@ def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
         )
 
 
-def _prepare_home(settings: Settings, account: Account, bus: Bus) -> None:
+async def _prepare_home(machine: Machine) -> None:
     """The volume's root and the home's links; a failure costs permanence, not SSH."""
+    settings, account, bus = machine.current.value, machine.account, machine.bus
     if os.geteuid() != 0 or not os.path.isdir(settings.volume):
         return
+    paths = settings.home_links
     try:
         volume.give_to(settings.volume, account.uid, account.gid)
-        paths = settings.home_links
-        for linked in home.link_all(account, settings.volume, paths) if paths else ():
-            if linked.moved:
-                bus.publish(HomeMoved(path=str(linked.path)))
-            if str(linked):
-                bus.publish(Notice(part="home", notice=str(linked)))
+        if paths:
+            found = await home.link_all(account, settings.volume, paths, machine.children)
+            homekeeper.tell(found, bus)
     except OSError as error:
         bus.publish(Notice(part="home", notice=f"{settings.volume} cannot be prepared: {error}"))
+    homekeeper.note_unlinked(settings, account, bus)
 
 
 def _session_env(machine: Machine) -> Mapping[str, str]:

@@ -11,15 +11,20 @@ that was removed nothing comes back. What was on the volume before is set aside 
 import fcntl
 import math
 import os
+import signal
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NoReturn
+from functools import partial
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from agent.platform.account import Account
 from agent.settings.units import HomePath, home_paths
+
+if TYPE_CHECKING:
+    from agent.init.children import Children
 
 FOLDER = ".home"
 BEFORE = ".before"
@@ -33,6 +38,9 @@ MOST_LOOKED_AT = 20_000
 
 MOST_AT_BOOT = 16 << 20
 """Bytes of a path that are moved before SSH is open; what is larger is brought afterwards."""
+
+PATIENCE_AT_BOOT = 5.0
+"""Seconds that linking may take before SSH is open, whatever the account has put there."""
 
 MARK = ".cache/swarm-agent/home-is-linked"
 """In a home that was linked already, the paths that were: what stands in place of such a link was
@@ -71,81 +79,122 @@ class Linked:
         return ""
 
 
-def link_all(account: Account, volume: str, paths: tuple[HomePath, ...]) -> list[Linked]:
+async def link_all(
+    account: Account, volume: str, paths: tuple[HomePath, ...], children: "Children"
+) -> list[Linked]:
     """Put links to the volume in the place of `paths`; what happened to each.
 
     What is in the home and not yet on the volume is moved there. Where both have something, what
     was put into a linked home counts; of a home that was reset the volume's does. The other is
-    kept. A boot that broke off is continued. Raises `OSError`. Only before there are threads: it
-    forks.
+    kept. A boot that broke off is continued. What is not done in time has a problem. Raises
+    `OSError`. Only before there are threads: it forks.
     """
     if os.geteuid() != 0:
-        return _link_each(account.home, volume, paths)
+        return list(_link_each(account.home, volume, paths))
     # A child, not a change of our own ids: that would leave us "not dumpable" (prctl(2)), and sshd
     # reads its configuration by way of our descriptors.
     reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _link_and_exit(account, volume, paths, writing)
+    child = children.fork(partial(_link_and_exit, account, volume, paths, writing))
     os.close(writing)
-    with open(reading, encoding="utf-8", errors="replace") as pipe:
-        told = pipe.read()
-    os.waitpid(pid, 0)
-    return parse(told, paths)
+    try:
+        said = await _said(reading)
+    finally:
+        child.send(signal.SIGKILL)
+    return parse(said, paths)
 
 
-def parse(told: str, paths: tuple[HomePath, ...]) -> list[Linked]:
-    """What a process said about each path. Raises `OSError` where it did not get so far."""
-    records = [record.split(_FIELD) for record in told.split(_RECORD)]
-    if len(records) != len(paths) or {len(record) for record in records} != {4}:
-        raise OSError(f"the home was not linked: {told[-300:] or 'no answer'}")
-    return [
+async def _said(reading: int) -> str:
+    """What a child writes until its end, or in `PATIENCE_AT_BOOT`; the descriptor is closed."""
+    import asyncio
+
+    said = bytearray()
+    ended = asyncio.Event()
+
+    def read() -> None:
+        part = os.read(reading, 1 << 16)
+        said.extend(part)
+        if not part:
+            ended.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(reading, read)
+    try:
+        async with asyncio.timeout(PATIENCE_AT_BOOT):
+            await ended.wait()
+    except TimeoutError:
+        said.extend(f"not done within {PATIENCE_AT_BOOT:g} s, and linked once SSH is open".encode())
+    finally:
+        loop.remove_reader(reading)
+        os.close(reading)
+    return said.decode("utf-8", "replace")
+
+
+def parse(said: str, paths: tuple[HomePath, ...]) -> list[Linked]:
+    """What a process said about each path; of those that it did not get to, why.
+
+    Raises `OSError` where it failed after all of them.
+    """
+    *records, rest = said.split(_RECORD)
+    fields = [record.split(_FIELD) for record in records]
+    if len(fields) > len(paths) or any(len(each) != 4 for each in fields):
+        raise OSError(f"the home was not linked: {said[-300:]}")
+    found = [
         Linked(path, moved=moved == "1", removed=removed == "1", kept_as=kept_as, problem=problem)
-        for path, (moved, removed, kept_as, problem) in zip(paths, records, strict=True)
+        for path, (moved, removed, kept_as, problem) in zip(paths, fields, strict=False)
     ]
+    problem = rest[-300:] or "no answer"
+    if len(found) == len(paths) and rest:
+        raise OSError(f"how the home is linked was not noted: {problem}")
+    return [*found, *(Linked(path, problem=problem) for path in paths[len(found) :])]
 
 
-def _say(found: list[Linked]) -> str:
-    return _RECORD.join(
-        _FIELD.join((str(int(each.moved)), str(int(each.removed)), each.kept_as, each.problem))
-        for each in found
-    )
+def _say(found: Iterable[Linked], to: IO[str]) -> None:
+    """Say what happened to each path as soon as it has happened."""
+    for each in found:
+        fields = (str(int(each.moved)), str(int(each.removed)), each.kept_as, each.problem)
+        to.write(_FIELD.join(fields) + _RECORD)
+        to.flush()
 
 
 def _link_and_exit(
     account: Account, volume: str, paths: tuple[HomePath, ...], writing: int
 ) -> NoReturn:
-    try:
-        os.umask(0o022)
-        os.setgroups(os.getgrouplist(account.name, account.gid))
-        os.setgid(account.gid)
-        os.setuid(account.uid)
-        text = _say(_link_each(account.home, volume, paths))
-    except Exception as error:  # told by the parent, whatever it is
-        text = repr(error)
     with open(writing, "w", encoding="utf-8", errors="replace") as pipe:
-        pipe.write(text)
+        try:
+            os.umask(0o022)
+            os.setgroups(os.getgrouplist(account.name, account.gid))
+            os.setgid(account.gid)
+            os.setuid(account.uid)
+            _say(_link_each(account.home, volume, paths), pipe)
+        except Exception as error:  # reported by the parent, whatever it is
+            pipe.write(repr(error))
     os._exit(0)
 
 
-def _link_each(home: str, volume: str, paths: tuple[HomePath, ...]) -> list[Linked]:
+def _link_each(home: str, volume: str, paths: tuple[HomePath, ...]) -> Iterator[Linked]:
     before = _marked(home)
-    found = [
-        _try(home, volume, path, was_linked=path.path in before, most=MOST_AT_BOOT)
-        for path in paths
-    ]
+    for path in paths:
+        yield _try(home, volume, path, was_linked=path.path in before, most=MOST_AT_BOOT)
     os.makedirs(os.path.dirname(f"{home}/{MARK}"), exist_ok=True)
-    with open(f"{home}/{MARK}", "w", encoding="utf-8") as mark:
-        mark.writelines(f"{path.path}\n" for path in paths if not is_replaced(home, path))
-    return found
+    with open(f"{home}/{MARK}", "w", encoding="utf-8", opener=_without_waiting) as mark:
+        # What was linked and could not be brought this time is still newer than the volume's.
+        linked = (path for path in paths if path.path in before or not is_replaced(home, path))
+        mark.writelines(f"{path.path}\n" for path in linked)
 
 
 def _marked(home: str) -> set[str]:
     try:
-        with open(f"{home}/{MARK}", encoding="utf-8", errors="replace") as mark:
+        with open(
+            f"{home}/{MARK}", encoding="utf-8", errors="replace", opener=_without_waiting
+        ) as mark:
             return set(mark.read(1 << 16).splitlines())
     except OSError:
         return set()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """For `open`: a pipe in the place of a file, which nobody writes or reads, holds up nobody."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def is_replaced(home: str, path: HomePath) -> bool:
@@ -156,13 +205,20 @@ def is_replaced(home: str, path: HomePath) -> bool:
         return True
 
 
-def bring_back(home: str, volume: str, paths: tuple[HomePath, ...]) -> list[Linked]:
+def bring_back(
+    home: str, volume: str, paths: tuple[HomePath, ...], unlinked: frozenset[str]
+) -> Iterator[Linked]:
     """Take to the volume what has replaced a link, and set aside what was removed.
+
+    Of `unlinked` paths the boot has made no link: nobody has replaced or removed one.
 
     In a process of the account's own, while others of it run: what one of them has open is copied,
     and stays where it is for now.
     """
-    return [_try(home, volume, path, was_linked=True) for path in paths]
+    before = _marked(home)
+    for path in paths:
+        was_linked = path.path not in unlinked or path.path in before
+        yield _try(home, volume, path, was_linked=was_linked)
 
 
 def _try(
@@ -275,13 +331,13 @@ class _Place:
 
     def _note_copy(self) -> None:
         os.makedirs(os.path.dirname(self._note), mode=0o700, exist_ok=True)
-        with open(self._note, "w", encoding="ascii") as file:
+        with open(self._note, "w", encoding="ascii", opener=_without_waiting) as file:
             file.write(_identity(self.here))
 
     def _is_copied(self) -> bool:
         """What is there is an earlier copy of what is here."""
         try:
-            with open(self._note, encoding="ascii") as file:
+            with open(self._note, encoding="ascii", opener=_without_waiting) as file:
                 return file.read(100) == _identity(self.here)
         except (OSError, ValueError):
             return False
@@ -458,11 +514,12 @@ def _status(path: str) -> os.stat_result | None:
 
 def _main() -> None:
     os.umask(0o022)
-    home, volume, *words = sys.argv[1:]
+    home, volume, unlinked, *words = sys.argv[1:]
+    paths = home_paths(" ".join(words))
     os.makedirs(os.path.dirname(f"{home}/{MARK}"), exist_ok=True)
-    with open(f"{home}/{MARK}", "a", encoding="utf-8") as mark:
+    with open(f"{home}/{MARK}", "a", encoding="utf-8", opener=_without_waiting) as mark:
         fcntl.flock(mark, fcntl.LOCK_EX)  # at the end of a run another may be at it
-        sys.stdout.write(_say(bring_back(home, volume, home_paths(" ".join(words)))))
+        _say(bring_back(home, volume, paths, frozenset(unlinked.split())), sys.stdout)
 
 
 if __name__ == "__main__":

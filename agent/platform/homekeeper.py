@@ -33,12 +33,25 @@ AGAIN = 60.0
 
 SAID = 1 << 16
 
+UNLINKED = "home-unlinked"
+"""The file in the run folder with the paths that no boot of this machine has linked yet: nobody
+has replaced or removed their links."""
+
 
 async def bring_back(settings: Settings, account: Account, children: Children, bus: Bus) -> None:
     """Take what has replaced links, at the end of a run."""
     replaced = _replaced(settings, account)
     if replaced:
         await _bring(replaced, settings, account, children, bus, PATIENCE)
+
+
+def note_unlinked(settings: Settings, account: Account, bus: Bus) -> None:
+    """Remember the paths that the boot could not link; call it before anybody is in."""
+    unlinked = {path.path for path in _replaced(settings, account)}
+    try:
+        _keep_unlinked(settings, unlinked)
+    except OSError as error:
+        bus.publish(Notice(part="home", notice=f"paths that are not linked: {error}"))
 
 
 class HomeKeeper:
@@ -138,10 +151,11 @@ async def _bring(
     hushed: frozenset[HomePath] = frozenset(),
 ) -> list[Linked]:
     """Have it done by a process of the account's own: home and volume are full of its links."""
-    module = ["-m", "agent.platform.home", account.home, settings.volume]
+    unlinked = _unlinked(settings)
+    words = [account.home, settings.volume, " ".join(unlinked), *(path.words for path in paths)]
     try:
         done = await children.run(
-            [sys.executable, *module, *(path.words for path in paths)],
+            [sys.executable, "-m", "agent.platform.home", *words],
             env=environment_of(account.name),
             patience=patience,
             keep=SAID,
@@ -149,12 +163,33 @@ async def _bring(
             run_as=credentials_of(account.name),
         )
         found = home.parse(done.output.decode("utf-8", "replace"), tuple(paths))
+        linked = {each.path.path for each in found if not each.problem}
+        if not unlinked.isdisjoint(linked):
+            _keep_unlinked(settings, unlinked - linked)
     except (OSError, KeyError, NotDone) as error:
         notice = f"what has replaced links of the home is not on the volume: {error}"
         bus.publish(Notice(part="home", notice=notice))
         return []
     tell([each for each in found if each.path not in hushed or not each.problem], bus)
     return found
+
+
+def _unlinked(settings: Settings) -> set[str]:
+    try:
+        with open(f"{settings.run_dir}/{UNLINKED}", encoding="utf-8") as file:
+            return set(file.read().split())
+    except FileNotFoundError:
+        return set()
+
+
+def _keep_unlinked(settings: Settings, paths: set[str]) -> None:
+    path = f"{settings.run_dir}/{UNLINKED}"
+    if paths:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(" ".join(sorted(paths)))
+    else:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def tell(found: list[Linked], bus: Bus) -> None:

@@ -264,6 +264,37 @@ def test_a_file_that_is_large_is_moved_once_ssh_is_open(make_box: BoxMaker) -> N
     is_link(box, ".claude.json")
 
 
+@pytest.mark.attack
+def test_pipes_in_the_place_of_its_notes_hold_up_neither_the_boot_nor_what_it_brings(
+    make_box: BoxMaker,
+) -> None:
+    """Nobody writes to them: whoever opens one to read waits for ever."""
+    box = make_box()
+    write(
+        box,
+        "mkdir -p /mnt/.home/.before .cache/swarm-agent .claude; echo mine >.claude/f; "
+        "mkfifo /mnt/.home/.before/.claude.copied .cache/swarm-agent/home-is-linked",
+    )
+    box.boot(LINKS)
+    assert box.ssh("cat .claude/f; readlink .claude").stdout == "mine\n/mnt/.home/.claude\n"
+
+
+@pytest.mark.attack
+def test_what_the_boot_could_not_link_is_not_taken_for_removed(make_box: BoxMaker) -> None:
+    """The home has nothing yet in the place of a link: the volume has what counts."""
+    box = make_box()
+    write(box, "mkdir -p /mnt/.home/.claude; echo kept >/mnt/.home/.claude/f")
+    kept = box.machine.volume / ".home"
+    os.chown(kept, 0, 0)
+    kept.chmod(0o700)
+    ready(box.boot(LINKS))
+    assert "Permission denied" in box.event("agent.notice", part="home")["notice"]
+    os.chown(kept, 1000, 1000)
+    assert box.agent("reload").returncode == 0  # it tries again at once
+    is_link(box, ".claude")
+    assert box.ssh("cat .claude/f").stdout == "kept\n"
+
+
 def test_what_a_program_has_open_is_copied_and_linked_when_it_has_ended(make_box: BoxMaker) -> None:
     box = ready(make_box().boot(LINKS))
     box.ssh("echo old >.claude/old")
