@@ -11,7 +11,7 @@ from agent.checkpoints.repository import Refused
 MOST_ORDERS = 8
 """Orders that may wait."""
 
-REMEMBERED = 64
+REMEMBERED = 16
 """Orders whose results can be asked for."""
 
 

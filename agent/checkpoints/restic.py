@@ -139,17 +139,17 @@ class Restic:
 
         await self._run(["diff", "--json", "--metadata", first, second], _LOCAL, line)
 
-    async def below(self, snapshot: str, folders: Sequence[str]) -> list[Change]:
-        """Everything that a snapshot has below some folders, as if it were removed."""
-        found: list[Change] = []
+    async def below(
+        self, snapshot: str, folders: Sequence[str], hear: Callable[[Change], None]
+    ) -> None:
+        """Report everything that a snapshot has below some folders, as if it were removed."""
 
         def line(content: bytes) -> None:
             node = _decode(content, _Node)
             if node is not None and node.struct_type == "node" and node.path not in folders:
-                found.append(Change(node.path + ("/" if node.type == "dir" else ""), "-"))
+                hear(Change(node.path + ("/" if node.type == "dir" else ""), "-"))
 
         await self._run(["ls", "--json", "--recursive", snapshot, *folders], _LOCAL, line)
-        return found
 
     async def forget(self, ids: Sequence[str], remote: Remote | None = None) -> None:
         """Take snapshots out of the list; their data stays until `prune`."""

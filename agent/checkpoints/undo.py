@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agent import safe, unnamed
+from agent import safe
 from agent.bounded import beside
 from agent.checkpoints.away import Away
+from agent.checkpoints.differences import MOST_PATHS, Differences, differences
 from agent.checkpoints.faults import Fault, ResticError
 from agent.checkpoints.keeper import Keeper
 from agent.checkpoints.policy import Cause
@@ -32,10 +33,8 @@ from agent.platform import volume
 from agent.platform.account import credentials_of
 
 PLACE = os.path.join(os.path.dirname(__file__), "place.py")
-MOST_CHANGES = 1_000_000
-"""Changes that a restore in place can work with."""
-
-MOST_PATHS = 100
+SHOWN = 256 << 10
+"""Bytes of paths that a comparison lists."""
 
 SAID = 1 << 16
 """Bytes that are kept of what the process that places files says."""
@@ -85,17 +84,18 @@ class Undo:
         """What is different in the second, or now, at most so many, and how many there are."""
         keeper = self._keeper
         found: list[Change] = []
-        count = 0
+        count = size = 0
         prefix = os.fsdecode(path or os.fsencode(keeper.settings.volume)).rstrip("/")
 
         def hear(change: Change) -> None:
-            nonlocal count
+            nonlocal count, size
             name = change.path.rstrip("/")
             if change.modifier == "U" and change.path.endswith("/"):
                 return  # a folder's time changes with every entry
             if name == prefix or name.startswith(f"{prefix}/"):
                 count += 1
-                if len(found) < most:
+                size += len(name)
+                if len(found) < most and size < SHOWN:
                     found.append(change)
 
         async with keeper.turn("comparing checkpoints"):
@@ -119,14 +119,15 @@ class Undo:
             await repository.tidy(thoroughly=True)
             stage = repository.store.new_stage()
             try:
-                async with beside(self._stage(wanted, paths, stage)) as staging:
-                    before = None
-                    if order.to is None:
-                        note = f"before restoring {wanted.id[:8]}"
-                        before = await keeper.make_here(Cause.RESTORE, note)
-                    differ = await self._changes(before, wanted)
-                    await staging
-                placed = await self._put(order, paths, wanted, differ, stage)
+                with differences(repository.store.path) as differ:
+                    async with beside(self._stage(wanted, paths, stage)) as staging:
+                        before = None
+                        if order.to is None:
+                            note = f"before restoring {wanted.id[:8]}"
+                            before = await keeper.make_here(Cause.RESTORE, note)
+                            await self._compare(before, wanted, differ)
+                        await staging
+                    placed = await self._put(order, paths, wanted, differ, stage)
             finally:
                 await asyncio.to_thread(repository.store.remove_stage, stage)
         target = "in place" if order.to is None else os.fsdecode(order.to)
@@ -158,50 +159,35 @@ class Undo:
         order: Order,
         paths: Sequence[bytes],
         wanted: Checkpoint,
-        differ: bytes | None,
+        differ: Differences,
         stage: str,
     ) -> Placed:
-        """Have what is in the stage put in its places; `differ`: in place."""
+        """Have what is in the stage put in its places."""
         keeper, store = self._keeper, self._keeper.repository.store
         descriptor = store.open_stage(stage)
         try:
             there = [path for path in paths if _exists(b"." + path, descriptor)]
             if not there:
                 raise Refused(f"{wanted.id[:8]} does not have {os.fsdecode(paths[0])!a}")
-            if differ is None:
-                words = [b"to", order.to or b"", os.fsencode(keeper.settings.volume)]
+            if order.to is not None:
+                words = [b"to", order.to, os.fsencode(keeper.settings.volume)]
                 return await self._place(words, descriptor, None)
-            changes = unnamed.write(differ, store.path)
-            try:
-                return await self._place([b"in", *there], descriptor, changes)
-            finally:
-                os.close(changes)
+            return await self._place([b"in", *there], descriptor, differ.file)
         finally:
             os.close(descriptor)
 
-    async def _changes(self, before: Checkpoint | None, wanted: Checkpoint) -> bytes | None:
-        """How they differ, as the process that places files reads it; None: not in place."""
-        if before is None:
-            return None
-        found: list[Change] = []
-        count = 0
-
-        def hear(change: Change) -> None:
-            nonlocal count
-            count += 1
-            if count <= MOST_CHANGES:
-                found.append(change)
-
+    async def _compare(self, before: Checkpoint, wanted: Checkpoint, differ: Differences) -> None:
+        """Note how they differ."""
         restic = self._keeper.repository.restic(gentle=False)
-        await restic.diff(before.id, wanted.id, hear)
-        if count > MOST_CHANGES:
-            raise Refused(f"{count} paths differ: restore into a folder (--to) and copy from there")
+        await restic.diff(before.id, wanted.id, differ.add)
         # What was a folder and becomes something else: restic does not say what was in it.
-        other = [c.path for c in found if c.modifier[:1] == "T" and not c.path.endswith("/")]
-        if other:
-            found += await restic.below(before.id, other[:MOST_PATHS])
-        lines = [f"{c.modifier[:1]} {c.path}\0".encode("utf-8", "surrogatepass") for c in found]
-        return b"".join(lines)
+        if differ.replaced and not differ.too_many:
+            await restic.below(before.id, list(differ.replaced), differ.add)
+        if differ.too_many:
+            raise Refused(
+                f"{differ.count} paths differ: restore into a folder (--to) and copy from there"
+            )
+        differ.end()
 
     async def _place(self, words: Sequence[bytes], stage: int, changes: int | None) -> Placed:
         keeper = self._keeper
@@ -245,7 +231,3 @@ def _exists(path: bytes, folder: int) -> bool:
         os.stat(path, dir_fd=folder, follow_symlinks=False)
         return True
     return False
-
-
-def _shown(path: bytes) -> str:
-    return safe.line(os.fsdecode(path), 300)

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import random
+import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,39 @@ def _has_no_secret(tree: Path) -> None:
             if not os.path.islink(path) and os.path.isfile(path):
                 with open(path, "rb") as file:
                     assert b"only root" not in file.read(100), path
+
+
+DEEP, MANY = "/".join(["d" * 240] * 14), 8_000
+"""A folder with a path of 3.4 KB, and files in it."""
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("becomes", ["nothing", "a file"])
+def test_many_long_paths_cost_the_agent_no_memory(becomes: str) -> None:
+    """Removed, or below a folder that takes the place of a file: a restore hears of each."""
+
+    async def use(hands: Hands) -> None:
+        tree = volume.work / "tree"
+        if becomes == "a file":
+            tree.write_text("x")
+            await hands.keeper.make(Cause.HAND)
+            tree.unlink()
+        folder = tree / DEEP
+        folder.mkdir(parents=True)
+        for number in range(MANY):
+            (folder / str(number)).touch()
+        if becomes == "nothing":
+            await hands.keeper.make(Cause.HAND)
+            await asyncio.to_thread(shutil.rmtree, tree)
+        volume.give()
+        tracemalloc.start()
+        done = await hands.undo.restore(Order("latest", (os.fsencode(tree),)))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert done.placed.failures == 0
+        assert tree.is_file() == (becomes == "a file")
+        # Each of them has more bytes than this in its path.
+        assert peak < MANY * len(DEEP) // 4
+
+    with make_volume() as volume:
+        volume.run(use)
