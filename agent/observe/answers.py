@@ -1,11 +1,11 @@
 """Answers of the agent's HTTP: records as JSON."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
-from aiohttp import web
 
 from agent import safe
+from agent.http.messages import Answer
 
 PIECE = 32 << 10
 """Bytes of a long answer that are made at once."""
@@ -19,26 +19,26 @@ def encode(value: object) -> bytes:
         return msgspec.json.encode(safe.record(msgspec.to_builtins(value)))
 
 
-async def stream(request: web.Request, records: Iterable[object]) -> web.StreamResponse:
+def stream(records: Iterable[object]) -> Answer:
     """A list of records, made and sent a piece at a time, as fast as its reader reads."""
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    await response.prepare(request)
+    return Answer(_pieces(records))
+
+
+def answer(value: object, status: int = 200) -> Answer:
+    """A record, or an error as `{"error": words}`."""
+    return Answer(encode(value), status)
+
+
+def refusal(problem: object, status: int = 400) -> Answer:
+    """Why something is not done."""
+    return answer({"error": str(problem)}, status)
+
+
+def _pieces(records: Iterable[object]) -> Iterator[bytes]:
     piece = bytearray(b"[")
     for number, record in enumerate(records):
         piece += b"," * (number > 0) + encode(record)
         if len(piece) >= PIECE:
-            await response.write(bytes(piece))
+            yield bytes(piece)
             piece.clear()
-    await response.write(bytes(piece) + b"]")
-    await response.write_eof()
-    return response
-
-
-def answer(value: object, status: int = 200) -> web.Response:
-    """A record, or an error as `{"error": words}`."""
-    return web.Response(body=encode(value), status=status, content_type="application/json")
-
-
-def refusal(problem: object, status: int = 400) -> web.Response:
-    """Why something is not done."""
-    return answer({"error": str(problem)}, status)
+    yield bytes(piece) + b"]"

@@ -6,7 +6,6 @@ from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
-from aiohttp import web
 from msgspec.structs import replace as with_changes
 
 from agent.checkpoints import tags
@@ -16,6 +15,8 @@ from agent.checkpoints.policy import Cause
 from agent.checkpoints.repository import Refused
 from agent.checkpoints.store import Checkpoint
 from agent.checkpoints.undo import Order
+from agent.http.messages import Answer, BadRequest, Request
+from agent.http.routes import Routes
 from agent.observe.answers import answer, refusal
 from agent.observe.reports import (
     ChangeReport,
@@ -48,16 +49,16 @@ class CheckpointRequests:
     def __init__(self, parts: Checkpoints) -> None:
         self._parts = parts
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
+    def add_to(self, routes: Routes) -> None:
         """Route every request."""
-        router.add_get(PATH, self._list)
-        router.add_get(f"{PATH}/jobs/{{number}}", self._job)
-        router.add_post(PATH, self._make)
-        router.add_post(f"{PATH}/diff", self._diff)
-        router.add_post(f"{PATH}/restore", self._restore)
-        router.add_post(f"{PATH}/delete", self._delete)
+        routes.add("GET", PATH, self._list)
+        routes.add("GET", f"{PATH}/jobs/{{number}}", self._job)
+        routes.add("POST", PATH, self._make)
+        routes.add("POST", f"{PATH}/diff", self._diff)
+        routes.add("POST", f"{PATH}/restore", self._restore)
+        routes.add("POST", f"{PATH}/delete", self._delete)
 
-    async def _list(self, request: web.Request) -> web.Response:
+    async def _list(self, request: Request) -> Answer:
         if "away" in request.query:
             return self._order(self._list_away)
         return answer(checkpoints_report(self._parts))
@@ -67,8 +68,8 @@ class CheckpointRequests:
         report = checkpoints_report(self._parts)
         return with_changes(report, checkpoints=[checkpoint_report(each) for each in there])
 
-    async def _make(self, request: web.Request) -> web.Response:
-        order = _decoded(await request.read(), MakeOrder)
+    async def _make(self, request: Request) -> Answer:
+        order = _decoded(request.body, MakeOrder)
 
         async def make() -> CheckpointReport:
             return checkpoint_report(
@@ -77,8 +78,8 @@ class CheckpointRequests:
 
         return self._order(make)
 
-    async def _diff(self, request: web.Request) -> web.Response:
-        order = _decoded(await request.read(), DiffOrder)
+    async def _diff(self, request: Request) -> Answer:
+        order = _decoded(request.body, DiffOrder)
         path = unquote_to_bytes(order.path) if order.path else None
 
         async def compare() -> ChangesReport:
@@ -90,8 +91,8 @@ class CheckpointRequests:
 
         return self._order(compare)
 
-    async def _restore(self, request: web.Request) -> web.Response:
-        asked = _decoded(await request.read(), RestoreOrder)
+    async def _restore(self, request: Request) -> Answer:
+        asked = _decoded(request.body, RestoreOrder)
         paths = tuple(unquote_to_bytes(path) for path in asked.paths)
         to = unquote_to_bytes(asked.to) if asked.to else None
         order = Order(asked.checkpoint, paths, to, asked.away)
@@ -109,23 +110,23 @@ class CheckpointRequests:
 
         return self._order(restore)
 
-    async def _delete(self, request: web.Request) -> web.Response:
-        order = _decoded(await request.read(), DeleteOrder)
+    async def _delete(self, request: Request) -> Answer:
+        order = _decoded(request.body, DeleteOrder)
 
         async def delete() -> list[str]:
             return await self._parts.keeper.delete(order.checkpoints)
 
         return self._order(delete)
 
-    def _order(self, work: Callable[[], Awaitable[object]]) -> web.Response:
+    def _order(self, work: Callable[[], Awaitable[object]]) -> Answer:
         try:
             return answer(JobReport(self._parts.desk.order(work)))
         except Refused as error:
             return refusal(error, status=409)
 
-    async def _job(self, request: web.Request) -> web.Response:
+    async def _job(self, request: Request) -> Answer:
         try:
-            number = int(request.match_info["number"])
+            number = int(request.variables["number"])
             wait = min(LONGEST_WAIT, float(request.query.get("wait", "0")))
             job = await self._parts.desk.wait(number, wait)
         except ValueError:
@@ -178,4 +179,4 @@ def _decoded(content: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.DecodeError as error:
-        raise web.HTTPBadRequest(text=str(error)) from error
+        raise BadRequest(str(error)) from error

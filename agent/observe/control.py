@@ -8,18 +8,17 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Awaitable, Callable
-
-from aiohttp import web
 
 from agent import places
 from agent.access.listener import BACKLOG
 from agent.bus import Bus
+from agent.http.messages import Answer, Request
+from agent.http.routes import Routes
+from agent.http.server import Manners, Server
 from agent.machine import Machine
-from agent.observe.answers import answer
+from agent.observe.answers import refusal
 from agent.observe.checkpoints import OPEN_TO_ACCOUNT
 from agent.observe.requests import FOR_THE_ACCOUNT, Requests
-from agent.observe.serving import Serving
 
 KEEPALIVE = 15.0
 """Seconds that an idle connection may stay."""
@@ -28,8 +27,6 @@ LONGEST_ORDER = 16 << 10
 """Bytes of a request's body."""
 
 _CREDENTIALS = struct.Struct("=3i")  # struct ucred: pid, uid, gid (unix(7))
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Control:
@@ -41,9 +38,14 @@ class Control:
 
     async def serve(self) -> None:
         """Serve until cancelled. Raises `OSError` when the socket cannot be made."""
-        app = web.Application(middlewares=[self._only_the_owner], client_max_size=LONGEST_ORDER)
-        Requests(self._machine, peer_pid, hung_up).add_to(app.router)
-        await Serving(app, KEEPALIVE, _peer_uid, self._bus).serve(self._bind())
+        routes = Routes(refusal)
+        Requests(self._machine, peer_pid, hung_up).add_to(routes)
+
+        async def answered(request: Request) -> Answer:
+            return self._forbidden(request) or await routes.answer(request)
+
+        manners = Manners(KEEPALIVE, LONGEST_ORDER, _peer_uid)
+        await Server(answered, refusal, manners, self._bus).serve(self._bind())
 
     def _bind(self) -> socket.socket:
         path = f"{self._machine.current.value.run_dir}/{places.SOCKET}"
@@ -60,14 +62,13 @@ class Control:
         listener.setblocking(False)
         return listener
 
-    @web.middleware
-    async def _only_the_owner(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    def _forbidden(self, request: Request) -> Answer | None:
         uid = _credentials(request)[1]
         may = request.method == "GET" or request.path in (*FOR_THE_ACCOUNT, *OPEN_TO_ACCOUNT)
         # The agent's own account is root, but for an ordinary user's agent.
         if uid not in (0, os.geteuid()) and not (may and uid == self._machine.account.uid):
-            return answer({"error": self._only_root(uid)}, status=403)
-        return await handler(request)
+            return refusal(self._only_root(uid), status=403)
+        return None
 
     def _only_root(self, uid: int) -> str:
         app = self._machine.environ.get("FLY_APP_NAME", "")
@@ -80,17 +81,17 @@ class Control:
         return f"uid {uid} may not do this, only root: {how}"
 
 
-def peer_pid(request: web.Request) -> int:
+def peer_pid(request: Request) -> int:
     """The process that asks, as the kernel knows it."""
     return _credentials(request)[0]
 
 
-def hung_up(request: web.Request) -> bool:
+def hung_up(request: Request) -> bool:
     """The client has closed its connection, and waits for no answer."""
-    if request.transport is None or request.transport.is_closing():
+    if request.connection.fileno() < 0:
         return True
     kernel = select.poll()
-    kernel.register(request.get_extra_info("socket").fileno(), 0)  # a hangup is always reported
+    kernel.register(request.connection.fileno(), 0)  # a hangup is always reported
     return bool(kernel.poll(0))
 
 
@@ -99,8 +100,8 @@ def _peer_uid(connection: socket.socket) -> int:
     return _peer(connection)[1]
 
 
-def _credentials(request: web.Request) -> tuple[int, int, int]:
-    return _peer(request.get_extra_info("socket"))
+def _credentials(request: Request) -> tuple[int, int, int]:
+    return _peer(request.connection)
 
 
 def _peer(connection: socket.socket) -> tuple[int, int, int]:

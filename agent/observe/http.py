@@ -10,20 +10,21 @@ import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from agent.access.listener import listen
 from agent.bus import Bus
+from agent.http.messages import Answer, Request
+from agent.http.routes import Routes
+from agent.http.server import Manners, Server, anybody
 from agent.machine import Machine
 from agent.network import Network, any_covers, is_own
-from agent.observe.answers import answer, encode
+from agent.observe.answers import answer, encode, refusal
 from agent.observe.metrics import Metrics
 from agent.observe.reports import HealthReport
-from agent.observe.serving import Serving, anybody
 from agent.observe.status import HIDDEN, chart, public, status_report
 from agent.settings.units import Endpoint
 
@@ -33,7 +34,7 @@ FRESH = 1.0
 KEEPALIVE = 75.0
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
-_FORWARDED = ("X-Forwarded-For", "Fly-Client-IP", "Forwarded", "Via")
+_FORWARDED = ("x-forwarded-for", "fly-client-ip", "forwarded", "via")
 _OWN_HOSTS = re.compile(r"(localhost|[\d.]+|\[[0-9a-fA-F:.]+\]|[\w.-]+\.(internal|flycast))(:\d+)?")
 
 
@@ -67,38 +68,49 @@ class Http:
         self._bus = bus
         self._cached = _Cached()
         page = Path(__file__).with_name("page.html").read_bytes()
-        self._page, self._policy = page, _content_policy(page)
+        self._page = page
+        self._headers = {
+            "Content-Security-Policy": _content_policy(page),
+            "Server": "swarm-agent",
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-store",
+        }
 
     async def serve(self) -> None:
         """Serve until cancelled. Raises `ListenError`, and whatever makes it crash."""
-        app = web.Application()
-        app.router.add_get("/metrics", self._get_metrics)
-        app.router.add_get("/healthz", self._get_health)
-        app.router.add_get("/status.json", self._get_status)
-        app.router.add_get("/", self._get_page)
-        app.on_response_prepare.append(self._harden)
-        listening = listen(self._endpoint, "SWARM_HTTP_LISTEN")
-        await Serving(app, KEEPALIVE, anybody, self._bus).serve(listening)
+        routes = Routes(refusal)
+        routes.add("GET", "/metrics", self._get_metrics)
+        routes.add("GET", "/healthz", self._get_health)
+        routes.add("GET", "/status.json", self._get_status)
+        routes.add("GET", "/", self._get_page)
 
-    async def _get_metrics(self, request: web.Request) -> web.Response:
+        async def hardened(request: Request) -> Answer:
+            return replace(await routes.answer(request), headers=self._headers)
+
+        listening = listen(self._endpoint, "SWARM_HTTP_LISTEN")
+        manners = Manners(KEEPALIVE, 0, anybody)
+        await Server(hardened, refusal, manners, self._bus).serve(listening)
+
+    async def _get_metrics(self, request: Request) -> Answer:
         # The client names a version in what it accepts: only what we choose among may be a key.
-        wanted = request.headers.get("Accept", "")
+        wanted = request.headers.get("accept", "")
         encode, kind = choose_encoder(OPEN_METRICS if "openmetrics" in wanted else "text/plain")
 
         async def make() -> bytes:
             self._metrics.count_time()
             return encode(self._metrics.registry)
 
-        return web.Response(body=await self._cached.get(kind, make), headers={"Content-Type": kind})
+        return Answer(await self._cached.get(kind, make), kind=kind)
 
-    async def _get_health(self, request: web.Request) -> web.Response:
+    async def _get_health(self, request: Request) -> Answer:
         problems = dict(self._machine.problems())
         if not self._is_private(request):
             problems = dict.fromkeys(problems, HIDDEN)
         report = HealthReport(healthy=not problems, problems=problems)
         return answer(report, status=200 if report.healthy else 503)
 
-    async def _get_status(self, request: web.Request) -> web.Response:
+    async def _get_status(self, request: Request) -> Answer:
         private = self._is_private(request)
 
         async def make() -> bytes:
@@ -106,30 +118,22 @@ class Http:
             rows = await chart(self._machine)
             return encode({"status": report if private else public(report), "chart": rows})
 
-        body = await self._cached.get(("status", private), make)
-        return web.Response(body=body, content_type="application/json")
+        return Answer(await self._cached.get(("status", private), make))
 
-    async def _get_page(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._page, content_type="text/html", charset="utf-8")
+    async def _get_page(self, _: Request) -> Answer:
+        return Answer(self._page, kind="text/html; charset=utf-8")
 
-    async def _harden(self, _: web.Request, response: web.StreamResponse) -> None:
-        response.headers["Content-Security-Policy"] = self._policy
-        response.headers["Server"] = "swarm-agent"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["Cache-Control"] = "no-store"
-
-    def _is_private(self, request: web.Request) -> bool:
+    def _is_private(self, request: Request) -> bool:
         """The machine itself, or the private network, and nobody who speaks for somebody else.
 
         A web page that has its own name point here (DNS rebinding) betrays itself by that name.
         """
         if any(name in request.headers for name in _FORWARDED):
             return False
-        if not _OWN_HOSTS.fullmatch(request.headers.get("Host", "")):
+        if not _OWN_HOSTS.fullmatch(request.headers.get("host", "")):
             return False
         try:
-            host = Network.host(request.remote or "")
+            host = Network.host(request.remote)
         except ValueError:
             return False
         return is_own(host) or any_covers(self._machine.current.value.private_networks, host)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
-from aiohttp import web
 from msgspec.structs import replace as replace_struct
 
 from agent.access.homekeys import about
+from agent.http.messages import Answer, Request
+from agent.http.routes import Routes
 from agent.machine import Machine
 from agent.network import Network
 from agent.notify.notifier import TooSoon
@@ -53,47 +54,47 @@ class Requests:
     def __init__(
         self,
         machine: Machine,
-        peer_pid: Callable[[web.Request], int],
-        hung_up: Callable[[web.Request], bool],
+        peer_pid: Callable[[Request], int],
+        hung_up: Callable[[Request], bool],
     ) -> None:
         self._machine = machine
         self._peer_pid = peer_pid
         self._hung_up = hung_up
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
+    def add_to(self, routes: Routes) -> None:
         """Route every request."""
-        router.add_get("/v1/health", self._get_health)
-        router.add_get("/v1/status", self._get_status)
-        router.add_get("/v1/check", self._get_check)
-        router.add_get("/v1/keys", self._get_keys)
-        router.add_get("/v1/egress", self._get_egress)
-        router.add_get("/v1/sessions", self._get_sessions)
-        router.add_delete("/v1/sessions", self._delete_session)
-        router.add_get("/v1/history", self._get_history)
-        router.add_get("/v1/usage", self._get_usage)
-        router.add_get("/v1/bans", self._get_bans)
-        router.add_post("/v1/bans", self._post_ban)
-        router.add_delete("/v1/bans", self._delete_bans)
-        router.add_get("/v1/agents", self._get_agents)
-        router.add_post(NOTIFY, self._post_notify)
-        router.add_get("/v1/idle", self._get_idle)
-        router.add_post("/v1/sleep", self._post_sleep)
-        router.add_post("/v1/reload", self._post_reload)
-        router.add_get(LEASES, self._get_leases)
-        router.add_post(LEASES, self._post_lease)
-        router.add_delete(LEASES, self._delete_lease)
-        ServiceRequests(self._machine.supervisor).add_to(router)
-        CheckpointRequests(self._machine.checkpoints).add_to(router)
+        routes.add("GET", "/v1/health", self._get_health)
+        routes.add("GET", "/v1/status", self._get_status)
+        routes.add("GET", "/v1/check", self._get_check)
+        routes.add("GET", "/v1/keys", self._get_keys)
+        routes.add("GET", "/v1/egress", self._get_egress)
+        routes.add("GET", "/v1/sessions", self._get_sessions)
+        routes.add("DELETE", "/v1/sessions", self._delete_session)
+        routes.add("GET", "/v1/history", self._get_history)
+        routes.add("GET", "/v1/usage", self._get_usage)
+        routes.add("GET", "/v1/bans", self._get_bans)
+        routes.add("POST", "/v1/bans", self._post_ban)
+        routes.add("DELETE", "/v1/bans", self._delete_bans)
+        routes.add("GET", "/v1/agents", self._get_agents)
+        routes.add("POST", NOTIFY, self._post_notify)
+        routes.add("GET", "/v1/idle", self._get_idle)
+        routes.add("POST", "/v1/sleep", self._post_sleep)
+        routes.add("POST", "/v1/reload", self._post_reload)
+        routes.add("GET", LEASES, self._get_leases)
+        routes.add("POST", LEASES, self._post_lease)
+        routes.add("DELETE", LEASES, self._delete_lease)
+        ServiceRequests(self._machine.supervisor).add_to(routes)
+        CheckpointRequests(self._machine.checkpoints).add_to(routes)
 
-    async def _get_health(self, _: web.Request) -> web.Response:
+    async def _get_health(self, _: Request) -> Answer:
         problems = dict(self._machine.problems())
         report = HealthReport(healthy=not problems, problems=problems)
         return answer(report, status=200 if report.healthy else 503)
 
-    async def _get_status(self, _: web.Request) -> web.Response:
+    async def _get_status(self, _: Request) -> Answer:
         return answer(status_report(self._machine))
 
-    async def _get_check(self, _: web.Request) -> web.Response:
+    async def _get_check(self, _: Request) -> Answer:
         environ = self._machine.environ
         try:
             loaded = load(environ, privileged=os.geteuid() == 0)
@@ -103,7 +104,7 @@ class Requests:
         known = replace(loaded.settings, user=self._machine.account.name)
         return answer(check(replace(loaded, settings=known), environ))
 
-    async def _get_keys(self, _: web.Request) -> web.Response:
+    async def _get_keys(self, _: Request) -> Answer:
         keyring = self._machine.keyring
         keys = [
             KeyReport(
@@ -124,7 +125,7 @@ class Requests:
         )
         return answer(report)
 
-    async def _get_egress(self, _: web.Request) -> web.Response:
+    async def _get_egress(self, _: Request) -> Answer:
         wall = self._machine.wall
         if wall is None:
             return answer(EgressReport("open", {}, [], {}))
@@ -132,10 +133,10 @@ class Requests:
         networks = [str(network) for network in wall.always.networks]
         return answer(EgressReport(wall.mode, names, networks, wall.refused))
 
-    async def _get_sessions(self, _: web.Request) -> web.Response:
+    async def _get_sessions(self, _: Request) -> Answer:
         return answer([session_report(session) for session in self._machine.sessions])
 
-    async def _delete_session(self, request: web.Request) -> web.Response:
+    async def _delete_session(self, request: Request) -> Answer:
         name = request.query.get("id", "")
         session = self._machine.sessions.get(name)
         if session is None:
@@ -143,23 +144,23 @@ class Requests:
         session.kick()
         return answer(Kicked(name))
 
-    async def _get_history(self, request: web.Request) -> web.StreamResponse:
+    async def _get_history(self, request: Request) -> Answer:
         try:
             since = float(request.query.get("since", "0"))
         except ValueError:
             return refusal("since: expected a Unix time")
         entries = await self._machine.memory.audit.since(since, HISTORY_SHOWN)
-        return await stream(request, entries)  # of the shape of HistoryReport
+        return stream(entries)  # of the shape of HistoryReport
 
-    async def _get_usage(self, _: web.Request) -> web.Response:
+    async def _get_usage(self, _: Request) -> Answer:
         return answer(await usage_report(self._machine))
 
-    async def _get_bans(self, request: web.Request) -> web.StreamResponse:
-        return await stream(request, ban_reports(self._machine, BANS_LISTED))
+    async def _get_bans(self, _: Request) -> Answer:
+        return stream(ban_reports(self._machine, BANS_LISTED))
 
-    async def _post_ban(self, request: web.Request) -> web.Response:
+    async def _post_ban(self, request: Request) -> Answer:
         try:
-            order = msgspec.json.decode(await request.read(), type=BanOrder)
+            order = msgspec.json.decode(request.body, type=BanOrder)
             network = Network.parse(order.network)
         except ValueError as error:  # msgspec's errors are of this kind
             return refusal(error)
@@ -174,7 +175,7 @@ class Requests:
             BanReport(network=str(network), seconds=seconds, times=ban.times, reason=ban.reason)
         )
 
-    async def _delete_bans(self, request: web.Request) -> web.Response:
+    async def _delete_bans(self, request: Request) -> Answer:
         text = request.query.get("network")
         try:
             network = None if text is None else Network.parse(text)
@@ -182,10 +183,10 @@ class Requests:
             return refusal(error)
         return answer(BansLifted(lifted=self._machine.gate.unban(network)))
 
-    async def _get_agents(self, _: web.Request) -> web.Response:
+    async def _get_agents(self, _: Request) -> Answer:
         return answer(agent_reports(self._machine.crew, ended=True))
 
-    async def _post_notify(self, _: web.Request) -> web.Response:
+    async def _post_notify(self, _: Request) -> Answer:
         try:
             outcomes = await self._machine.notifier.test()
         except TooSoon as error:
@@ -194,15 +195,15 @@ class Requests:
             NotifyReport([NotifyOutcome(each.line, each.kind, each.problem) for each in outcomes])
         )
 
-    async def _get_idle(self, _: web.Request) -> web.Response:
+    async def _get_idle(self, _: Request) -> Answer:
         return answer(idle_report(self._machine.idle, self._machine.current.value))
 
-    async def _post_sleep(self, request: web.Request) -> web.Response:
+    async def _post_sleep(self, request: Request) -> Answer:
         if self._machine.current.value.sleep_mode == "off":
             problem = "SWARM_SLEEP_MODE is off: nothing would wake this machine up again"
             return refusal(problem, status=409)
         try:
-            order = msgspec.json.decode(await request.read(), type=SleepOrder)
+            order = msgspec.json.decode(request.body, type=SleepOrder)
         except ValueError as error:
             return refusal(error)
         if self._hung_up(request):
@@ -211,24 +212,21 @@ class Requests:
         self._machine.idle.watch.order_sleep(at_once=order.now)
         return answer(order)
 
-    async def _post_reload(self, request: web.Request) -> web.StreamResponse:
+    async def _post_reload(self, _: Request) -> Answer:
         try:
             load(self._machine.environ, privileged=os.geteuid() == 0)
         except SettingsError as error:
             return refusal(f"{error}; nothing was changed")
-        response = answer(ReloadReport(self._machine.past.reloads + 1))
         # The client has its answer before this process becomes another agent.
-        await response.prepare(request)
-        await response.write_eof()
-        self._machine.stop.reload()
-        return response
+        report = answer(ReloadReport(self._machine.past.reloads + 1))
+        return replace(report, sent=self._machine.stop.reload)
 
-    async def _get_leases(self, _: web.Request) -> web.Response:
+    async def _get_leases(self, _: Request) -> Answer:
         return answer(lease_reports(self._machine.idle.leases))
 
-    async def _post_lease(self, request: web.Request) -> web.Response:
+    async def _post_lease(self, request: Request) -> Answer:
         try:
-            order = msgspec.json.decode(await request.read(), type=LeaseOrder)
+            order = msgspec.json.decode(request.body, type=LeaseOrder)
             longest = self._machine.current.value.lease_max
             capped = order.seconds is not None and order.seconds > longest
             seconds = min(order.seconds or math.inf, longest)
@@ -238,7 +236,7 @@ class Requests:
             return refusal(error)
         return answer(replace_struct(lease_report(lease), capped=capped))
 
-    async def _delete_lease(self, request: web.Request) -> web.Response:
+    async def _delete_lease(self, request: Request) -> Answer:
         name = request.query.get("name", "")
         if not await self._machine.idle.leases.release(name):
             return refusal(f"there is no lease {name!r}", status=404)

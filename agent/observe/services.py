@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 
-from aiohttp import web
-
+from agent.http.messages import Answer, Request
+from agent.http.routes import Routes
 from agent.observe.answers import answer, refusal, stream
 from agent.observe.reports import LineReport, ServiceReport, ServicesReport
 from agent.services.runner import Runner
@@ -28,22 +28,22 @@ class ServiceRequests:
             "restart": supervisor.restart,
         }
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
+    def add_to(self, routes: Routes) -> None:
         """Route every request."""
-        router.add_get(PATH, self._list)
-        router.add_get(PATH + "/{name}/logs", self._logs)
-        router.add_post(PATH + "/{name}/{order}", self._order)
+        routes.add("GET", PATH, self._list)
+        routes.add("GET", PATH + "/{name}/logs", self._logs)
+        routes.add("POST", PATH + "/{name}/{order}", self._order)
 
-    async def _list(self, _: web.Request) -> web.Response:
+    async def _list(self, _: Request) -> Answer:
         refused = [str(each) for each in self._supervisor.refused]
         return answer(ServicesReport(service_reports(self._supervisor), refused))
 
-    async def _order(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        order = self._orders.get(request.match_info["order"])
+    async def _order(self, request: Request) -> Answer:
+        name = request.variables["name"]
+        order = self._orders.get(request.variables["order"])
         if order is None:
             return refusal(f"expected one of {', '.join(self._orders)}", status=404)
-        task = asyncio.create_task(order(name), name=f"{request.match_info['order']} {name}")
+        task = asyncio.create_task(order(name), name=f"{request.variables['order']} {name}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         try:
@@ -53,8 +53,8 @@ class ServiceRequests:
             return _no_service(name)
         return answer(service_report(self._supervisor.runners[name]))
 
-    async def _logs(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"]
+    async def _logs(self, request: Request) -> Answer:
+        name = request.variables["name"]
         try:
             after = int(request.query.get("after", "0"))
             wait = min(LONGEST_WAIT, float(request.query.get("wait", "0")))
@@ -70,9 +70,7 @@ class ServiceRequests:
                 async with asyncio.timeout(wait):
                     await changed.wait()
             lines = runner.ring.after(after)
-        return await stream(
-            request, (LineReport(each.number, each.at, each.stream, each.text) for each in lines)
-        )
+        return stream(LineReport(each.number, each.at, each.stream, each.text) for each in lines)
 
 
 def service_reports(supervisor: Supervisor) -> list[ServiceReport]:
@@ -95,5 +93,5 @@ def service_report(runner: Runner) -> ServiceReport:
     )
 
 
-def _no_service(name: str) -> web.Response:
+def _no_service(name: str) -> Answer:
     return refusal(f"there is no service {name!r}: swarm-agent services lists them", status=404)

@@ -4,9 +4,11 @@ HTTP on a Unix socket in the machine; it needs no token for the machine's own ap
 in the address is not looked at.
 """
 
-import aiohttp
+import asyncio
+
 import msgspec
 
+from agent.http.fetch import FetchError, fetch
 from agent.platform.fly import ApiError, FlyMachine
 from agent.platform.prices import Size
 
@@ -38,21 +40,18 @@ async def size(machine: FlyMachine, patience: float) -> Size:
 
 async def _ask(machine: FlyMachine, method: str, path: str, patience: float) -> bytes:
     url = f"http://localhost/v1/apps/{machine.app}/machines/{machine.machine}{path}"
-    connector = aiohttp.UnixConnector(machine.api)
-    limit = aiohttp.ClientTimeout(total=patience)
     try:
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=limit) as session,
-            session.request(method, url) as answer,
-        ):
-            body = await answer.read()
+        async with asyncio.timeout(patience):
+            reply = await fetch(method, url, unix=machine.api)
     except TimeoutError:
         raise ApiError(f"{machine.api} did not answer within {patience:g} s") from None
-    except (aiohttp.ClientError, OSError) as error:
+    except OSError as error:
+        raise ApiError(f"{machine.api}: {error.strerror or error}") from error
+    except FetchError as error:
         raise ApiError(f"{machine.api}: {error}") from error
-    if answer.status >= 400:
-        raise ApiError(f"{machine.api}: status {answer.status}: {_reason(body)}")
-    return body
+    if reply.status >= 400:
+        raise ApiError(f"{machine.api}: status {reply.status}: {_reason(reply.body)}")
+    return reply.body
 
 
 def _reason(body: bytes) -> str:

@@ -54,19 +54,16 @@ async def _tcp(port: int) -> str | None:
 
 
 async def _http(url: str, *, follow: bool) -> str | None:
-    import aiohttp
+    from agent.http.fetch import fetch
 
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(url, allow_redirects=follow) as answer,
-    ):
-        if answer.status in HTTP_OK:
-            return None
-        said = f"{url}: status {answer.status}"
-        if answer.status in HTTP_REDIRECT and not follow:
-            there = answer.headers.get("Location", "nowhere")
-            return f"{said}, a redirect to {there}: probe that, or set redirects = true"
-        return said
+    reply = await fetch("GET", url, redirects=follow, body=False)
+    if reply.status in HTTP_OK:
+        return None
+    said = f"{url}: status {reply.status}"
+    if reply.status in HTTP_REDIRECT and not follow:
+        there = reply.location or "nowhere"
+        return f"{said}, a redirect to {there}: probe that, or set redirects = true"
+    return said
 
 
 async def _command(

@@ -1,0 +1,54 @@
+"""Which handler answers which method and path."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from urllib.parse import unquote
+
+from agent.http.messages import Answer, BadRequest, Request
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+class Routes:
+    """Paths with their handlers; `{name}` in a path stands for one segment of any text."""
+
+    def __init__(self, refusal: Callable[[str, int], Answer]) -> None:
+        self._refusal = refusal
+        self._handlers: dict[tuple[str, ...], dict[str, Handler]] = {}
+
+    def add(self, method: str, path: str, handler: Handler) -> None:
+        """Have `handler` answer this method of this path; GET answers HEAD as well."""
+        methods = self._handlers.setdefault(tuple(path.split("/")), {})
+        methods[method] = handler
+        if method == "GET":
+            methods["HEAD"] = handler
+
+    async def answer(self, request: Request) -> Answer:
+        """The answer of the handler, 404 where there is no such path, 405 no such method of it."""
+        asked = request.path.split("/")
+        for path, methods in self._handlers.items():
+            variables = _variables(path, asked)
+            if variables is None:
+                continue
+            handler = methods.get(request.method)
+            if handler is None:
+                refused = self._refusal(f"{request.path} takes {', '.join(methods)}", 405)
+                return replace(refused, headers={"Allow": ", ".join(methods)})
+            try:
+                return await handler(replace(request, variables=variables))
+            except BadRequest as error:
+                return self._refusal(str(error), 400)
+        return self._refusal(f"there is no {request.path}", 404)
+
+
+def _variables(path: tuple[str, ...], asked: list[str]) -> dict[str, str] | None:
+    """What stands in the places that the path names; None where it is another path."""
+    if len(path) != len(asked):
+        return None
+    found = {}
+    for named, text in zip(path, asked, strict=True):
+        if named.startswith("{"):
+            found[named[1:-1]] = unquote(text)
+        elif named != text:
+            return None
+    return found
