@@ -34,17 +34,14 @@ LINKS = 40
 """Links on one way, as for the kernel (path_resolution(7))."""
 
 
-class Followed(Protocol):
-    """What can be followed."""
+class Home(Protocol):
+    """The home, whose folders are not watched: its owner could tell us of any number of changes."""
 
-    def folders(self) -> Iterable[str]:
-        """The folders in which something may change; they exist."""
+    def is_replaced(self) -> bool:
+        """There is something to do. Called at each of the watcher's looks, in its thread."""
 
-    def state(self) -> object:
-        """Compared with what it was before: only another one is a change."""
-
-    async def on_change(self) -> None:
-        """Called at the start, and after each change."""
+    def notice(self) -> None:
+        """There may be something to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ class Files:
         environ: Mapping[str, str],
         keyring: Keyring,
         supervisor: Supervisor,
-        home: Followed,
+        home: Home,
         bus: Bus,
     ) -> None:
         def settings() -> list[str]:
@@ -100,8 +97,8 @@ class Files:
                 Source(settings, settings, settings_changed),
                 Source(services, lambda: supervisor.files, supervisor.follow),
                 Source(keys, lambda: _files(current.value.keys_dir), keys_changed),
-                home,
-            )
+            ),
+            home,
         )
 
     async def follow(self) -> None:
@@ -116,19 +113,20 @@ class Files:
 class Follower:
     """Calls `on_change` of each source at the start, and after each change of its files."""
 
-    def __init__(self, sources: Sequence[Followed]) -> None:
+    def __init__(self, sources: Sequence[Source], home: Home | None = None) -> None:
         self._sources = sources
+        self._home = home
         self._known: dict[int, object] = {}
 
     async def run(self) -> None:
         """Follow until cancelled. A source that fails holds up no other; then it raises."""
-        watcher = _Watcher(frozenset())
+        watcher = _Watcher(frozenset(), None)
         try:
             while True:
                 folders = self._folders()
                 if folders != watcher.folders or watcher.is_stale:
                     watcher.stop()
-                    watcher = _Watcher(folders)
+                    watcher = _Watcher(folders, self._home)
                     watcher.start()
                 await self._look()
                 await watcher.changed()
@@ -157,8 +155,9 @@ class Follower:
 class _Watcher:
     """watchfiles in a thread of its own: at the end nobody waits for its next look."""
 
-    def __init__(self, folders: frozenset[str]) -> None:
+    def __init__(self, folders: frozenset[str], home: Home | None) -> None:
         self.folders = folders
+        self._home = home
         self.is_stale = False
         """One of them was removed, and perhaps made again: the kernel watches the old one."""
         self._loop = asyncio.get_running_loop()
@@ -180,6 +179,8 @@ class _Watcher:
             # What changed before it watched must be looked for.
             self._begun = True
             self._tell(None)
+        if self._home is not None and not self._stopped and self._home.is_replaced():
+            self._loop.call_soon_threadsafe(self._home.notice)
         return self._stopped
 
     async def changed(self) -> None:

@@ -7,7 +7,6 @@ meanwhile is started cold.
 
 import asyncio
 import os
-import stat
 import sys
 import time
 from contextlib import suppress
@@ -55,7 +54,7 @@ def note_unlinked(settings: Settings, account: Account, bus: Bus) -> None:
 
 
 class HomeKeeper:
-    """Does it while the machine runs. `folders`, `state` and `on_change` are for the follower."""
+    """Does it while the machine runs. `is_replaced` and `notice` are for the follower."""
 
     def __init__(self, settings: Settings, account: Account, children: Children, bus: Bus) -> None:
         self._settings = settings
@@ -65,18 +64,11 @@ class HomeKeeper:
         self._changed = asyncio.Event()
         self._not_before: dict[HomePath, float] = {}
 
-    def folders(self) -> set[str]:
-        """The home, and those of its folders in which a link may be replaced."""
-        if os.geteuid() != 0:
-            return set()
-        paths = self._settings.home_links
-        return {folder for path in paths for folder in _above(self._account.home, path)}
+    def is_replaced(self) -> bool:
+        """A link is replaced. Of names only, a few of them: it costs next to nothing."""
+        return bool(_replaced(self._settings, self._account))
 
-    def state(self) -> object:
-        """Never the same: what was brought a moment ago may be replaced already."""
-        return object()
-
-    async def on_change(self) -> None:
+    def notice(self) -> None:
         """Have `run` look."""
         self._changed.set()
 
@@ -119,20 +111,6 @@ class HomeKeeper:
 
 
 _clock = time.monotonic
-
-
-def _above(home: str, path: HomePath) -> set[str]:
-    """The folders above a path, from the home on. A link that the user made is not followed."""
-    found, folder = {home}, home
-    for name in path.path.split("/")[:-1]:
-        folder = f"{folder}/{name}"
-        try:
-            if not stat.S_ISDIR(os.lstat(folder).st_mode):
-                break
-        except OSError:
-            break
-        found.add(folder)
-    return found
 
 
 def _replaced(settings: Settings, account: Account) -> list[HomePath]:

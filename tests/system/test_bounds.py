@@ -6,11 +6,37 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import BoxMaker
 from tests.services import Services
 from tests.support import Box, ready, until
 from tests.system.test_observe import metric, serves_http
 
 pytestmark = pytest.mark.attack
+
+FILES_COME_AND_GO = """
+import os
+for number in range(150_000):
+    name = "x" * 240 + str(number)
+    os.close(os.open(name, os.O_CREAT | os.O_WRONLY))
+    os.unlink(name)
+print("done")
+"""
+
+
+@pytest.mark.root
+@pytest.mark.xdist_group("heavy")
+def test_files_that_come_and_go_in_the_home_cost_the_agent_nothing(make_box: BoxMaker) -> None:
+    box = ready(make_box().boot({"SWARM_HOME_LINKS": ".gitconfig"}))
+    box.ssh("echo new >.gitconfig")
+    is_link = "while ! test -L .gitconfig; do sleep 0.1; done"
+    assert box.ssh(is_link).returncode == 0
+    Path(f"/proc/{box.machine.init}/clear_refs").write_text("5")  # the peak is the present
+    before = resident(box)
+    assert box.ssh(f"exec python3 -c '{FILES_COME_AND_GO}'".replace("'x'", '"x"')).stdout
+    assert resident(box, "VmHWM") - before < 16 << 20
+    # And what counts is noticed all the same.
+    assert box.ssh(f"echo newer >.g && mv .g .gitconfig && {is_link}; cat .gitconfig").stdout
+
 
 LONG_LINES = """
 [service.long]
@@ -18,10 +44,10 @@ command = ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\\\0' x | fold -w 60000
 """
 
 
-def resident(box: Box) -> int:
-    """Bytes of memory that the agent has now."""
+def resident(box: Box, which: str = "VmRSS") -> int:
+    """Bytes of memory that the agent has now; at most, `VmHWM`."""
     status = Path(f"/proc/{box.machine.init}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line) << 10
+    return next(int(line.split()[1]) for line in status.splitlines() if which in line) << 10
 
 
 def control(box: Box) -> str:
