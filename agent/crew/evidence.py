@@ -1,4 +1,4 @@
-"""What is seen of coding agents from outside: session files, processes, terminals.
+"""What is seen of coding agents from outside: their own files, processes, terminals.
 
 The files lie below the account's home and are read with the account's rights, by a thread that
 takes them on: links there lead it nowhere the account could not go. Everything is bounded, and a
@@ -7,19 +7,20 @@ file that says nothing is no evidence.
 
 import ctypes
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import msgspec
 
+from agent.crew.record import Followed, follow, opened
 from agent.crew.states import Evidence, FileSays, Member, Process
 from agent.init import proctree
 from agent.platform.account import Account
 
 MOST_READ = 64 << 10
 MOST_CHILDREN = 256
+_TICKS = os.sysconf("SC_CLK_TCK")
 _DEVPTS_MAJOR = 136
 
 
@@ -46,18 +47,21 @@ class Looker:
     def __init__(self, account: Account) -> None:
         self._account = account
         self._written: dict[str, int] = {}
+        self._followed: dict[str, Followed] = {}
 
     def look(self, members: Sequence[Member]) -> dict[str, Evidence]:
         """The evidence of each, by its name. Call it in a thread: a disk may hang."""
         below = _below(members)
         written, self._written = self._written, {}
-        return {each.name: self._look_at(each, below, written) for each in members}
+        followed, self._followed = self._followed, {}
+        return {each.name: self._look_at(each, below, written, followed) for each in members}
 
     def _look_at(
         self,
         member: Member,
-        below: Mapping[int, frozenset[Process]],
+        below: Mapping[int, tuple[float, ...]],
         written: Mapping[str, int],
+        followed: Mapping[str, Followed],
     ) -> Evidence:
         if not lives(member.process):
             return Evidence(alive=False)
@@ -67,7 +71,14 @@ class Looker:
         if terminal is not None:
             self._written[member.name] = terminal.written
             output = written.get(member.name, terminal.written) != terminal.written
-        return Evidence(True, file, output, below.get(member.process[0], frozenset()))
+        ending = None
+        if member.record:
+            before = followed.get(member.name)
+            here = before if before and before.path == member.record else Followed(member.record)
+            with _rights_of(self._account):
+                here = self._followed[member.name] = follow(here, self._account.uid)
+            ending = here.ending
+        return Evidence(True, file, output, below.get(member.process[0], ()), ending)
 
     def _file(self, member: Member) -> FileSays | None:
         if member.tool != "claude":
@@ -117,8 +128,8 @@ def terminal_of(pid: int) -> Terminal | None:
         return None
 
 
-def _below(members: Sequence[Member]) -> dict[int, frozenset[Process]]:
-    """The processes below each, for those whose state no file has."""
+def _below(members: Sequence[Member]) -> dict[int, tuple[float, ...]]:
+    """When the processes below each were started, for those whose state no file has."""
     if all(member.tool == "claude" for member in members):
         return {}
     children: dict[int, list[proctree.Process]] = {}
@@ -126,12 +137,12 @@ def _below(members: Sequence[Member]) -> dict[int, frozenset[Process]]:
         children.setdefault(process.parent, []).append(process)
     found = {}
     for member in members:
-        waiting, below = [member.process[0]], set[Process]()
+        waiting, below = [member.process[0]], list[float]()
         while waiting and len(below) < MOST_CHILDREN:
             for child in children.get(waiting.pop(), ()):
                 waiting.append(child.pid)
-                below.add((child.pid, child.started))
-        found[member.process[0]] = frozenset(below)
+                below.append(child.started / _TICKS)  # since boot, as our clock
+        found[member.process[0]] = tuple(below)
     return found
 
 
@@ -153,16 +164,6 @@ def _rights_of(account: Account) -> Iterator[None]:
 
 def _read(path: str, uid: int) -> bytes:
     """The content of a small file of the account's own; nothing where it is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except OSError:
-        return b""
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != uid:
-            return b""
+    with suppress(OSError), opened(path, uid) as descriptor:
         return os.read(descriptor, MOST_READ)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
+    return b""

@@ -16,9 +16,13 @@ LONGEST = 300
 """Letters of a folder that are kept."""
 
 TOOLS = ("claude", "codex", "gemini", "opencode")
+RECORDED = ("codex", "gemini")
+"""Tools whose record of the conversation says how a turn ended. (Claude Code has a better file.)"""
+
 _NAME = re.compile(r"[\w.@:+-]{1,80}", re.ASCII)
 _WORD = re.compile(r"[a-z_]{1,40}", re.ASCII)
 _SOCKET = re.compile(r"/[\w./@:+-]{1,100}", re.ASCII)
+_PATH = re.compile(r"/[^\0]{1,498}")
 _PANE = re.compile(r"%\d{1,6}", re.ASCII)
 
 
@@ -48,11 +52,14 @@ class Sent(msgspec.Struct, frozen=True):
     typed: bool = True
     pane: str = ""
     tmux: str = ""
+    record: str = ""
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Teller:
-    """Who reports. `pane` and `tmux` are a tmux pane and its server's socket, or empty."""
+    """Who reports. `pane` and `tmux` are a tmux pane and its server's socket, `record` the path of
+    the tool's record of the conversation; each may be empty."""
 
     tool: str
     session: str
@@ -60,6 +67,7 @@ class Teller:
     folder: str
     pane: str
     tmux: str
+    record: str
 
 
 _decode = msgspec.json.Decoder(Sent).decode
@@ -79,8 +87,10 @@ def read(data: bytes) -> tuple[Teller, Report | None]:
     tmux = sent.tmux.partition(",")[0]
     pane = sent.pane if _PANE.fullmatch(sent.pane) and _SOCKET.fullmatch(tmux) else ""
     folder = safe.line(sent.folder, LONGEST) if sent.folder.startswith("/") else ""
-    teller = Teller(sent.tool, sent.session, sent.pid, folder, pane, tmux if pane else "")
-    return teller, _READERS[sent.tool](sent)
+    record = sent.record if sent.tool in RECORDED and _PATH.fullmatch(sent.record) else ""
+    teller = Teller(sent.tool, sent.session, sent.pid, folder, pane, tmux if pane else "", record)
+    report = _READERS[sent.tool](sent)
+    return teller, None if report is None else replace(report, at=sent.at)
 
 
 _ALIKE = {

@@ -5,6 +5,7 @@ says after a stop who was cut off.
 """
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -44,9 +45,6 @@ MOST_ENDED = 20
 
 SOON, LATER = 1.0, 15.0
 """Seconds between two looks: while something can change without a hook, and else."""
-
-AT_ONCE = 0.2
-"""Seconds after a question until what runs beside it is looked at."""
 
 
 class Crew:
@@ -142,10 +140,9 @@ class Crew:
         member = self._members.get(key) or self._new(teller, report, now)
         if member is None:
             return None
-        if teller.folder or teller.pane:
-            pane, tmux = (teller.pane, teller.tmux) if teller.pane else (member.pane, member.tmux)
-            folder = member.folder or teller.folder
-            member = replace(member, folder=folder, pane=pane, tmux=tmux)
+        pane, tmux = (teller.pane, teller.tmux) if teller.pane else (member.pane, member.tmux)
+        folder, path = member.folder or teller.folder, teller.record or member.record
+        member = replace(member, folder=folder, pane=pane, tmux=tmux, record=path)
         self._become(key, states.hear(member, report, now, time.time()))
         if report.kind is Kind.TURN:
             self._bus.publish(
@@ -157,7 +154,7 @@ class Crew:
                     typed=report.typed,
                 )
             )
-        self._look_in(AT_ONCE if report.kind is Kind.ASKED else SOON)
+        self._look_in(SOON)
         return None
 
     def _new(self, teller: Teller, report: Report, now: float) -> Member | None:
@@ -244,8 +241,9 @@ class Crew:
             self._watch(member.process)
         while True:
             await self._until_due()
-            self._next_look = clock() + LATER
             members = list(self._members.values())
+            # With nobody to look at there is no next look: the first one's hook makes it.
+            self._next_look = clock() + LATER if members else math.inf
             if not members:
                 continue
             seen = await asyncio.to_thread(self._looker.look, members)
@@ -263,7 +261,7 @@ class Crew:
         while (rest := self._next_look - clock()) > 0:
             self._woken.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(rest if self._members else None):
+                async with asyncio.timeout(rest if rest < math.inf else None):
                     await self._woken.wait()
 
     def _look_in(self, seconds: float) -> None:

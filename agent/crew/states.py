@@ -18,6 +18,12 @@ QUIET = 30.0
 """Seconds without any sign of life after which a turn of a tool without a session file is in doubt.
 The kernel notes a terminal's output every 8 seconds only."""
 
+ASIDE = 0.3
+"""Seconds after a question in which hooks that run beside ours may still start."""
+
+LIVES = 0.5
+"""Seconds after which a process that a tool has started is a tool call, and no hook."""
+
 MOST_SUBS, MOST_CALLS = 32, 64
 
 Process = tuple[int, int]
@@ -78,6 +84,8 @@ class Report:
     typed: bool = True
     error: str = ""
     note: str = ""
+    at: float = 0.0
+    """When the hook ran, in Unix time; 0 where it does not say."""
 
 
 URGENT = (Need.PERMISSION, Need.ANSWER)
@@ -112,14 +120,24 @@ class FileSays:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of a turn in the tool's own record of the conversation, and its Unix time."""
+
+    stamp: float
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What is seen of a member from outside. `output`: its terminal was written since the last look
-    (None: it has no terminal); `children` are the processes below it."""
+    (None: it has no terminal); `born`: when the processes below it were started; `ending`: the end
+    of the latest turn, where the tool records it."""
 
     alive: bool
     file: FileSays | None = None
     output: bool | None = None
-    children: frozenset[Process] = frozenset()
+    born: tuple[float, ...] = ()
+    ending: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +175,14 @@ class Member:
     tool_calls: int = 0
     note: str = ""
     file: FileSays | None = None
-    known: frozenset[Process] | None = None
-    """The processes below it when this turn, or this question, was first looked at."""
-    fresh: frozenset[Process] = frozenset()
-    """Those that were new at the last look."""
+    record: str = ""
+    """The path of the tool's own record of the conversation."""
+    asked: float = 0.0
+    """Since when processes that start below it are tool calls: its last prompt or question."""
+    prompted: float = 0.0
+    """The Unix time of its last prompt."""
+    over: float = 0.0
+    """The Unix time of the latest end of a turn that its record has, and that was believed."""
     lived: float = 0.0
     """The last sign of life beside hooks."""
     works_since: float | None = None
@@ -230,18 +252,21 @@ def _after(member: Member, report: Report) -> Member:
             pass  # a conversation that was compacted starts again in the middle of a turn
         case Kind.TURN:
             prompts = member.prompts + report.typed
-            member = replace(member, prompts=prompts, calls=frozenset(), known=None)
-            member = _with_part(member, "", WORKING)
+            prompted = min(report.at or member.heard_wall, member.heard_wall)
+            member = replace(member, prompts=prompts, prompted=prompted, calls=frozenset())
+            member = _with_part(replace(member, asked=member.heard), "", WORKING)
         case Kind.CALL:
             calls = member.calls | {report.call} if len(member.calls) < MOST_CALLS else member.calls
             member = replace(member, calls=calls, tool_calls=member.tool_calls + 1)
             member = _with_part(member, report.sub, WORKING)
         case Kind.CALLED:
             member = replace(member, calls=member.calls - {report.call})
-            member = _with_part(member, report.sub, WORKING)
+            if member.over < member.prompted:  # else: a call that was cut off with its turn
+                member = _with_part(member, report.sub, WORKING)
         case Kind.ASKED:
             asking = Part(State.WAITING, report.need)
-            member = _with_part(replace(member, known=None), report.sub, asking)
+            asked = member.heard + ASIDE
+            member = _with_part(replace(member, asked=asked), report.sub, asking)
         case Kind.ANSWERED | Kind.SUB_STARTED:
             member = _with_part(member, report.sub, WORKING)
         case Kind.SUB_STOPPED:
@@ -308,23 +333,33 @@ def _believe(member: Member, file: FileSays, now: float) -> Member:
 
 
 def _without_file(member: Member, evidence: Evidence, now: float) -> Member:
-    """Processes and the terminal, of a tool whose state no file has."""
-    known = evidence.children if member.known is None else member.known
-    fresh = evidence.children - known
-    # A process that outlives a look is a tool at work, and no hook.
-    runs = bool(fresh & member.fresh)
-    lived = now if runs or evidence.output else member.lived
-    seen = replace(member, known=known, fresh=fresh, lived=lived)
+    """Processes, the record of the conversation and the terminal, where no file has the state.
+
+    Codex and Gemini CLI record that a turn has ended, and no grant; but what was granted runs.
+    """
+    runs = any(member.asked < born <= now - LIVES for born in evidence.born)
+    seen = replace(member, lived=now if runs or evidence.output else member.lived)
+    if evidence.ending is not None and evidence.ending.stamp > max(member.prompted, member.over):
+        return _ended_turn(seen, evidence.ending)
     if runs and member.main.urgent:
         return replace(seen, main=WORKING)
-    silent = evidence.output is not None and now - max(member.heard, lived) >= QUIET
+    silent = evidence.output is not None and now - max(member.heard, seen.lived) >= QUIET
     if silent and member.tool in SILENT and member.main.state is State.WORKING:
         return replace(seen, main=Part(State.UNKNOWN))
     return seen
 
 
+def _ended_turn(member: Member, ending: Ending) -> Member:
+    over = replace(member, over=ending.stamp, calls=frozenset(), subs={})
+    runs = member.main.urgent or member.main.state in (State.WORKING, State.UNKNOWN)
+    # An error after the turn's last hook is none of the turn's.
+    if ending.failed and (runs or member.heard_wall >= ending.stamp):
+        return replace(over, main=Part(State.FAILED, error="error"))
+    return replace(over, main=IDLE) if runs else over
+
+
 SILENT = ("codex", "gemini")
-"""Tools without a hook for a failed or an interrupted turn."""
+"""Tools without a hook for every end of a turn; their records may be switched off."""
 
 
 def count(member: Member, now: float) -> Member:

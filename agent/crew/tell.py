@@ -10,6 +10,7 @@ import _signal  # type: ignore[import-not-found]  # typeshed knows only `signal`
 import _socket
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 from agent import places
@@ -42,6 +43,7 @@ SENT_BY_TOOL = {
     "reason": "reason",
     "error": "error",
     "status": "status",
+    "record": "transcript_path",
 }
 _NOTIFY = {"event": "type", "session": "thread-id", "folder": "cwd"}
 """The fields of Codex's `notify`, which comes as the last argument."""
@@ -85,7 +87,12 @@ def send(report: Mapping[str, object], pid: int, environ: Mapping[str, str]) -> 
     """Hand a report of the process `pid` to the agent. Raises `OSError` where none takes it."""
     from json import dumps
 
-    where = {"pid": pid, "pane": environ.get("TMUX_PANE", ""), "tmux": environ.get("TMUX", "")}
+    where = {
+        "at": time.time(),
+        "pid": pid,
+        "pane": environ.get("TMUX_PANE", ""),
+        "tmux": environ.get("TMUX", ""),
+    }
     data = dumps({**report, **where}).encode()
     if len(data) > MOST_SENT:
         raise OSError("the report is too long")

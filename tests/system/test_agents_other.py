@@ -40,6 +40,11 @@ OFFLINE = {
 """Nothing leaves the loopback, and nothing waits for it."""
 
 
+PLUGINS = (".config/opencode", ".opencode")
+"""Where OpenCode installs the types of plugins before its window shows anything, whether there are
+any or not: found there, they are not asked of a registry that is not there."""
+
+
 @dataclass(frozen=True)
 class Tool:
     """A coding tool: how it is started and spoken to."""
@@ -95,6 +100,11 @@ def tool(name: str, desk: Desk) -> Tool:
         "models": {"m": {"name": "m"}},
     }
     types = {"dependencies": {"@opencode-ai/plugin": "1.18.33"}}
+    installed = {
+        "package.json": json.dumps(types),
+        "package-lock.json": json.dumps({"packages": {"": types}}),
+        "node_modules/none": "",
+    }
     settings = {
         "model": "stub/m",
         "provider": {"stub": provider},
@@ -109,10 +119,7 @@ def tool(name: str, desk: Desk) -> Tool:
         "Escape",
         {
             ".config/opencode/opencode.json": json.dumps(settings),
-            # Where plugins are used it installs its types first; there is no registry here.
-            ".config/opencode/package.json": json.dumps(types),
-            ".config/opencode/package-lock.json": json.dumps({"packages": {"": types}}),
-            ".config/opencode/node_modules/none": "",
+            **{f"{each}/{path}": text for each in PLUGINS for path, text in installed.items()},
         },
     )
 
@@ -157,16 +164,35 @@ def test_a_turn_is_work_until_it_ends(desk: Desk, name: str) -> None:
 
 
 @BOTH
-def test_a_denied_permission_holds_nothing(desk: Desk, name: str) -> None:
-    """Gemini CLI says nothing of it: there it still waits for a permission."""
+def test_a_permission_is_waited_for_and_its_grant_is_work(desk: Desk, name: str) -> None:
+    """Neither says that it was granted: the command that runs does."""
+    made = sit(desk, name)
+    desk.say("api", "run touch granted; until test -e ended; do sleep 0.2; done")
+    desk.becomes("api", "waiting", need="a permission", works=False)
+    desk.shows("api", made.asks)
+    desk.key("api", "Enter")
+    until(lambda: desk.sh("ls api") == "granted\n", "the command")
+    # Not at its end, of which a hook speaks: then no call runs.
+    until(lambda: states(desk)[2:], f"a change; {desk.box.events('coding.state')}")
+    assert states(desk)[1:3] == ["needs a permission", "a tool call runs"]
+    desk.sh("touch api/ended")
+    desk.becomes("api", "waiting", need="the next prompt", works=False)
+
+
+def states(desk: Desk) -> list[str]:
+    """Why it was what it was, since its first prompt."""
+    seen = [each["because"] for each in desk.box.events("coding.state")]
+    return seen[seen.index("a turn runs") :]
+
+
+@BOTH
+def test_a_denied_permission_is_no_work(desk: Desk, name: str) -> None:
     made = sit(desk, name)
     desk.say("api", "run touch denied")
     desk.becomes("api", "waiting", need="a permission")
     desk.shows("api", made.asks)
     desk.key("api", "Escape")
-    if name != "gemini":
-        desk.becomes("api", "waiting", need="the next prompt")
-    assert not desk.agent("api")["works"]
+    desk.becomes("api", "waiting", need="the next prompt", works=False)
 
 
 @BOTH
@@ -179,12 +205,26 @@ def test_an_interrupted_turn_is_over(desk: Desk, name: str) -> None:
 
 
 @BOTH
-def test_an_error_of_the_model_does_not_hold_the_machine(desk: Desk, name: str) -> None:
-    """Neither reports it: its terminal, or a hook of the turn's end, says that nothing runs."""
+def test_an_error_of_the_model_is_a_failure_until_the_next_prompt(desk: Desk, name: str) -> None:
+    """Neither has a hook for it: its own record of the conversation does."""
     sit(desk, name)
     desk.say("api", "err400 please")
-    until(lambda: desk.agent("api").get("prompts") == 1, "the prompt")
-    until(lambda: not desk.agent("api")["works"], "that it holds nothing", 120)
+    desk.becomes("api", "failed", works=False)
+    desk.say("api", "hello")
+    desk.becomes("api", "waiting", need="the next prompt", prompts=2)
+
+
+@BOTH
+def test_a_command_that_is_interrupted_is_over(desk: Desk, name: str) -> None:
+    made = sit(desk, name)
+    desk.say("api", "run touch granted; until test -e ended; do sleep 0.2; done")
+    desk.becomes("api", "waiting", need="a permission")
+    desk.shows("api", made.asks)
+    desk.key("api", "Enter")
+    until(lambda: desk.sh("ls api") == "granted\n", "the command")
+    desk.key("api", "Escape")
+    desk.becomes("api", "waiting", need="the next prompt", works=False)
+    desk.sh("touch api/ended")
 
 
 @BOTH
@@ -211,3 +251,48 @@ def test_opencode_works_until_its_turn_ends(desk: Desk) -> None:
     desk.becomes("api", "ended", 120, works=False)
     seen = [each["state"] for each in desk.box.events("coding.state")]
     assert seen[-3:] == ["working", "waiting", "ended"], "its end came from the plugin"
+
+
+@pytest.fixture
+def opencode(desk: Desk) -> Desk:
+    """OpenCode in a window."""
+    sit(desk, "opencode")
+    return desk
+
+
+@pytest.mark.parametrize(("pressed", "becomes"), [("Enter", "working"), ("Escape", "waiting")])
+def test_opencode_asks_for_a_permission(opencode: Desk, pressed: str, becomes: str) -> None:
+    desk = opencode
+    desk.say("api", "run until test -e ended; do sleep 0.2; done")
+    desk.becomes("api", "waiting", need="a permission", works=False)
+    desk.shows("api", "Permission required")
+    desk.key("api", pressed)
+    desk.becomes("api", becomes, need="" if becomes == "working" else "the next prompt")
+    desk.sh("touch api/ended")
+    desk.becomes("api", "waiting", need="the next prompt", works=False)
+
+
+def test_opencode_that_is_interrupted_is_over(opencode: Desk) -> None:
+    opencode.say("api", "hold on")
+    opencode.becomes("api", "working")
+    opencode.key("api", "Escape")
+    opencode.key("api", "Escape")
+    opencode.becomes("api", "waiting", need="the next prompt", works=False)
+
+
+def test_an_error_of_the_model_fails_opencode_until_the_next_prompt(opencode: Desk) -> None:
+    opencode.say("api", "err400 please")
+    opencode.becomes("api", "failed", works=False)
+    opencode.say("api", "hello")
+    opencode.becomes("api", "waiting", need="the next prompt", prompts=2)
+
+
+@pytest.mark.parametrize("how", ["kill -9", "closed terminal"])
+def test_opencode_whose_process_is_gone_has_ended(opencode: Desk, how: str) -> None:
+    opencode.say("api", "hold on")
+    working = opencode.becomes("api", "working")
+    if how == "kill -9":
+        opencode.sh(f"kill -9 {working['pid']}")
+    else:
+        opencode.tmux("kill-session -t api")
+    opencode.becomes("api", "ended", works=False)

@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from agent.crew import states
 from agent.crew.states import (
+    ASIDE,
+    LIVES,
     QUIET,
     SETTLED,
+    Ending,
     Evidence,
     FileSays,
     Kind,
@@ -160,15 +163,68 @@ def test_a_conversation_that_is_compacted_goes_on_working() -> None:
     assert stands(told(member(), TURN, Report(Kind.STARTED))) == WORKING
 
 
-def test_without_a_file_a_process_that_is_new_since_the_question_was_granted() -> None:
-    who = told(member("codex"), TURN, ASKED)
-    server, tool = (5, 1), (6, 1)
-    who = look(who, Evidence(True, None, False, frozenset({server})), 2.0)
-    assert stands(who) == ASKS
-    who = look(who, Evidence(True, None, False, frozenset({server, tool})), 3.0)
-    assert stands(who) == ASKS, "it may be a hook"
-    who = look(who, Evidence(True, None, False, frozenset({server, tool})), 4.0)
-    assert stands(who) == WORKING
+def beside(*born: float, ending: Ending | None = None) -> Evidence:
+    return Evidence(True, None, False, born, ending)
+
+
+def test_without_a_file_what_starts_after_the_question_was_granted() -> None:
+    who = told(member("codex"), TURN, ASKED, at=10.0)
+    server, hook, tool = 5.0, 10.0 + ASIDE / 2, 15.0
+    assert stands(look(who, beside(server, hook), 15.0)) == ASKS
+    assert stands(look(who, beside(server, hook, tool), tool + LIVES / 2)) == ASKS, (
+        "it may be a hook"
+    )
+    # However late the first look is: the command is no process that ran before.
+    assert stands(look(who, beside(server, hook, tool), tool + LIVES)) == WORKING
+
+
+def test_what_ran_before_a_question_does_not_answer_it() -> None:
+    who = told(member("codex"), TURN, Report(Kind.CALL, call="a"), at=10.0)
+    who = look(who, beside(12.0), 20.0)
+    who = told(who, ASKED, at=30.0)
+    assert stands(look(who, beside(12.0), 40.0)) == ASKS
+
+
+@pytest.mark.parametrize("tool", ["codex", "gemini"])
+@pytest.mark.parametrize(
+    ("reports", "failed", "becomes"),
+    [
+        ((TURN,), True, State.FAILED),
+        ((TURN, ASKED), False, State.WAITING),
+        ((TURN, Report(Kind.CALL, call="a")), False, State.WAITING),
+    ],
+)
+def test_the_end_of_a_turn_that_is_recorded_counts(
+    tool: str, reports: tuple[Report, ...], failed: bool, becomes: State
+) -> None:
+    who = told(member(tool), *reports, at=10.0)
+    who = look(who, beside(ending=Ending(WALL + 9.0, failed)), 11.0)
+    assert who.standing.state is not becomes or who.standing.need is Need.PERMISSION, (
+        "of a turn before"
+    )
+    ended = look(who, beside(ending=Ending(WALL + 12.0, failed)), 13.0)
+    assert ended.standing.state is becomes
+    assert ended.standing.need is (Need.NOTHING if failed else Need.PROMPT)
+    # The hook of a call that was cut off with its turn comes late, and starts nothing.
+    assert not told(ended, Report(Kind.CALLED, call="a"), at=14.0).works
+    again = told(ended, TURN, at=20.0)
+    assert stands(look(again, beside(ending=Ending(WALL + 12.0, failed)), 21.0)) == WORKING
+
+
+def test_a_prompt_is_as_old_as_its_hook_and_not_as_its_report() -> None:
+    """A busy machine hears late; the turn may have failed by then."""
+    who = told(member("codex"), replace(TURN, at=WALL + 10.0), at=12.0)
+    failed = look(who, beside(ending=Ending(WALL + 11.0, failed=True)), 13.0)
+    assert failed.standing.state is State.FAILED
+
+
+def test_an_error_that_belongs_to_no_turn_is_no_failure() -> None:
+    who = told(member("gemini"), TURN, Report(Kind.STOPPED), at=10.0)
+    assert stands(look(who, beside(ending=Ending(WALL + 20.0, failed=True)), 21.0)) == IDLE
+    late = told(member("gemini"), TURN, at=10.0)
+    late = told(late, Report(Kind.STOPPED), at=12.0)
+    failed = look(late, beside(ending=Ending(WALL + 11.0, failed=True)), 13.0)
+    assert failed.standing.state is State.FAILED, "its last hook came after the error"
 
 
 def test_a_turn_whose_terminal_stands_still_for_long_is_unknown() -> None:
@@ -209,7 +265,8 @@ EVIDENCE = st.builds(
         FileSays, st.sampled_from(["busy", "idle", "waiting", "shell", "new"]), st.just("")
     ),
     st.none() | st.booleans(),
-    st.frozensets(st.tuples(st.integers(1, 3), st.just(1))),
+    st.lists(st.floats(0, 50), max_size=3).map(tuple),
+    st.none() | st.builds(Ending, st.floats(WALL - 5, WALL + 50), st.booleans()),
 )
 
 

@@ -1,0 +1,95 @@
+"""How a turn ended, by the record that Codex and Gemini CLI keep of a conversation.
+
+They append a line of JSON for all that happens; neither has a hook for every end of a turn. Only
+what is new is read, a bounded piece at each look, and of a line nothing but its kind and its time.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import msgspec
+
+from agent.crew.states import Ending
+
+FIRST_READ = 64 << 10
+"""Bytes from the end at the first look."""
+
+MOST_READ = 1 << 20
+"""Bytes of one look; a longer line is passed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A record, how far it was read (-1: not yet), and the end of its latest turn."""
+
+    path: str
+    read: int = -1
+    ending: Ending | None = None
+
+
+class _Line(msgspec.Struct, frozen=True):
+    timestamp: datetime
+    type: str = ""
+    payload: msgspec.Raw = msgspec.Raw()
+    """Codex."""
+    content: msgspec.Raw = msgspec.Raw()
+    """Gemini CLI."""
+
+
+class _Payload(msgspec.Struct, frozen=True):
+    type: str = ""
+    error: msgspec.Raw = msgspec.Raw()
+
+
+def follow(before: Followed, uid: int) -> Followed:
+    """Read what the tool has recorded since the last look."""
+    with suppress(OSError), opened(before.path, uid) as descriptor:
+        size = os.fstat(descriptor).st_size
+        start = before.read if 0 <= before.read <= size else max(0, size - FIRST_READ)
+        content = os.pread(descriptor, MOST_READ, start)
+        whole, _, rest = content.rpartition(b"\n")
+        if not whole and len(rest) == MOST_READ:
+            return replace(before, read=start + len(rest))
+        ending = before.ending
+        for line in whole.splitlines():
+            ending = _ending(line) or ending
+        return replace(before, read=start + len(content) - len(rest), ending=ending)
+    return before
+
+
+@contextmanager
+def opened(path: str, uid: int) -> Iterator[int]:
+    """A regular file of this account's. Raises `OSError` where it is none."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != uid:
+            raise OSError(errno.EACCES, "not a file of the account's own")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _ending(data: bytes) -> Ending | None:
+    """The end of a turn, where this line is of one."""
+    try:
+        line = _decode_line(data)
+        kind, error = line.type, False
+        if kind == "event_msg":
+            said = _decode_payload(line.payload)
+            kind, error = said.type, bytes(said.error) not in (b"", b"null")
+    except ValueError:  # not one of ours, or the first look has cut it off
+        return None
+    cancelled = kind == "info" and bytes(line.content) == b'"Request cancelled."'
+    if not cancelled and kind not in ("error", "task_complete", "turn_aborted"):
+        return None
+    return Ending(line.timestamp.timestamp(), failed=error or kind == "error")
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_payload = msgspec.json.Decoder(_Payload).decode

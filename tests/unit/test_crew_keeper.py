@@ -1,0 +1,60 @@
+"""The crew hears hooks on its socket, and looks at the processes and files of those that report."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from agent.bus import Bus
+from agent.crew import keeper
+from agent.crew.keeper import Crew
+from agent.crew.page import CrewPage
+from agent.crew.tell import SOCKET, send
+from agent.platform.account import Account
+from agent.settings.current import Current
+from agent.settings.load import load
+from tests.support import until
+
+
+def states(crew: Crew) -> list[str]:
+    return [each.standing.state.value for each in crew.members]
+
+
+def test_the_first_one_is_looked_at_however_long_there_was_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came long after the agent: its record is read all the same."""
+    monkeypatch.setattr(keeper, "LATER", 0.05)
+    monkeypatch.setattr(keeper, "SOON", 0.02)
+    record = tmp_path / "record"
+    record.touch()
+    account = Account("me", os.geteuid(), os.getegid(), str(tmp_path), "/bin/sh", locked=False)
+    settings = load({"SWARM_RUN_DIR": str(tmp_path)}, privileged=False).settings
+    report = {"tool": "codex", "session": "s", "folder": "/w", "record": str(record)}
+
+    async def scene(pid: int) -> None:
+        bus = Bus()
+        crew = Crew.start(Current(settings), account, CrewPage(str(tmp_path), bus), bus)
+        running = asyncio.create_task(crew.run())
+        await asyncio.to_thread(until, (tmp_path / SOCKET).exists, "the socket")
+        await asyncio.sleep(4 * keeper.LATER)  # so long that a look was due, with nobody there
+        environ = {"SWARM_RUN_DIR": str(tmp_path)}
+        send({**report, "event": "UserPromptSubmit"}, pid, environ)
+        await asyncio.to_thread(until, lambda: states(crew) == ["working"], "the prompt")
+        now = datetime.fromtimestamp(time.time(), UTC).isoformat()
+        line = {"timestamp": now, "type": "event_msg", "payload": {"type": "turn_aborted"}}
+        record.write_text(json.dumps(line) + "\n")
+        await asyncio.to_thread(until, lambda: states(crew) == ["waiting"], "a look")
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as tool:
+        asyncio.run(scene(tool.pid))
+        tool.communicate(b"\n")
