@@ -21,12 +21,9 @@ from agent.checkpoints.store import Checkpoint, known
 from agent.clock import clock
 from agent.events import CheckpointsChecked, CheckpointsUploaded, CheckpointUploadFailed, Notice
 from agent.platform.account import CHECKPOINTS_GROUP
+from agent.platform.environment import OWN_SECRETS
 
-PASSWORD, SSH_KEY, KNOWN_HOSTS = (
-    "CHECKPOINT_PASSWORD",
-    "CHECKPOINT_SSH_KEY",
-    "CHECKPOINT_KNOWN_HOSTS",
-)
+PASSWORD, SSH_KEY, KNOWN_HOSTS = OWN_SECRETS
 PATIENCE = 6 * 3600.0
 LISTING = 120.0
 """Seconds that the list of what is there may take."""

@@ -57,6 +57,10 @@ SETTINGS = frozenset(
 """No secrets, and often set where a container is started; by name, because secrets come in the same
 way. What else sessions should get is named in SWARM_SESSION_ENV."""
 
+OWN_SECRETS = ("CHECKPOINT_PASSWORD", "CHECKPOINT_SSH_KEY", "CHECKPOINT_KNOWN_HOSTS")
+"""The agent's alone, whatever SWARM_SESSION_ENV names: they open the copy of the checkpoints, which
+must survive what a session does."""
+
 LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")
 
 NODE_OPTIONS = "NODE_OPTIONS"
@@ -114,7 +118,7 @@ def session_environment(
     chosen = {
         name: environ[name]
         for name in (*FACTS, *sorted(SETTINGS | image), NODE_OPTIONS, *names)
-        if name in environ
+        if name in environ and name not in OWN_SECRETS
     }
     usable = {name: value for name, value in chosen.items() if not set(value) & set("\n\r\0")}
     fitting, too_large = _fitting(usable)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.access import keys
+from agent.platform.environment import OWN_SECRETS
 from agent.settings import SettingsError, load
 from deploy import sizes
 from deploy.swarm import dotenv, secrets
@@ -14,6 +15,7 @@ from deploy.swarm.place import Deployed
 
 KEYS = "SSH_AUTHORIZED_KEYS"
 SESSION_ENV = "SWARM_SESSION_ENV"
+REPOSITORY = "SWARM_CHECKPOINT_REPO"
 _VOLUME_GB = (1, 500)
 
 
@@ -95,8 +97,20 @@ def check_settings(environ: Mapping[str, str]) -> None:
 
 
 def for_sessions(state: Deployed, names: Mapping[str, str]) -> None:
-    """Let sessions get the named values; sessions get no others."""
-    given = [name for name in names if not name.startswith(("SWARM_", KEYS))]
+    """Let sessions get the named values; sessions get no others.
+
+    Not those that open the copy of the checkpoints: it must survive what a session does.
+    """
+    from agent.checkpoints.running import CREDENTIALS  # with much that no other command needs
+
+    repository = names.get(REPOSITORY) or state.env.get(REPOSITORY, "")
+    given = [
+        name
+        for name in names
+        if not name.startswith(("SWARM_", KEYS))
+        and name not in OWN_SECRETS
+        and not (repository and CREDENTIALS.fullmatch(name))
+    ]
     default = ",".join(load({}, privileged=True).settings.session_env)
     known = state.env.get(SESSION_ENV, default).replace(",", " ").split()
     missing = [name for name in given if name not in known]

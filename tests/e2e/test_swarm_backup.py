@@ -1,12 +1,17 @@
 """`swarm backup` and `restore`: with restic on the laptop, and without."""
 
+import json
 import os
+import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.laptop import Laptop
+from tests.laptop import SWARM, Laptop
+from tests.support import until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
@@ -68,7 +73,7 @@ def test_backups_with_restic_add_only_what_changed(laptop: Laptop) -> None:
 
     laptop.ssh("box", "cd /mnt; rm -r 'a b' l; echo worse >run")
     said = laptop.well("restore", "box", first, "--yes")
-    assert "files are as they were" in said
+    assert "restored, each as it was" in said
     assert laptop.ssh("box", HASHES) == before
     assert laptop.ssh("box", "readlink /mnt/l; stat -c %a /mnt/run") == "x\n750\n"
     # Another machine gets the latest of this one.
@@ -97,7 +102,75 @@ def test_without_restic_a_verified_archive_is_written(laptop: Laptop) -> None:
     assert ".tar.gz" in said
     [archive] = (laptop.folder / "backups").glob("*.tar.gz")
     laptop.ssh("box", "rm /mnt/a")
-    assert "files are as they were" in laptop.well("restore", "box", str(archive), "--yes")
+    assert "restored, each as it was" in laptop.well("restore", "box", str(archive), "--yes")
     assert laptop.ssh("box", "cat /mnt/a") == "precious\n"
     (laptop.folder / "backups" / "restic").mkdir()
     assert "restic, which is not installed" in laptop.fails("restore", "box", "latest", "--yes")
+
+
+PASSWORD = "of the owner"
+
+
+@pytest.fixture
+def away() -> Iterator[Path]:
+    """A folder for the other repository, which every machine here sees."""
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def notes_in(repo: Path) -> list[str]:
+    """What the checkpoints that are there were made for."""
+    done = subprocess.run(
+        ["restic", "--no-cache", "--no-lock", "-r", str(repo), "snapshots", "--json"],
+        env=os.environ | {"RESTIC_PASSWORD": PASSWORD},
+        capture_output=True,
+        check=True,
+    )
+    return [" ".join(each["tags"]) for each in json.loads(done.stdout)]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_down_offers_to_wait_for_the_last_upload(laptop: Laptop, away: Path, waits: bool) -> None:
+    """The other repository cannot be written until the question was answered."""
+    env = f"SWARM_CHECKPOINT_REPO={away}/repo\nCHECKPOINT_PASSWORD={PASSWORD}\n"
+    (laptop.folder / "env").write_text(env)
+    laptop.up("box", "--env-file", "env")
+    assert PASSWORD not in laptop.ssh("box", "env")
+    laptop.ssh("box", "echo precious >/mnt/a; swarm-agent checkpoint --note first")
+
+    def pending() -> bool:
+        return bool(
+            json.loads(laptop.ssh("box", "swarm-agent checkpoints --json"))["upload_problem"]
+        )
+
+    until(pending, "an upload that failed")
+    ending = subprocess.Popen(
+        [SWARM, "down", "box"],
+        env=laptop.environ,
+        cwd=laptop.folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert ending.stdin is not None
+    ending.stdin.write(f"box\n{'y' if waits else 'n'}\n")
+    ending.stdin.close()
+    if waits:
+        last = "swarm-agent checkpoints"
+        until(lambda: "before its machine is destroyed" in laptop.ssh("box", last), "a checkpoint")
+        assert ending.poll() is None
+        assert laptop.state("box") == "started"
+        away.chmod(0o777)
+    assert ending.stdout is not None
+    said = ending.stdout.read()
+    assert ending.wait() == 0, said
+    assert f"wait until a last checkpoint is at {away}/repo? [Y/n]:" in said
+    assert "box is gone" in said
+    assert (f"copied: {away}/repo" in said) is waits
+    assert "box" not in laptop.standing().records.apps
+    assert (away / "repo").exists() is waits
+    if waits:
+        assert any("destroyed" in note for note in notes_in(away / "repo")), notes_in(away / "repo")

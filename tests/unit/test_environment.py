@@ -2,8 +2,19 @@
 
 from pathlib import Path
 
+import pytest
+
 from agent.platform.account import Account
-from agent.platform.environment import MOST_OF_ONE, MOST_TOGETHER, image_names, session_environment
+from agent.platform.environment import (
+    MOST_OF_ONE,
+    MOST_TOGETHER,
+    OWN_SECRETS,
+    image_names,
+    session_environment,
+)
+from agent.settings import load
+from deploy.swarm.place import Deployed
+from deploy.swarm.wish import for_sessions
 
 ACCOUNT = Account("dev", 1000, 1000, "/home/dev", "/bin/sh", locked=False)
 
@@ -46,3 +57,24 @@ def test_letters_are_utf_8_unless_the_image_says_otherwise() -> None:
     for environ, expected in cases:
         found = session_environment(environ, frozenset(), (), 1, ACCOUNT).variables
         assert {name: text for name, text in found.items() if name[:2] in ("LA", "LC")} == expected
+
+
+def test_what_opens_the_copy_of_the_checkpoints_reaches_no_session() -> None:
+    environ = dict.fromkeys((*OWN_SECRETS, "API_KEY"), "a")
+    found = session_environment(environ, frozenset(), tuple(environ), 1, ACCOUNT).variables
+    assert "API_KEY" in found and not set(OWN_SECRETS) & set(found)
+
+
+@pytest.mark.parametrize(
+    ("repository", "given"),
+    [("", "AWS_SECRET_ACCESS_KEY API_KEY"), ("s3:https://fly.storage.tigris.dev/b", "API_KEY")],
+)
+def test_of_an_env_file_sessions_get_what_is_no_key_of_the_checkpoints(
+    repository: str, given: str
+) -> None:
+    state = Deployed(region="ams")
+    names = dict.fromkeys((*OWN_SECRETS, "AWS_SECRET_ACCESS_KEY", "API_KEY"), "a")
+    for_sessions(state, names | {"SWARM_CHECKPOINT_REPO": repository})
+    named = state.env["SWARM_SESSION_ENV"].split(",")
+    known = load({}, privileged=True).settings.session_env
+    assert [name for name in named if name not in known] == given.split()
