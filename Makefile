@@ -18,40 +18,43 @@ walk: .venv/.ready-to-test
 image-test: .venv/.ready-to-test
 	@$(PYTEST) tests/image
 
-check: setup
+check: .venv/.ready-to-develop
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	scripts/audit
 
-bench: setup
+bench: .venv/.ready-to-develop
 	@.venv/bin/python -m tests.bench $(ROWS)
 
-soak: setup
+soak: .venv/.ready-to-develop
 	@.venv/bin/python -m tests.soak
 
-attack: setup
+attack: .venv/.ready-to-develop
 	@.venv/bin/python -m tests.attack $(WITH)
 
-fuzz: setup
+fuzz: .venv/.ready-to-develop
 	@.venv/bin/python -m pip install -qq --disable-pip-version-check atheris
 	@.venv/bin/python -m tests.fuzz $(TARGETS)
 
-mutants: setup
+mutants: .venv/.ready-to-develop
 	@.venv/bin/python -m tests.mutants $(MODULES)
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml requirements-dev.lock scripts/setup
+.venv/.ready: pyproject.toml requirements-laptop.lock scripts/setup
 	@scripts/setup
 
-.venv/.ready-to-test: .venv/.ready tests/tools/package-lock.json
+.venv/.ready-to-develop: pyproject.toml requirements-dev.lock scripts/setup
+	@scripts/setup --dev
+
+.venv/.ready-to-test: pyproject.toml requirements-dev.lock scripts/setup tests/tools/package-lock.json
 	@scripts/setup --tests
 
 lock:
 	@scripts/lock
 
-docs: setup
+docs: .venv/.ready-to-develop
 	@scripts/licences > docs/licences.md
 	@.venv/bin/python -m agent.settings.reference > docs/configuration.md
 	@.venv/bin/python -m agent.observe.reference metrics > docs/metrics.md
