@@ -7,6 +7,7 @@ to read from a cold disk. `TABLE` says what there is, and when each starts.
 import asyncio
 import importlib
 import math
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -467,13 +468,17 @@ def _safe_volume(path: str, bus: Bus) -> str | None:
     """The volume, if SQLite can safely open files by name there: nobody can swap them."""
     from agent.platform import volume
 
-    reason = "others may replace folders in it: chown root, and chmod 1777 if they must write"
     try:
-        if volume.is_safe_by_name(path):
-            return path
+        folder = volume.replaceable_in(path)
     except OSError as error:
-        reason = str(error)
-    notice = f"bans, sessions and time awake are kept for this run only: {path}: {reason}"
+        reason = f"{path}: {error}"
+    else:
+        if folder is None:
+            return path
+        root = os.geteuid() == 0
+        remedy = "chown root, and chmod 1777 if they must write" if root else "chmod go-w"
+        reason = f"others may replace folders in {folder}: {remedy}"
+    notice = f"bans, sessions and time awake are kept for this run only: {reason}"
     bus.publish(Notice(part="state", notice=notice))
     return None
 

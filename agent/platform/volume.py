@@ -195,22 +195,54 @@ def _mounted_here(path: str) -> list[str]:
 
 
 def is_safe_by_name(volume: str) -> bool:
-    """Nobody but us can put another folder in the place of ours.
+    """Nobody but us can put another folder in the place of ours. Raises `OSError`."""
+    return replaceable_in(volume) is None
 
-    For what has to be opened by name (SQLite): false where the volume's root, or a folder above it,
+
+def replaceable_in(volume: str) -> str | None:
+    """The folder in which somebody else can put another folder in the place of ours.
+
+    For what has to be opened by name (SQLite): the volume's root or a folder above it, where it
     belongs to somebody else, or others may rename things in it. Raises `OSError`.
     """
     path = os.path.realpath(volume)
     while _others_cannot_rename_in(os.stat(path)):
         if path == "/":
-            return True
+            return None
         path = os.path.dirname(path)
-    return False
+    return path
 
 
 def _others_cannot_rename_in(status: os.stat_result) -> bool:
-    others_write = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
-    return status.st_uid in (0, os.geteuid()) and not others_write
+    writers = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if writers == stat.S_IWGRP and _is_alone_in(status.st_gid):
+        writers = 0
+    return status.st_uid in (0, os.geteuid()) and not (
+        writers and not status.st_mode & stat.S_ISVTX
+    )
+
+
+def _is_alone_in(gid: int) -> bool:
+    """The group is the private one of the account that we run as, as Debian makes them.
+
+    What such an account makes is often writable for the group (umask 002, pam_umask(8)).
+    """
+    uid = os.geteuid()
+    if uid == 0:
+        return False
+    import grp
+    import pwd
+
+    try:
+        own = pwd.getpwuid(uid)
+        group = grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return (
+        own.pw_gid == gid
+        and set(group.gr_mem) <= {own.pw_name}
+        and all(each.pw_uid == uid for each in pwd.getpwall() if each.pw_gid == gid)
+    )
 
 
 def _require_ours(status: os.stat_result, kind: int) -> None:

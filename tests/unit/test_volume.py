@@ -1,4 +1,6 @@
+import grp
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -57,7 +59,45 @@ def test_a_folder_is_safe_by_name_when_nobody_else_can_rename_it(tmp_path: Path)
     inner.chmod(0o1777)
     assert volume.is_safe_by_name(str(inner))
     inner.chmod(0o777)
+    assert volume.replaceable_in(str(inner)) == str(inner)
     assert not volume.is_safe_by_name(str(inner))
     inner.chmod(0o755)
-    outer.chmod(0o775)
-    assert not volume.is_safe_by_name(str(inner))
+    outer.chmod(0o757)
+    assert volume.replaceable_in(str(inner)) == str(outer)
+
+
+@pytest.mark.parametrize(
+    ("members", "other_account", "mode", "safe"),
+    [
+        ([], None, 0o775, True),
+        (["ann"], None, 0o775, True),
+        (["ann", "bob"], None, 0o775, False),
+        ([], "bob", 0o775, False),
+        ([], None, 0o777, False),
+    ],
+)
+def test_an_accounts_private_group_may_write(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    members: list[str],
+    other_account: str | None,
+    mode: int,
+    safe: bool,
+) -> None:
+    """Debian gives each account a group of its own, and umask 002."""
+    uid, gid = 4242, 4243
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    folder.chmod(mode)
+    ann = pwd.struct_passwd(("ann", "x", uid, gid, "", "/home/ann", "/bin/sh"))
+    accounts = [ann]
+    if other_account:
+        accounts.append(pwd.struct_passwd((other_account, "x", uid + 1, gid, "", "/", "/bin/sh")))
+    group = grp.struct_group(("ann", "x", gid, members))
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: ann)
+    monkeypatch.setattr(pwd, "getpwall", lambda: accounts)
+    monkeypatch.setattr(grp, "getgrgid", lambda _: group)
+    status = os.stat(folder)
+    fields = [*status[:4], uid, gid, *status[6:]]
+    assert volume._others_cannot_rename_in(os.stat_result(fields)) is safe
