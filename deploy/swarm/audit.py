@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from agent import places
+from agent import places, words
 from deploy.swarm import life, ssh
 from deploy.swarm.finding import Finding, Level
 from deploy.swarm.fly import Fly, FlyError
@@ -73,7 +73,7 @@ def doctor(where: Place, fly: Fly) -> Iterator[Finding]:
     if not machine.reachable:
         yield Finding(Level.FAIL, life.unreachable(where.name, machine))
         return
-    yield Finding(Level.PASS, f"the machine is {machine.state} in {machine.region}")
+    yield Finding(Level.PASS, f"the machine is {machine.says} in {machine.region}")
     if machine.parked:
         yield Finding(Level.WARN, "it is parked: no login wakes it", f"swarm wake {where.name}")
         return
@@ -99,7 +99,7 @@ def _login(where: Place, machine: ListedMachine) -> Finding:
             Level.FAIL, "the key is not taken", f"swarm keys add {where.name} ~/.ssh/id_ed25519.pub"
         )
     todo = f"swarm logs {where.name} says why (you may be banned: swarm-agent bans)"
-    return Finding(Level.FAIL, f"ssh does not get in ({machine.state}): {said[-200:]}", todo)
+    return Finding(Level.FAIL, f"ssh does not get in ({machine.says}): {said[-200:]}", todo)
 
 
 def _secrets(where: Place, fly: Fly) -> Iterator[Finding]:
@@ -111,7 +111,8 @@ def _secrets(where: Place, fly: Fly) -> Iterator[Finding]:
     for name in keys:
         age = time.time() - given.get(name, time.time())
         old = age > OLD_KEY
-        says = f"key of {person_of(name)}: given {age / DAY:.0f} days ago"
+        days = words.plural(round(age / DAY), "day")
+        says = f"key of {person_of(name)}: given {days} ago"
         todo = f"make a new pair and swarm keys add {where.name} FILE.pub" if old else ""
         yield Finding(Level.WARN if old else Level.PASS, says, todo)
     others = [name for name in names if name not in keys]
@@ -132,7 +133,8 @@ def _image(where: Place) -> Iterator[Finding]:
     days = (time.time() - at) / DAY
     old = days > OLD_IMAGE / DAY
     todo = f"swarm up {where.name} --rebuild takes the newest packages" if old else ""
-    yield Finding(Level.WARN if old else Level.PASS, f"the image is {days:.0f} days old", todo)
+    says = f"the image is {words.plural(round(days), 'day')} old"
+    yield Finding(Level.WARN if old else Level.PASS, says, todo)
 
 
 def _sshd(where: Place, fly: Fly, machine: ListedMachine) -> Iterator[Finding]:

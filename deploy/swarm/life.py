@@ -74,7 +74,7 @@ def sleep(fly: Fly, app: str, note: Callable[[ListedMachine], None]) -> str:
     machine = settled(fly, app)
     require_reachable(app, machine)
     if machine.state in ASLEEP:
-        return f"{app} sleeps already ({machine.state})"
+        return f"{app} was {machine.says} already"
     how = ""
     with suppress(FlyError):  # a missing figure must not prevent the sleep
         note(machine)
@@ -86,7 +86,7 @@ def sleep(fly: Fly, app: str, note: Callable[[ListedMachine], None]) -> str:
         if machine.awake:
             how = f"; its agent did not do it ({str(error).splitlines()[0]})"
             machine = _by_platform(fly, app, machine)
-    return f"{app} is asleep ({machine.state}){how}"
+    return f"{app} is {machine.says}{how}"
 
 
 def _by_platform(fly: Fly, app: str, machine: ListedMachine) -> ListedMachine:
@@ -154,7 +154,7 @@ def require_alive(fly: Fly, app: str, machine: str) -> None:
     fails = found and found[0].failed_runs(time.time() - _LATELY) >= _FAILS
     if found and (found[0].state in ("stopped", "failed") or fails):
         shown = last_words(fly, app)
-        raise LifeError(f"the machine ended at its start ({found[0].state}):\n{shown}")
+        raise LifeError(f"the machine ended at its start ({found[0].says}):\n{shown}")
 
 
 def require_login(where: Place, fly: Fly, patience: float) -> None:
@@ -187,6 +187,6 @@ def _until(
         if good(machine):
             return machine
         if time.monotonic() > end:
-            raise LifeError(f"{app} is still {machine.state} after {patience:.0f} s")
+            raise LifeError(f"{app} is still {machine.says} after {patience:.0f} s")
         time.sleep(pause)
         pause = min(pause * 1.5, longest)

@@ -9,6 +9,20 @@ from deploy.sizes import Guest
 AWAKE = "started"
 ASLEEP = ("stopped", "suspended", "created")
 ON_THE_WAY = ("starting", "stopping", "suspending", "replacing", "restarting")
+_SAYS = {
+    AWAKE: "awake",
+    "starting": "waking up",
+    "restarting": "restarting",
+    "stopping": "going to sleep",
+    "suspending": "going to sleep",
+    "stopped": "asleep (stopped)",
+    "suspended": "asleep (suspended)",
+    "created": "asleep (not started yet)",
+    "replacing": "being replaced",
+    "failed": "failed",
+}
+"""The platform's states in the words that people read everywhere."""
+
 _GONE = ("destroying", "destroyed")
 _OTHERS = ("fly_app_console", "fly_app_release_command", "fly_app_test_machine_command")
 
@@ -133,6 +147,16 @@ class ListedMachine(msgspec.Struct, frozen=True):
     def awake(self) -> bool:
         """It is running."""
         return self.state == AWAKE
+
+    @property
+    def says(self) -> str:
+        """Its state in words."""
+        said = _SAYS.get(self.state, self.state)
+        if not self.reachable:
+            return f"{said}? (host {self.host_status})"
+        if self.parked and self.state in ASLEEP:
+            return "asleep (parked)"
+        return said
 
     def failed_runs(self, since: float) -> int:
         """Runs that failed after a Unix time, since the machine was last made or changed."""

@@ -6,13 +6,13 @@ from functools import cache
 
 import msgspec
 
-from agent import safe
+from agent import safe, words
 from agent.platform import prices
 from deploy import sizes
 from deploy.swarm import agents, life, logs
 from deploy.swarm.fly import Fly, FlyError
 from deploy.swarm.place import Deployed, Place
-from deploy.swarm.records import ASLEEP, Event, ListedMachine
+from deploy.swarm.records import Event, ListedMachine
 
 AGAIN_AND_AGAIN = 4
 """This many wake-ups without a login are reported."""
@@ -45,7 +45,7 @@ def row(where: Place, machine: ListedMachine | None) -> Row:
     state = where.state()
     said = "no machine"
     if machine is not None:
-        said = _state_words(machine)
+        said = machine.says
     return Row(
         name=where.name,
         state=said,
@@ -70,7 +70,7 @@ def text_of(where: Place, fly: Fly, machine: ListedMachine | None) -> str:
     if machine is None:
         return f"{name}: no machine; swarm up {name}"
     size = about_size(where.state())
-    lines = [f"{name} is {_state_words(machine)} in {machine.region}; {size}"]
+    lines = [f"{name} is {machine.says} in {machine.region}; {size}"]
     if not machine.reachable:
         lines.append(life.unreachable(name, machine))
     elif machine.awake:
@@ -111,8 +111,8 @@ def notes(machine: ListedMachine) -> list[str]:
             found.append(f"its last run ended with status {ended.exit_code}")
     if woken := _woken(machine.events):
         found.append(
-            f"it was woken {woken} times lately, each time to sleep again soon: swarm sleep --stay "
-            "parks it"
+            f"it was woken {words.plural(woken, 'time')} lately, to sleep again soon: "
+            "swarm sleep --stay parks it"
         )
     return found
 
@@ -124,7 +124,10 @@ def _wakers(name: str, fly: Fly) -> list[str]:
     except FlyError:
         return []
     found = logs.wakers(said.splitlines())[:3]
-    return [f"  {client} woke it {times} times without a login" for client, times in found]
+    return [
+        f"  {client} woke it {words.plural(times, 'time')} without a login"
+        for client, times in found
+    ]
 
 
 def _woken(events: list[Event]) -> int:
@@ -137,16 +140,6 @@ def _woken(events: list[Event]) -> int:
             short += event.timestamp - started < 600_000
             started = 0
     return short if short >= AGAIN_AND_AGAIN else 0
-
-
-def _state_words(machine: ListedMachine) -> str:
-    if not machine.reachable:
-        return f"{machine.state}? (host {machine.host_status})"
-    if machine.awake:
-        return "awake"
-    if machine.state in ASLEEP:
-        return f"asleep ({'parked' if machine.parked else machine.state})"
-    return machine.state
 
 
 def note_usage(where: Place, fly: Fly, machine: ListedMachine) -> None:

@@ -55,8 +55,8 @@ def init_of(machine: str) -> int:
 def test_sleep_wake_park_restart_and_stop(shared_laptop: Laptop) -> None:
     laptop = shared_laptop
     assert "asleep (suspended)" in laptop.well("sleep", "box")
-    assert "sleeps already" in laptop.well("sleep", "box")
-    assert "box is started" in laptop.well("wake", "box")
+    assert "box was asleep (suspended) already" in laptop.well("sleep", "box")
+    assert "box is awake" in laptop.well("wake", "box")
     assert laptop.state("box") == "started"
 
     # Parked: no login wakes it, and nothing starts it on the way there.
@@ -74,9 +74,9 @@ def test_sleep_wake_park_restart_and_stop(shared_laptop: Laptop) -> None:
     assert laptop.ssh("box", "echo in") == "in\n"
 
     boot = laptop.ssh("box", "cat /proc/1/stat").split()[21]
-    assert "box is started" in laptop.well("restart", "box")
+    assert "box is awake" in laptop.well("restart", "box")
     assert laptop.ssh("box", "cat /proc/1/stat").split()[21] != boot
-    assert "box is stopped" in laptop.well("stop", "box")
+    assert "box is asleep (stopped)" in laptop.well("stop", "box")
     assert laptop.state("box") == "stopped"
     laptop.well("wake", "box")
 
@@ -89,7 +89,7 @@ def test_states_on_the_way_are_waited_for(shared_laptop: Laptop) -> None:
         machine = laptop.machines("box")[0].id
         laptop.fly("machine", "stop", machine, "--app", "box")
         until(lambda: laptop.state("box") == "stopping", "the stop's begin")
-        assert "box is started" in laptop.well("wake", "box")
+        assert "box is awake" in laptop.well("wake", "box")
         assert laptop.state("box") == "started"
     finally:
         laptop.change(pace=0.0)
@@ -433,7 +433,7 @@ def test_all_machines_at_once_with_one_that_fails(laptop: Laptop) -> None:
     laptop.fly("apps", "destroy", "two", "--yes")
     result = laptop.swarm("restart", "--all")
     assert result.returncode == 1
-    assert "one: one is started" in result.stdout
+    assert "one: one is awake" in result.stdout
     assert "two: FAILED:" in result.stdout
     assert "1 done, 1 failed" in result.stdout
     rows = json.loads(laptop.well("list", "--json"))

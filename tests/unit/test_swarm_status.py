@@ -3,7 +3,7 @@
 import pytest
 
 from deploy.swarm import status
-from deploy.swarm.records import Event, ListedMachine
+from deploy.swarm.records import Config, Event, ListedMachine, Service
 
 _MINUTE = 60_000
 
@@ -26,3 +26,24 @@ def test_starts_for_nothing_are_counted(times: int, minutes: int, said: list[str
     found = status.notes(machine(*events))
     assert [each.partition(",")[0] for each in found] == said
     assert all("swarm sleep --stay" in each for each in found)
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ("started", "awake"),
+        ("stopped", "asleep (stopped)"),
+        ("suspended", "asleep (suspended)"),
+        ("created", "asleep (not started yet)"),
+        ("suspending", "going to sleep"),
+        ("starting", "waking up"),
+        ("of_next_year", "of_next_year"),
+    ],
+)
+def test_a_state_is_said_in_the_words_of_the_docs(state: str, says: str) -> None:
+    assert ListedMachine("d8", state, "ams").says == says
+    away = ListedMachine("d8", state, "ams", host_status="unreachable")
+    assert away.says == f"{says}? (host unreachable)"
+    parked = Config(services=[Service(autostart=False)])
+    said = ListedMachine("d8", state, "ams", config=parked).says
+    assert said == ("asleep (parked)" if says.startswith("asleep") else says)

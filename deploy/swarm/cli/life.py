@@ -46,7 +46,7 @@ def wake(name: str, all_: bool) -> None:
             state.parked = False
             where.keep(state)
         life.wake(fly, each)
-        return f"{each} is started"
+        return f"{each} is awake"
 
     common.for_each(name, all_, work)
 
@@ -60,7 +60,7 @@ def restart(name: str, all_: bool) -> None:
     def work(each: str, show: Show) -> str:
         _, fly = common.known(each, show)
         life.restart(fly, each)
-        return f"{each} is started"
+        return f"{each} is awake"
 
     common.for_each(name, all_, work)
 
@@ -74,7 +74,7 @@ def stop(name: str, all_: bool) -> None:
     def work(each: str, show: Show) -> str:
         _, fly = common.known(each, show)
         life.stop(fly, each)
-        return f"{each} is stopped"
+        return f"{each} is asleep (stopped)"
 
     common.for_each(name, all_, work)
 
