@@ -83,7 +83,7 @@ class Machine:
         """Degradations: of each part the latest, with its Unix time."""
         found = dict(self.health.notices)
         if self.log.lost:
-            found["log"] = self.log.lost_at, f"{self.log.lost} lines are lost: nobody read them"
+            found["log"] = self.log.lost_at, f"lines lost, as nobody read them: {self.log.lost}"
         if waited := self.log.behind:
             said = f"nobody has read stdout for {words.duration(waited)}: lines wait"
             found["log"] = time.time(), said

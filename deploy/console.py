@@ -22,6 +22,9 @@ _SAYS = {
     "service.ready": "service {service} is ready",
     "service.backoff": "service {service} crashed and restarts",
     "service.failed": "service {service} failed",
+    "checkpoint.failed": "no checkpoint ({cause}): {problem}",
+    "checkpoint.replaced": "the checkpoints cannot be used and were set aside: {reason}",
+    "checkpoint.upload.failed": "checkpoints are not copied away: {problem}; again in {retry_in}",
     "settings.refused": "settings are not used: {problem}",
 }
 """Events and their words; of others, warnings and errors are shown as they are."""
@@ -63,6 +66,6 @@ _HEAD = ("timestamp", "level", "event")
 
 
 def _value(key: str, value: object) -> str:
-    if key == "seconds" and isinstance(value, int | float):
+    if key in ("seconds", "retry_in") and isinstance(value, int | float):
         return words.duration(value)
     return str(value)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from agent import places
+from agent.cli.tables import wrapped
 from agent.platform.account import DEFAULT_UID
 from agent.settings import SettingsError, load
 from deploy import console
@@ -209,7 +210,7 @@ class _Run:
                     _step(f"SSH open after {record['seconds']:.2f} s")
                 self._listening.set()
             elif text := console.shown(line, time.time()):
-                print(text, flush=True)
+                print(wrapped(text, _INDENT), flush=True)
 
     def _on_signal(self) -> None:
         if self._signalled.is_set():
@@ -220,7 +221,11 @@ class _Run:
         if self._standin.starts and self._standin.state is MachineState.STOPPED:
             self._ended.set()
         if self._listening.is_set() and not self._signalled.is_set():
-            print(f"{time.strftime('%H:%M:%S')}  platform: {text}", flush=True)
+            line = f"{time.strftime('%H:%M:%S')}  platform: {text}"
+            print(wrapped(line, _INDENT), flush=True)
+
+
+_INDENT = " " * len("HH:MM:SS  ")
 
 
 _SSH_CONFIG = """\

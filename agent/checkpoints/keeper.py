@@ -256,7 +256,8 @@ class Keeper:
         )
         if unread:
             first = safe.line(", ".join(unread[:3]), 300)
-            self._notice(f"{count} files cannot be read and are in no checkpoint: {first}")
+            are = "file cannot be read and is" if count == 1 else "files cannot be read and are"
+            self._notice(f"{count} {are} in no checkpoint: {first}")
         else:
             self._told = ""
         self.changed.set()

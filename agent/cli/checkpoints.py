@@ -129,7 +129,8 @@ def _restored(report: RestoredReport) -> str:
 def _made(checkpoint: CheckpointReport) -> str:
     """One line about a new checkpoint."""
     size = words.size(checkpoint.bytes or 0)
-    said = f"{checkpoint.id}: {checkpoint.files} files, {size} in {checkpoint.seconds or 0:.1f} s"
+    files = words.plural(checkpoint.files or 0, "file")
+    said = f"{checkpoint.id}: {files}, {size} in {checkpoint.seconds or 0:.1f} s"
     said += f", {words.size(checkpoint.added or 0)} more on the volume"
     unread = words.plural(checkpoint.unread, "file")
     return said + (f"\n{unread} cannot be read and are not in it" if checkpoint.unread else "")

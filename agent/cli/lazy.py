@@ -5,6 +5,7 @@ and `man`, and writes no colour where NO_COLOR is set.
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 
@@ -12,6 +13,9 @@ import click
 
 Commands = Mapping[str, str]
 """Name of a command → where it is, as `MODULE:NAME`."""
+
+SENTENCE = 1000
+"""Characters that the first sentence of a help may have; click cuts off the rest."""
 
 
 class Group(click.Group):
@@ -50,14 +54,13 @@ class Group(click.Group):
             raise click.UsageError(_unknown(args[0], self.list_commands(ctx)), ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands section by section."""
+        """Write the commands section by section, what each does as a whole sentence."""
         names = self.list_commands(ctx)
-        limit = formatter.width - 6 - max(map(len, names), default=0)
         others = [name for name in names if name not in self._where]
         for title, section in [*self._sections.items(), ("Commands", others)]:
             commands = [(name, self.get_command(ctx, name)) for name in section]
             rows = [
-                (name, command.get_short_help_str(limit))
+                (name, command.get_short_help_str(SENTENCE))
                 for name, command in commands
                 if command is not None and not command.hidden
             ]
@@ -79,10 +82,25 @@ class Program(Group):
         click.version_option(version, prog_name=name, message="%(prog)s %(version)s")(self)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command that was typed."""
+        """Run the command that was typed; an error fits the terminal."""
         if os.environ.get("NO_COLOR"):
             ctx.color = False
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(_fitted(error), error.ctx) from error
+        except click.ClickException as error:
+            raise click.ClickException(_fitted(error)) from error
+
+
+def _fitted(error: click.ClickException) -> str:
+    """What click prints after `Error: `."""
+    from agent.cli.tables import width, wrapped  # costs more than the rest of this module
+
+    columns = width(sys.stderr)
+    head = "Error: "
+    lines = [wrapped(line, most=columns) for line in (head + error.format_message()).splitlines()]
+    return "\n".join(lines)[len(head) :]
 
 
 def _unknown(typed: str, known: list[str]) -> str:

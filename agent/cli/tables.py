@@ -4,6 +4,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import TextIO
 
 from agent import safe
 
@@ -12,12 +13,12 @@ NARROWEST = 16
 """A column is not wrapped to less than this, or less than its longest word."""
 
 
-def width() -> int | None:
+def width(output: TextIO | None = None) -> int | None:
     """Columns of the terminal that the output goes to; None where it goes elsewhere."""
     if os.environ.get("COLUMNS", "").isdigit():
         return int(os.environ["COLUMNS"]) or None
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+        return os.get_terminal_size((output or sys.stdout).fileno()).columns or None
     except (OSError, ValueError):
         return None
 
@@ -40,9 +41,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], most: int | None =
     return "\n".join(_line(line, widths) for line in lines)
 
 
-def wrapped(text: str, indent: str = "  ") -> str:
-    """A paragraph that fits the terminal; further lines are indented."""
-    most = width()
+def wrapped(text: str, indent: str = "  ", *, most: int | None = None) -> str:
+    """A paragraph that fits `most` columns, by default the terminal's; its other lines indented."""
+    most = width() if most is None else most
     if most is None:
         return text
     return textwrap.fill(

@@ -80,7 +80,7 @@ def _about_sleep(seconds: float | None) -> str:
     if seconds is None:
         return "this machine does not sleep by itself."
     return (
-        f"sleeps {words.duration(seconds)} after the last activity. "
+        f"sleeps {words.duration(seconds)} after the last activity.\n"
         "swarm-agent awake --for 2h keeps it awake, swarm-agent why says what does."
     )
 
@@ -98,7 +98,7 @@ def _about_volume(path: str) -> str:
         status = os.statvfs(path)
     except OSError as error:
         return f"No volume: nothing outlives this machine ({path}: {error.strerror})."
-    if not is_mounted(path):
+    if not is_mounted(path) and os.geteuid() == 0:  # an ordinary user's is a folder of a computer
         return f"No volume is mounted at {path}: nothing outlives this machine."
     total = status.f_blocks * status.f_frsize
     used = total - status.f_bavail * status.f_frsize

@@ -204,7 +204,10 @@ def _of_the_machine(event: Event) -> list[News]:
         key = f"slept {event.at:.0f}"
         return [News("slept", key, f"the machine goes to sleep: {event.because}")]
     if isinstance(event, Reexecuted):
-        counts = f"{event.failures} failures, {event.reloads} reloads since it started"
+        counts = (
+            f"{words.plural(event.failures, 'failure')}, "
+            f"{words.plural(event.reloads, 'reload')} since it started"
+        )
         key = f"reexecuted {event.failures} {event.reloads} {event.at:.0f}"
         return [News("reexecuted", key, f"the agent re-executed in place ({counts})")]
     return []

@@ -67,10 +67,10 @@ class Control:
         may = request.method == "GET" or request.path in (*FOR_THE_ACCOUNT, *OPEN_TO_ACCOUNT)
         # The agent's own account is root, but for an ordinary user's agent.
         if uid not in (0, os.geteuid()) and not (may and uid == self._machine.account.uid):
-            return refusal(self._only_root(uid), status=403)
+            return refusal(self._only_root(), status=403)
         return None
 
-    def _only_root(self, uid: int) -> str:
+    def _only_root(self) -> str:
         app = self._machine.environ.get("FLY_APP_NAME", "")
         if app == "swarm-local":
             how = "make shell, on the computer that runs it"
@@ -78,7 +78,7 @@ class Control:
             how = f"fly ssh console --app {app}; from the laptop swarm sleep {app}, swarm ssh {app}"
         else:
             how = "from outside, such as docker exec -u root"
-        return f"uid {uid} may not do this, only root: {how}"
+        return f"only root may do this: {how}"
 
 
 def peer_pid(request: Request) -> int:

@@ -67,7 +67,7 @@ def test_from_nothing_to_work_to_sleep_to_nothing_and_back(laptop: Laptop) -> No
 
     # Another machine with another host key: strict checking knows it at once.
     laptop.up("box")
-    assert "files are as they were" in laptop.well("restore", "box", str(archive))
+    assert "restored, each as it was" in laptop.well("restore", "box", str(archive))
     assert laptop.ssh("box", HASHES) == before
     assert laptop.ssh("box", "readlink '/mnt/a b/l'; /mnt/run") == "c\nruns\n"
 

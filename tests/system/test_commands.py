@@ -134,7 +134,7 @@ def test_commands_of_root_say_how_to_become_it(make_box: BoxMaker) -> None:
     box = ready(make_box().boot({"FLY_APP_NAME": "my-swarm", "SWARM_PROXY_PROTOCOL": "off"}))
     done = login_agent(box, "sleep")
     assert done.returncode == 1
-    assert "only root: fly ssh console --app my-swarm" in done.stderr
+    assert "only root may do this: fly ssh console --app my-swarm" in done.stderr
     assert "swarm sleep my-swarm" in done.stderr
 
 

@@ -151,6 +151,11 @@ def test_root_without_namespaces_runs_it_as_the_ordinary_account(
         ),
         ('{"event": "boot.phase", "level": "info", "phase": "keys", "seconds": 0.1}', None),
         (
+            '{"event": "checkpoint.upload.failed", "level": "warning", "problem": "refused", '
+            '"retry_in": 60.0}',
+            "checkpoints are not copied away: refused; again in 1 min",
+        ),
+        (
             '{"event": "something.new", "level": "warning", "part": "x\\u001b[2J"}',
             r"something.new part=x\x1b[2J",
         ),

@@ -289,7 +289,7 @@ def test_reload_takes_over_every_setting_and_keeps_the_sessions(
 def test_the_login_account_may_not_reload(box: Box) -> None:
     ready(box)
     refused = box.ssh("swarm-agent reload")
-    assert refused.returncode == 1 and "may not do this" in refused.stderr
+    assert refused.returncode == 1 and "only root may do this" in refused.stderr
 
 
 def test_settings_spoilt_since_the_start_do_not_end_the_machine(

@@ -1,5 +1,6 @@
 """What both command lines have in common: quick to start, and the same everywhere."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,23 @@ def test_every_command_explains_itself_with_h(words: tuple[str, ...]) -> None:
     assert result.exit_code == 0
     assert result.output == CliRunner().invoke(cli, [*words, "--help"]).output
     assert max(map(len, result.output.splitlines())) <= 80
+    assert not re.findall(r"^  .*[a-z]\.\.\.$", result.output, re.MULTILINE)  # cut off
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_an_error_fits_the_terminal_and_keeps_its_words(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("SWARM_RUN_DIR", "/nowhere")
+    for words, status in ((["bans"], 1), (["ban", "192.0.2.1", "--for", "nonsense"], 2)):
+        result = CliRunner().invoke(cli, words)
+        assert result.exit_code == status
+        lines = result.output.splitlines()
+        assert max(map(len, lines)) <= columns
+    monkeypatch.setenv("COLUMNS", "0")
+    whole = CliRunner().invoke(cli, words).output
+    assert " ".join(result.output.split()) == " ".join(whole.split())
 
 
 def test_version_has_one_form() -> None:

@@ -36,6 +36,7 @@ mount -t devpts -o newinstance,gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount --bind /dev/pts/ptmx /dev/ptmx
 for file in passwd group shadow; do mount --bind "$1/$file" "/etc/$file"; done
 shift
+umask 002  # as Debian gives it to whoever has a group of their own
 exec setpriv --reuid=4242 --regid=4242 --clear-groups "$@"
 """
 
@@ -122,7 +123,8 @@ def home(who: str) -> Iterator[Path]:
     shutil.copytree("/etc/skel", home)
     (home / "tmp").mkdir()
     home.chmod(0o700)
-    subprocess.run(["git", "clone", "-q", str(SOURCE), str(home / "swarm")], check=True)
+    clone = ["git", "clone", "-q", str(SOURCE), str(home / "swarm")]
+    subprocess.run(clone, check=True, umask=0o022 if who == "root" else 0o002)
     if who == "user":
         line = f"walker:x:{UID}:{UID}::{home}:/bin/bash\n"
         for name, added in (
@@ -175,7 +177,9 @@ def test_from_a_clone_to_a_login(terminal: Terminal, home: Path, who: str) -> No
     terminal.window(home / "swarm")
     terminal.type(found[1].strip(), 1)
     terminal.expect(":~$", 1)
-    assert "awake since" in terminal.runs("swarm-agent status", 1)
+    status = terminal.runs("swarm-agent status", 1)
+    assert "awake since" in status
+    assert "notice" not in status and "problem" not in status, status
     checked = terminal.runs("swarm-agent check", 1)
     assert "ok    key: make-run" in checked
     assert "FAIL" not in checked
@@ -183,7 +187,8 @@ def test_from_a_clone_to_a_login(terminal: Terminal, home: Path, who: str) -> No
     assert "held awake by by-hand for" in " ".join(terminal.runs("swarm-agent why", 1).split())
     if who == "root":
         terminal.runs("rm -f ~/.gitconfig; echo mine >~/.gitconfig", 1)
-        assert "only root: make shell" in terminal.runs("swarm-agent sleep", 1)
+        assert "only root may do this: make shell" in terminal.runs("swarm-agent sleep", 1)
+        assert "1 file, " in terminal.runs("swarm-agent checkpoint", 1)
     else:
         assert "nobody is banned" in terminal.runs("swarm-agent bans", 1)
     terminal.type("exit", 1)

@@ -110,7 +110,7 @@ def restore(
         count = backups.restore(where, Path(archive))
     else:
         count = store.restore(where, archive, machine)
-    click.echo(f"{count} files are as they were")
+    click.echo(f"{words.plural(count, 'file')} restored, each as it was")
 
 
 @click.command()
