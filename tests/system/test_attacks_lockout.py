@@ -1,5 +1,6 @@
 """Nobody is locked out: who was here before is served first, whatever strangers do."""
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from agent.init.proctree import descendants
 from tests.claims import free_port
 from tests.conftest import BoxMaker
 from tests.support import Box, command_lines, let_others_in, ready, until
-from tests.system.test_gate import boot, connect, proxy_command, ssh_as
+from tests.system.test_gate import answer, boot, connect, proxy_command, ssh_as
 
 OWNER, NEWCOMER = "192.0.2.1", "192.0.2.77"
 NETWORKS = 140
@@ -26,7 +27,8 @@ def test_the_owner_logs_in_while_many_networks_hold_silent_connections(
     make_box: BoxMaker,
 ) -> None:
     """The door is full; who was here before gets in each time, and so does a newcomer."""
-    box = boot(make_box())
+    # Silence does not end by itself while the test runs.
+    box = boot(make_box(), {"SWARM_LOGIN_GRACE_TIME": "10m"})
     assert ssh_as(box, OWNER) == 0
     for _ in range(3):
         silent = hold_silent(box)
@@ -47,6 +49,37 @@ def test_who_was_here_before_is_known_after_a_restart(make_box: BoxMaker) -> Non
     silent = hold_silent(box)
     assert ssh_as(box, OWNER) == 0
     del silent
+
+
+def test_who_was_here_before_a_restart_is_slowed_and_not_banned(make_box: BoxMaker) -> None:
+    box = boot(make_box())
+    assert ssh_as(box, OWNER) == 0
+    page = box.machine.volume / ".swarm" / "known"
+    until(lambda: page.exists() and OWNER in page.read_text(), "the page of known networks")
+    box.machine.kill()
+    boot(box)
+    for _ in range(5):
+        assert ssh_as(box, OWNER, user="nosuchuser") != 0
+    assert ssh_as(box, OWNER) == 0
+    assert not box.events("ban.started")
+
+
+def test_who_fills_one_door_pushes_nobody_out_of_the_other(make_box: BoxMaker) -> None:
+    port = free_port()
+    few = {"SWARM_PRIVATE_LISTEN": f"127.0.0.1:{port}", "SWARM_MAX_UNAUTHENTICATED": "5"}
+    box = boot(make_box(), few | {"SWARM_LOGIN_GRACE_TIME": "10m"})
+    public = [connect(box, f"198.51.100.{number}") for number in range(5)]
+    until(lambda: box.metric("swarm_unauthenticated_connections") == "5.0", "all at the door")
+    private = [socket.create_connection(("127.0.0.1", port)) for _ in range(12)]
+    box.event("ssh.connections.refused")
+    for each in public:
+        assert answer(each) == b"SSH-"
+        each.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while each.recv(100):
+                pass
+    for each in (*public, *private):
+        each.close()
 
 
 def test_neither_the_machines_own_addresses_nor_the_private_door_fill_the_public_one(
@@ -172,6 +205,76 @@ def test_a_stop_is_heard_while_a_reload_waits_for_sshd(make_box: BoxMaker, tmp_p
         until(lambda: "sleep 600" in below(box), "sshd -t hanging")
         box.machine.signal()
         assert box.machine.wait(10) == 0
+
+
+NFT = """#!/bin/sh
+[ -e {flag} ] && exec sleep 600
+echo '{{"nftables": []}}'
+"""
+
+
+class Nft:
+    """In the place of the real one: it answers, or never ends while `hangs` exists."""
+
+    def __init__(self, folder: Path) -> None:
+        self.hangs = folder / "hangs"
+        program = folder / "nft"
+        program.write_text(NFT.format(flag=self.hangs))
+        program.chmod(0o755)
+        let_others_in(folder)
+        self.before = f"mount --bind {program} /usr/sbin/nft"
+
+
+@pytest.fixture
+def nft(tmp_path: Path) -> Nft:
+    return Nft(tmp_path)
+
+
+@pytest.mark.root
+def test_nft_that_hangs_holds_up_neither_the_boot_nor_a_stop(make_box: BoxMaker, nft: Nft) -> None:
+    nft.hangs.touch()
+    box = make_box().boot({"SWARM_EGRESS": "standard"}, before=nft.before)
+    assert box.ssh("echo in").stdout == "in\n"
+    until(lambda: "not restricted: nft was not done" in box.agent("health").stdout, "the reason")
+    assert box.stop() == 0
+
+
+@pytest.mark.root
+def test_strict_rules_with_nft_that_hangs_end_the_boot(make_box: BoxMaker, nft: Nft) -> None:
+    """Nobody is let in without the protection that was asked for."""
+    nft.hangs.touch()
+    box = make_box().start({"SWARM_EGRESS": "strict"}, before=nft.before)
+    assert box.machine.wait(60) != 0
+    assert "nft was not done" in box.event("boot.failed")["problem"]
+
+
+@pytest.mark.root
+def test_a_stop_is_heard_while_nft_hangs_at_boot(make_box: BoxMaker, nft: Nft) -> None:
+    nft.hangs.touch()
+    box = make_box().start({"SWARM_EGRESS": "strict"}, before=nft.before)
+    until(lambda: "sleep 600" in below(box), "nft hanging")
+    box.machine.signal()
+    assert box.machine.wait(10) == 0
+    assert not box.events("boot.failed")
+
+
+@pytest.mark.root
+def test_nft_that_hangs_holds_up_neither_a_reload_nor_the_stop_after_it(
+    make_box: BoxMaker, nft: Nft
+) -> None:
+    """The rules from before are in force; their removal at the end is given up in time."""
+    box = ready(make_box().boot({"SWARM_EGRESS": "standard"}, before=nft.before))
+    command = box.ssh_command("echo in; read -r x; echo out")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as session:
+        assert session.stdout is not None
+        assert session.stdout.readline() == b"in\n"
+        nft.hangs.touch()
+        assert box.agent("reload").returncode == 0
+        notice = box.event("agent.notice", part="egress")["notice"]
+        assert "the rules from before are in force: nft was not done" in notice
+        assert box.ssh("echo in").stdout == "in\n"
+        assert session.communicate(b"\n")[0] == b"out\n"
+    assert box.stop() == 0
 
 
 def below(box: Box) -> str:

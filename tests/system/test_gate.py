@@ -578,6 +578,33 @@ print(s.recv(4))
     assert said == "b'SSH-'\n"
 
 
+@pytest.mark.root
+@pytest.mark.attack
+def test_a_proxy_that_does_not_say_who_calls_is_never_banned(
+    make_box: BoxMaker, internet: World
+) -> None:
+    """Everybody comes by way of it: its address is nobody's to be blamed."""
+    box = make_box()
+    box.start(PROXIED | {"SWARM_PROXY_NETWORKS": internet.network, "SWARM_LISTEN": f"*:{box.port}"})
+    box.event("boot.listening")
+    python = f"""
+import socket
+for _ in range(14):
+    s = socket.create_connection(({internet.edge_address!r}, {box.port}))
+    s.sendall(b"PROXY UNKNOWN\\r\\nGET / HTTP/1.0\\r\\n\\r\\n")
+    try:
+        while s.recv(100):
+            pass
+    except ConnectionResetError:
+        pass
+print("done")
+"""
+    command = internet.client([sys.executable, "-c", python])
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"done\n"
+    until(lambda: len(box.events("ssh.connection.closed")) == 14, "all of them seen")
+    assert not box.events("ban.started")
+
+
 def hammer(command: list[str], stop: threading.Event, count: Callable[[], None]) -> None:
     while not stop.is_set():
         subprocess.run(command, capture_output=True, check=False)

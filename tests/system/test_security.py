@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import asyncssh
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import BoxMaker
-from tests.support import Box, Key, make_key, ready, until
+from tests.support import Box, Key, let_others_in, make_key, ready, until
 
 pytestmark = pytest.mark.attack
 
@@ -103,6 +104,39 @@ def test_a_user_name_cannot_speak_for_sshd(
     assert not [line for line in lines if "\x1b" in line]
 
 
+MANY_WRITES = r"""#!/usr/bin/python3
+import os, sys
+if sys.argv[1] == "-t":
+    sys.exit()
+os.write(1, b"SSH-2.0-x\r\n")
+try:
+    assert os.read(0, 1)
+except (OSError, AssertionError):
+    sys.exit(255)
+name = b"x\nAccepted publickey for dev from 192.0.2.1 port 5 ssh2: ED25519 SHA256:" + b"a" * 43
+for _ in range(100):
+    os.write(2, b"Invalid user " + name + b" from 192.0.2.1 port 5\r\n")
+"""
+
+
+@pytest.mark.root
+def test_what_sshd_writes_at_once_is_one_message_whatever_is_in_it(
+    make_box: BoxMaker, tmp_path: Path
+) -> None:
+    """Newer versions of sshd write line breaks in a name out; this one does not."""
+    program = tmp_path / "sshd"
+    program.write_text(MANY_WRITES)
+    program.chmod(0o755)
+    let_others_in(tmp_path)
+    box = make_box().boot({"SWARM_SSHD": str(program), "SWARM_LOG_LEVEL": "debug"})
+    with socket.create_connection(("127.0.0.1", box.port)) as connection:
+        connection.sendall(b"x")
+        assert box.event("ssh.connection.closed", verdict="invalid user")
+    assert not box.events("ssh.session.opened")
+    said = {each["line"] for each in box.events("ssh.sshd")}
+    assert len(said) == 1, said
+
+
 @pytest.mark.root
 def test_descriptors_used_up_are_survived(make_box: BoxMaker) -> None:
     """Connections beyond what the agent may open wait; who is logged in stays."""
@@ -185,6 +219,22 @@ def requests(draw: st.DrawFn) -> bytes:
     return "\r\n".join(head).encode("utf-8", "surrogatepass") + b"\r\n\r\n" + body
 
 
+ODD = st.text(max_size=20) | NUMBERS.map(str) | st.sampled_from(["nan", "inf", "-1", "1e999", ""])
+
+
+@st.composite
+def whole_requests(draw: st.DrawFn) -> bytes:
+    """Requests as HTTP wants them, so that what they say gets to whoever answers it."""
+    method = draw(st.sampled_from(["GET", "POST", "DELETE"]))
+    keys = st.sampled_from(["since", "network", "id", "name", "after", "wait"])
+    query = urlencode(draw(st.dictionaries(keys, ODD, max_size=3)), errors="surrogatepass")
+    body = draw(st.just(b"") | st.binary(max_size=200) | JSON.map(lambda v: json.dumps(v).encode()))
+    head = [f"{method} {draw(st.sampled_from(PATHS))}?{query} HTTP/1.1"]
+    head += draw(st.sampled_from([["Host: x"], ["Host: 127.0.0.1"], []]))
+    head += [f"Content-Length: {len(body)}"] if body or draw(st.booleans()) else []
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """A machine that all strange requests go to."""
@@ -214,7 +264,7 @@ def _answer(connection: socket.socket, request: bytes) -> bytes:
         return b""
 
 
-STRANGE = st.binary(max_size=2000) | requests()
+STRANGE = st.binary(max_size=2000) | requests() | whole_requests()
 
 
 @settings(max_examples=400, deadline=None)

@@ -17,7 +17,7 @@ from agent.events import ErrorUnhandled, Event
 from agent.http.fetch import LONGEST_ANSWER, FetchError, fetch
 from agent.http.messages import Answer, BadRequest, Request
 from agent.http.routes import Routes
-from agent.http.server import LONGEST_HEAD, MOST_AHEAD, Manners, Server, anybody
+from agent.http.server import LONGEST_HEAD, MOST_AHEAD, MOST_CONNECTIONS, Manners, Server, anybody
 
 BODY = 1000
 
@@ -29,7 +29,10 @@ def refusal(problem: str, status: int) -> Answer:
 class Serving:
     """A server in a thread of its own, and what its handlers were told."""
 
-    def __init__(self, keepalive: float = 60.0) -> None:
+    def __init__(
+        self, keepalive: float = 60.0, origin: Callable[[socket.socket], int] = anybody
+    ) -> None:
+        self._origin = origin
         self.cancelled = threading.Event()
         self.waits = threading.Event()
         self.events: list[Event] = []
@@ -53,7 +56,7 @@ class Serving:
         routes.add("GET", "/broken", self._broken)
         routes.add("GET", "/half", self._half)
         routes.add("GET", "/bad", self._bad)
-        manners = Manners(keepalive, BODY, anybody)
+        manners = Manners(keepalive, BODY, self._origin)
         self._task = asyncio.create_task(
             Server(routes.answer, refusal, manners, bus).serve(listening)
         )
@@ -204,12 +207,42 @@ def test_half_an_answer_never_looks_whole(serving: Serving) -> None:
     connection.close()
 
 
+@pytest.mark.attack
 def test_a_request_whose_client_has_gone_is_cancelled(serving: Serving) -> None:
     with socket.create_connection(("127.0.0.1", serving.port)) as connection:
         connection.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         assert serving.waits.wait(60)
         assert not serving.cancelled.is_set()
     assert serving.cancelled.wait(60)
+
+
+@pytest.mark.attack
+def test_connections_of_one_origin_push_out_its_own_oldest_and_nobody_elses() -> None:
+    """On the control socket an origin is an account: others cost root no connection."""
+    origins = iter([1, *[2] * (MOST_CONNECTIONS + 1)])
+    serving = Serving(origin=lambda _: next(origins))
+
+    def answers(connection: socket.socket) -> bool:
+        connection.settimeout(60)
+        try:
+            connection.sendall(b"GET /echo/w HTTP/1.1\r\nHost: x\r\n\r\n")
+            return b"200" in connection.recv(4096)
+        except ConnectionError:
+            return False
+
+    def connect() -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", serving.port))
+        assert answers(connection)  # it was taken before the next one comes
+        return connection
+
+    roots = connect()
+    others = [connect() for _ in range(MOST_CONNECTIONS + 1)]
+    assert not answers(others[0])
+    assert all(map(answers, others[1:]))
+    assert answers(roots)
+    for each in (roots, *others):
+        each.close()
+    serving.stop()
 
 
 def test_the_end_waits_for_the_end_of_every_request() -> None:

@@ -177,6 +177,18 @@ def test_a_million_bans_are_forgotten_in_turns_and_found_at_once() -> None:
 
 
 @pytest.mark.attack
+def test_memory_of_bans_is_bounded_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.access.jail.MOST_BANS", 100)
+    jail = Jail(POLICY, nobody)
+    hosts = [Network(A.family, 32, number) for number in range(150)]
+    for host in hosts:
+        jail.ban(host, 60, 0, "test")
+    assert [ban.network for ban in jail.all()] == hosts[50:]
+    assert not jail.banned(hosts[49], 0)
+    assert jail.banned(hosts[50], 0)
+
+
+@pytest.mark.attack
 def test_memory_of_strikes_is_bounded() -> None:
     from agent.access.jail import TRACKED
 
