@@ -7,3 +7,4 @@ CONFIG = "/etc/swarm/agent.toml"
 # In the run folder:
 SOCKET = "agent.sock"
 SSHD_CONFIG = "sshd_config"
+HOST_KEY = "ssh_host_ed25519_key"

@@ -9,14 +9,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent import safe
+from agent import places, safe
 from agent.access.sshkey import PublicKey, public_half
 from agent.bus import Bus
 from agent.events import HostKey, HostKeyReplaced, Notice
 from agent.init.children import Children, NotDone, clean_environment
 from agent.platform import volume
 
-NAME = "ssh_host_ed25519_key"
+NAME = places.HOST_KEY
 KEYGEN = "/usr/bin/ssh-keygen"
 
 PATIENCE = 30.0

@@ -12,13 +12,16 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent import safe
 from agent.access.sshkey import TYPES, PublicKey, parse_public
 from agent.network import Network
-from agent.platform.account import Account
 from agent.platform.volume import is_safe_by_name
 from agent.settings.files import listed
+
+if TYPE_CHECKING:
+    from agent.platform.account import Account
 
 VARIABLE = "SSH_AUTHORIZED_KEYS"
 SUFFIX = ".pub"
@@ -399,7 +402,7 @@ def _split_options(text: str) -> tuple[str, str]:
     return text[:end], text[_skip_blanks(text, end) :]
 
 
-def install(keys: Keys, path: str, account: Account) -> None:
+def install(keys: Keys, path: str, account: "Account") -> None:
     """Write the keys file as a whole: ours, and readable by the login account and nobody else.
 
     sshd reads it as that account. Raises `OSError`.

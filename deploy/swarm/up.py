@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from agent.access.hostkeys import NAME as HOST_KEY
+from agent.places import HOST_KEY
 from deploy.swarm import life, place, secrets, ssh, template
 from deploy.swarm.fly import Fly, FlyError
 from deploy.swarm.place import Deployed, Place

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -364,6 +365,50 @@ def test_tmux_sessions_are_begun_once_and_found_again(shared_laptop: Laptop) -> 
     finally:
         laptop.ssh("box", "tmux kill-server")
         second.wait(30)
+
+
+def test_attach_goes_to_the_coding_agent_that_waits_longest(shared_laptop: Laptop) -> None:
+    """Or to the one that is named, in windows of one session and in another session."""
+    laptop = shared_laptop
+    laptop.well("wake", "box")
+    asks = "swarm-agent agent waiting --name {0}; cat"
+
+    def client(*words: str) -> "subprocess.Popen[bytes]":
+        command = " ".join([SWARM, "attach", "box", *words])
+        return subprocess.Popen(
+            ["script", "-qec", command, "/dev/null"],
+            env=laptop.environ | {"TERM": "xterm"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def shown() -> str:
+        """The window that a client looks at."""
+        listed = "tmux list-clients -F '#{session_name} #{window_name}' 2>&1 || true"
+        return laptop.ssh("box", listed).strip()
+
+    def waits() -> list[str]:
+        seen = json.loads(laptop.well("agents", "box", "--json"))["box"]["agents"]
+        return [each["name"] for each in seen]
+
+    clients = []
+    try:
+        for place, name in (
+            ("new-session -d -s one -n shell 'cat' \\; new-window -n eldest", "eldest"),
+            ("new-window -t one: -n middle", "middle"),
+            ("new-session -d -s two -n youngest", "youngest"),
+        ):
+            laptop.ssh("box", f"tmux {place} {shlex.quote(asks.format(name))}")
+            until(lambda: waits()[-1:] == [name], f"{name} after those before it")  # noqa: B023
+        laptop.ssh("box", "tmux select-window -t one:shell")
+        for words, window in (((), "one eldest"), (("youngest",), "two youngest")):
+            clients.append(client(*words))
+            until(lambda: window in shown().splitlines(), f"{window}: {shown()}")  # noqa: B023
+        assert "there is no coding agent nobody" in laptop.fails("attach", "box", "nobody")
+    finally:
+        laptop.ssh("box", "tmux kill-server")
+        for each in clients:
+            each.wait(30)
 
 
 def test_the_status_page_is_shown_through_a_tunnel(shared_laptop: Laptop) -> None:

@@ -32,6 +32,24 @@ while True:
 """
 
 
+HOOK = """
+import http.server, socket
+
+class Hook(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        print(self.path, body.decode(), flush=True)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+Server(("::", 8080), Hook).serve_forever()
+"""
+
+
 class Internet:
     """Hosts behind one link, each with the same ports, and a name server that is dnsmasq."""
 
@@ -98,6 +116,13 @@ class Internet:
     def _start(self, command: list[str]) -> None:
         where = ["ip", "netns", "exec", self.outside]
         self._processes.append(subprocess.Popen([*where, *command]))
+
+    def take_messages(self, path: Path) -> None:
+        """A webhook on port 8080 of each host; what it takes stands in a file."""
+        where = ["ip", "netns", "exec", self.outside]
+        with path.open("wb") as taken:
+            command = [*where, sys.executable, "-c", HOOK]
+            self._processes.append(subprocess.Popen(command, stdout=taken, stderr=taken))
 
     def lose_names(self) -> None:
         """The name server is gone."""
@@ -254,3 +279,27 @@ def test_a_reload_keeps_rules_and_addresses(make_box: BoxMaker, internet: Intern
     assert done.returncode == 0, done
     assert walled.reaches(ALLOWED, 9999)
     assert not walled.reaches(OTHER, 443)
+
+
+@pytest.mark.parametrize("host", ["other.example", OTHER, f"[{OTHER6}]"])
+def test_strict_lets_messages_out_to_where_they_are_sent(
+    make_box: BoxMaker, internet: Internet, tmp_path: Path, host: str
+) -> None:
+    taken = tmp_path / "taken"
+    internet.take_messages(taken)
+    url = f"json://{host}:8080/secret-path"
+    walled = Walled(make_box(), internet, SWARM_EGRESS="strict", SWARM_NOTIFY=url).ready()
+
+    def arrives() -> bool:
+        command = ["ip", "netns", "exec", internet.inside]
+        words, environ = walled.box.agent_command("notify", "--test")
+        said = subprocess.run([*command, *words], env=environ, capture_output=True, check=False)
+        return said.returncode == 0 and "this is a test" in taken.read_text()
+
+    until(arrives, f"a message; {walled.box.said()}")
+    assert "/secret-path" in taken.read_text()
+    # Its host alone is added to what is allowed.
+    assert walled.reaches("allowed.example", 443)
+    allowed = {OTHER, OTHER6} if host == "other.example" else {host.strip("[]")}
+    for each in (OTHER, OTHER6):
+        assert walled.reaches(each, 443) == (each in allowed), each
