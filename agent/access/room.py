@@ -38,6 +38,7 @@ FEW, FREED = 16, 64
 CGROUPS = "/sys/fs/cgroup"
 CAP_SYS_RESOURCE = 24
 
+OURSELVES = 0  # as prlimit(2) calls the caller
 MIB = 1 << 20
 LEAST = 1024
 """The machine is taken to hold so many processes, and one for each MiB of its memory."""
@@ -85,31 +86,25 @@ class Room:
         self._all_seen = os.readlink("/proc/self/ns/pid") == FIRST_NAMESPACE
         self._probe_at = 0.0
         self._shared = False
-        _limit_ourselves(None if self._share is None else usual_limit(self._share, Tasks.read()))
+        _limit(OURSELVES, None if self._share is None else usual_limit(self._share, Tasks.read()))
 
     def for_a_login(self, start: Callable[[], Child]) -> Child:
         """Start the process of a login so that it finds room. Raises `OSError`."""
-        child = self._start(start)
-        # Its banner need not wait for this: it takes a terminal only once somebody has logged in.
+        child = start()
+        # Its banner need not wait for the rest: nothing of the account runs before a login.
+        if self._share is not None:
+            self._limit_login(child, self._share)
         self._take_terminals_back()
         return child
 
-    def _start(self, start: Callable[[], Child]) -> Child:
-        if self._share is None:
-            return start()
+    def _limit_login(self, child: Child, share: float) -> None:
         tasks = Tasks.read()
-        usual = usual_limit(self._share, tasks)
+        usual = usual_limit(share, tasks)
         limit = limit_of_login(usual, tasks)
         shared = self._is_shared(limit, tasks)
-        _limit_ourselves(None if shared else limit)
-        try:
-            child = start()
-        finally:
-            _limit_ourselves(None if shared else usual)
-        if not shared:
-            with suppress(OSError):  # it has ended already
-                resource.prlimit(child.pid, resource.RLIMIT_NPROC, (limit, limit))
-        return child
+        _limit(OURSELVES, None if shared else usual)
+        with suppress(ProcessLookupError):
+            _limit(child.pid, None if shared else limit)
 
     def _is_shared(self, limit: int, tasks: Tasks) -> bool:
         """A limit would keep the account out, as others run processes of the same uid."""
@@ -117,7 +112,7 @@ class Room:
             return self._shared
         self._probe_at = clock() + PROBE
         before, self._shared = self._shared, False
-        _limit_ourselves(limit)
+        _limit(OURSELVES, limit)
         try:
             self._children.spawn(
                 ["true"], env=clean_environment(), run_as=credentials_of(self._account.name)
@@ -145,13 +140,16 @@ class Room:
                 return
 
 
-def _limit_ourselves(value: int | None) -> None:
-    """What children inherit. Who could not raise the hard limit again leaves it as it is."""
+def _limit(pid: int, value: int | None) -> None:
+    """Of a process and what it starts. Who could not raise the hard limit again leaves it as it is.
+
+    Raises `ProcessLookupError`.
+    """
     number = resource.RLIM_INFINITY if value is None else value
-    hard = number if _may_raise() else resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    hard = number if _may_raise() else resource.prlimit(pid, resource.RLIMIT_NPROC)[1]
     if hard != resource.RLIM_INFINITY:
         number = hard if number == resource.RLIM_INFINITY else min(number, hard)
-    resource.setrlimit(resource.RLIMIT_NPROC, (number, hard))
+    resource.prlimit(pid, resource.RLIMIT_NPROC, (number, hard))
 
 
 @cache
