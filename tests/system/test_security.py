@@ -229,7 +229,8 @@ def whole_requests(draw: st.DrawFn) -> bytes:
     keys = st.sampled_from(["since", "network", "id", "name", "after", "wait"])
     query = urlencode(draw(st.dictionaries(keys, ODD, max_size=3)), errors="surrogatepass")
     body = draw(st.just(b"") | st.binary(max_size=200) | JSON.map(lambda v: json.dumps(v).encode()))
-    head = [f"{method} {draw(st.sampled_from(PATHS))}?{query} HTTP/1.1"]
+    version = draw(st.sampled_from(["1.0", "1.1"]))
+    head = [f"{method} {draw(st.sampled_from(PATHS))}?{query} HTTP/{version}"]
     head += draw(st.sampled_from([["Host: x"], ["Host: 127.0.0.1"], []]))
     head += [f"Content-Length: {len(body)}"] if body or draw(st.booleans()) else []
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
