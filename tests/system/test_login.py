@@ -17,7 +17,16 @@ import pytest
 
 from tests.claims import free_port
 from tests.conftest import BoxMaker
-from tests.support import Box, Key, Screen, command_lines, make_key, terminals_work, until
+from tests.support import (
+    Box,
+    Key,
+    Screen,
+    command_lines,
+    let_others_in,
+    make_key,
+    terminals_work,
+    until,
+)
 
 BULK = 200_000_000
 
@@ -413,14 +422,23 @@ def test_chosen_variables_reach_the_sessions_and_nothing_else(make_box: BoxMaker
     assert "GITHUB_TOKEN" in box.event("agent.notice", part="session_env")["notice"]
 
 
-def test_secrets_of_sessions_are_on_no_command_line_and_in_no_file(make_box: BoxMaker) -> None:
+def test_secrets_of_sessions_are_on_no_command_line_and_in_no_file(
+    make_box: BoxMaker, tmp_path: Path
+) -> None:
     secret = f"sk-{os.urandom(8).hex()}"
+    # sshd writes its title over its command line: what it was started with is kept here.
+    program, given = tmp_path / "sshd", tmp_path / "given"
+    program.write_text(f'#!/bin/sh\n(echo "$*"; env) >>{given}\nexec /usr/sbin/sshd "$@"\n')
+    program.chmod(0o755)
+    let_others_in(tmp_path)
     box = make_box()
-    box.boot({"ANTHROPIC_API_KEY": secret})
+    box.boot({"ANTHROPIC_API_KEY": secret, "SWARM_SSHD": str(program)})
     with subprocess.Popen(box.ssh_command("echo in; cat"), **PIPES) as session:
         assert session.stdout is not None
         assert session.stdout.readline() == b"in\n"
         assert not [line for line in command_lines() if secret in line]
+        assert "-i -e -f /proc" in given.read_text()
+        assert secret not in given.read_text()
         found = box.agent_command("status")[0][:-2]
         grep = subprocess.run(
             [*found, "grep", "-rIl", secret, "/run", "/tmp", "/mnt"],
