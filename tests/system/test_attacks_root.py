@@ -76,3 +76,23 @@ def test_a_check_can_neither_type_into_roots_terminal_nor_take_it_over(make_box:
     screen.type("hello\n")
     screen.expect("got hello")
     os.close(master)
+
+
+@pytest.mark.root
+def test_a_link_to_a_folder_of_roots_shows_no_name_that_is_in_it(make_box: BoxMaker) -> None:
+    """What lies below the home is listed with the rights of its owner."""
+    box = make_box()
+    box.machine._prepare()
+    secret = box.machine.volume / "secret"
+    secret.mkdir(parents=True)
+    secret.chmod(0o700)
+    program = secret / "known-to-root"
+    program.write_text("#!/bin/sh\necho ran\n")
+    program.chmod(0o755)
+    folder = in_home(box, ".config/swarm/x", "").parent
+    os.symlink("/mnt/secret", folder / "checks.d")
+    box.boot({"SWARM_IDLE_TIMEOUT": "30s"})
+    assert "cannot be" in box.event("idle.signal.failed", signal="check")["problem"]
+    why = until(lambda: box.agent("why").stdout, "the control socket")
+    assert "/.config/swarm/checks.d" in why
+    assert "known-to-root" not in why + box.said()

@@ -235,14 +235,16 @@ def test_connections_of_one_origin_push_out_its_own_oldest_and_nobody_elses() ->
         assert answers(connection)  # it was taken before the next one comes
         return connection
 
-    roots = connect()
-    others = [connect() for _ in range(MOST_CONNECTIONS + 1)]
-    assert not answers(others[0])
-    assert all(map(answers, others[1:]))
-    assert answers(roots)
-    for each in (roots, *others):
-        each.close()
-    serving.stop()
+    try:
+        roots = connect()
+        others = [connect() for _ in range(MOST_CONNECTIONS + 1)]
+        assert not answers(others[0])
+        assert all(map(answers, others[1:]))
+        assert answers(roots)
+        for each in (roots, *others):
+            each.close()
+    finally:
+        serving.stop()
 
 
 def test_the_end_waits_for_the_end_of_every_request() -> None:
