@@ -2,15 +2,16 @@
 
 import os
 import time
+from collections.abc import Sequence
 
 import click
 
 from agent import words
 from agent.cli import client
-from agent.cli.options import json_option, show, watch_option
+from agent.cli.options import TIME, json_option, show, watch_option
 from agent.cli.tables import table
 from agent.crew import tell
-from agent.observe.reports import CodingAgentReport
+from agent.observe.reports import CodingAgentReport, CodingHistoryReport
 
 _PATH = "/v1/agents"
 _HEAD = ("agent", "state", "for", "because", "folder", "where", "prompts", "calls")
@@ -19,10 +20,15 @@ _HEAD = ("agent", "state", "for", "because", "folder", "where", "prompts", "call
 @click.command()
 @json_option
 @watch_option
-def agents(as_json: bool, seconds: float | None) -> None:
+@click.option("--since", type=TIME, help="Instead, what each did: for how far back, such as 12h.")
+def agents(as_json: bool, seconds: float | None, since: float | None) -> None:
     """List the coding agents: what each does, for how long, and where."""
 
     def text() -> str:
+        if since is not None:
+            path = f"{_PATH}/history?since={time.time() - since:.0f}"
+            entries = client.get(path, list[CodingHistoryReport])
+            return client.to_json(entries) if as_json else _history_table(entries)
         report = client.get(_PATH, list[CodingAgentReport])
         return client.to_json(report) if as_json else agents_table(report, time.time())
 
@@ -59,7 +65,24 @@ def agents_table(found: list[CodingAgentReport], now: float) -> str:
     return table(_HEAD, [row for each in found for row in _rows(each, now)])
 
 
-def says(found: CodingAgentReport) -> str:
+def _history_table(found: Sequence[CodingHistoryReport]) -> str:
+    if not found:
+        return "no coding agent has done anything"
+    rows = [
+        (
+            time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(each.at)),
+            each.agent,
+            says(each),
+            each.because,
+            f"{each.previous} for {words.duration(each.seconds)}" if each.previous else "",
+            each.folder,
+        )
+        for each in found
+    ]
+    return table(("when (UTC)", "agent", "state", "because", "before", "folder"), rows)
+
+
+def says(found: CodingAgentReport | CodingHistoryReport) -> str:
     """What it does, in a few words."""
     return f"waits for {found.need}" if found.need else found.state
 

@@ -335,6 +335,20 @@ class HistoryReport(msgspec.Struct, frozen=True):
     reason: str
 
 
+class CodingHistoryReport(msgspec.Struct, frozen=True):
+    """A coding agent changed its state at `at` (Unix time), after `seconds` in the previous one."""
+
+    at: float
+    agent: str
+    tool: str
+    folder: str
+    state: str
+    need: str
+    because: str
+    previous: str
+    seconds: float
+
+
 class UsageReport(msgspec.Struct, frozen=True):
     """Seconds awake by day and by month (UTC), the latest first, and what an hour costs.
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 import msgspec
@@ -76,6 +76,7 @@ class Requests:
         routes.add("POST", "/v1/bans", self._post_ban)
         routes.add("DELETE", "/v1/bans", self._delete_bans)
         routes.add("GET", "/v1/agents", self._get_agents)
+        routes.add("GET", "/v1/agents/history", self._get_agents_history)
         routes.add("POST", NOTIFY, self._post_notify)
         routes.add("GET", "/v1/idle", self._get_idle)
         routes.add("POST", "/v1/sleep", self._post_sleep)
@@ -145,12 +146,10 @@ class Requests:
         return answer(Kicked(name))
 
     async def _get_history(self, request: Request) -> Answer:
-        try:
-            since = float(request.query.get("since", "0"))
-        except ValueError:
-            return refusal("since: expected a Unix time")
-        entries = await self._machine.memory.audit.since(since, HISTORY_SHOWN)
-        return stream(entries)  # of the shape of HistoryReport
+        return await _history(request, self._machine.memory.audit.since)  # as HistoryReport
+
+    async def _get_agents_history(self, request: Request) -> Answer:
+        return await _history(request, self._machine.memory.crew.since)  # as CodingHistoryReport
 
     async def _get_usage(self, _: Request) -> Answer:
         return answer(await usage_report(self._machine))
@@ -241,3 +240,13 @@ class Requests:
         if not await self._machine.idle.leases.release(name):
             return refusal(f"there is no lease {name!r}", status=404)
         return answer(lease_reports(self._machine.idle.leases))
+
+
+async def _history(
+    request: Request, entries: Callable[[float, int], Awaitable[Iterable[object]]]
+) -> Answer:
+    try:
+        since = float(request.query.get("since", "0"))
+    except ValueError:
+        return refusal("since: expected a Unix time")
+    return stream(await entries(since, HISTORY_SHOWN))

@@ -1,4 +1,5 @@
-"""Everything that outlives the machine in the state database: bans, sessions, time awake."""
+"""Everything that outlives the machine in the state database: bans, sessions, coding agents,
+time awake."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,17 +9,18 @@ from agent.access.jail import Jail
 from agent.access.sessions import Sessions
 from agent.bus import Bus
 from agent.events import Event
-from agent.state import audit, bans, usage
+from agent.state import audit, bans, crewlog, usage
 from agent.state.audit import Audit
 from agent.state.banlist import Clocks
 from agent.state.bans import BanStore
+from agent.state.crewlog import CrewLog
 from agent.state.database import Change, Database
 from agent.state.usage import BEAT, Totals, Usage
 
 PATIENCE = 5.0
 """Seconds that the last writes may take: a disk may hang."""
 
-SCHEMA = (bans.SCHEMA, bans.INDEX, audit.SCHEMA, *usage.SCHEMA)
+SCHEMA = (bans.SCHEMA, bans.INDEX, audit.SCHEMA, crewlog.SCHEMA, *usage.SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Memory:
         self._began = began
         self._bans = BanStore(self._database, volume_path, jail, bus)
         self.audit = Audit(self._database, bus)
+        self.crew = CrewLog(self._database, bus)
         self.usage = Usage(self._database, lambda: len(sessions), bus)
         self.totals: asyncio.Future[Totals] = asyncio.get_running_loop().create_future()
         """What earlier lives had, once it was read."""
@@ -61,9 +64,11 @@ class Memory:
             # Past events are reported only the first time: they must not be counted twice.
             first = not self.totals.done()
             self.audit.begin(early=first)
+            self.crew.begin(early=first)
             totals = await self.usage.begin(self._began, early=first)
             for event in self._missed:
                 self.audit.hear(event)
+                self.crew.hear(event)
                 self.usage.hear(event)
             self._missed = ()
             if first:
@@ -75,5 +80,6 @@ class Memory:
         finally:
             self._bans.close()
             self.audit.close()
+            self.crew.close()
             await self.usage.close()
             await self._database.flush(PATIENCE)

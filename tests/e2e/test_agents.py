@@ -8,6 +8,7 @@ from tests.conftest import CloudMaker
 from tests.e2e.test_sleep import only
 from tests.messages import Model
 from tests.support import ready, shell, until
+from tests.system.test_hooks import FLOOD
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
 
@@ -59,3 +60,29 @@ def test_the_next_login_says_who_was_cut_off(make_cloud: CloudMaker, the_model: 
     cloud.becomes(MachineState.STOPPED)
     with shell(cloud) as screen:
         screen.expect(f"claude in {desk.home}/api was cut off when the machine stopped")
+
+
+def test_a_flood_of_hooks_keeps_nobody_out_and_does_not_keep_the_machine_awake(
+    make_cloud: CloudMaker,
+) -> None:
+    cloud = make_cloud().up(soon={**IDLE, **only(), "SWARM_BOOT_GRACE": "20s"})
+    count = cloud.machine.folder / "home" / cloud.user / "count"
+    done = cloud.ssh(
+        "cat >flood.py; setsid python3 flood.py 600 count >/dev/null 2>&1 </dev/null &",
+        input=FLOOD,
+    )
+    assert done.returncode == 0, done
+    until(lambda: count.exists() and count.read_text() != "", "the flood")
+    before = int(count.read_text())
+    for _ in range(3):
+        assert cloud.ssh("echo in").stdout == "in\n"
+    until(lambda: int(count.read_text() or 0) > before, "more of it")
+    # Nobody logs in any more, and no report of it is of one that works.
+    cloud.becomes(MachineState.STOPPED, 150)
+    assert int(count.read_text()) > 10_000
+    # It ended with the machine, and no sooner.
+    assert cloud.events("sleep.began")[-1]["because"].startswith("idle"), cloud.events(
+        "sleep.began"
+    )
+    with shell(cloud) as screen:
+        screen.expect("It last stopped")

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.conftest import BoxMaker
 from tests.support import Box, ready, until
 
 pytestmark = pytest.mark.root
@@ -92,15 +93,41 @@ def test_what_is_known_outlives_a_re_execution(box: Box) -> None:
     until(lambda: [each["state"] for each in agents(box)] == ["ended"], "its end")
 
 
+def test_what_coding_agents_did_is_kept_over_a_stop(make_box: BoxMaker) -> None:
+    box = ready(make_box().boot())
+    pid = begin(box)
+    until(lambda: [each["state"] for each in agents(box)] == ["working"], "one that works")
+    box.ssh(f"kill -9 {pid}")
+    until(lambda: [each["state"] for each in agents(box)] == ["ended"], "its end")
+    assert box.stop() == 0
+    ready(box.boot())
+    until(lambda: box.agent("agents", "--json").stdout == "[]\n", "nobody")
+    done = box.agent("agents", "--since", "1h", "--json")
+    ended, began = json.loads(done.stdout)
+    assert (began["agent"], began["folder"], began["state"]) == ("claude-1", "/w", "working")
+    assert (ended["state"], ended["previous"]) == ("ended", "working")
+    assert ended["because"] == "its process is gone"
+    assert 0 < ended["seconds"] <= ended["at"] - began["at"] + 1
+    said = box.agent("agents", "--since", "1h").stdout
+    assert said.splitlines()[0].split() == "when (UTC) agent state because before folder".split()
+    assert "working for" in said
+    assert "secret!" not in said + done.stdout
+    assert box.ask(f"/v1/agents/history?since={time.time() + 60}") == []
+
+
 FLOOD = """
 import json, os, socket, sys, time
 box = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 box.setblocking(False)
 box.connect("/run/swarm/hooks.sock")
 print("go", flush=True)
-end, tried = time.monotonic() + 12, 0
+seconds, path = float(sys.argv[1]), sys.argv[2]
+end, tried = time.monotonic() + seconds, 0
 while time.monotonic() < end:
     tried += 1
+    if tried % 10_000 == 0:
+        with open(path, "w") as count:
+            count.write(str(tried))
     rubbish = tried % 3 == 0
     event = {"tool": "claude", "event": "Stop", "session": f"s{tried}", "pid": os.getpid()}
     try:
@@ -115,7 +142,10 @@ def test_a_flood_of_hooks_costs_ssh_nothing(box: Box) -> None:
     ready(box)
     quiet = _slowest_banner(box)
     flood = subprocess.Popen(
-        box.ssh_command("python3", "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        box.ssh_command("python3 - 12 count"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert flood.stdin is not None
     assert flood.stdout is not None
