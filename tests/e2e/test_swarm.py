@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.store import AS_USUAL
 from tests.laptop import REAL, SWARM, Laptop
-from tests.support import until
+from tests.support import make_key, until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(1500)]
 
@@ -70,6 +70,20 @@ def test_from_nothing_to_work_to_sleep_to_nothing_and_back(laptop: Laptop) -> No
     assert "restored, each as it was" in laptop.well("restore", "box", str(archive))
     assert laptop.ssh("box", HASHES) == before
     assert laptop.ssh("box", "readlink '/mnt/a b/l'; /mnt/run") == "c\nruns\n"
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("kept", ["", "another"])
+def test_whoever_has_another_host_key_is_refused(laptop: Laptop, kept: str) -> None:
+    """Also at the first login, when nothing but what came over the platform is known."""
+    laptop.up("box")
+    assert laptop.ssh("box", "echo in") == "in\n"
+    [known] = (laptop.folder / "config").rglob("known_hosts")
+    other = make_key(laptop.folder / "other").public
+    known.write_text(f"swarm-box {other}\n" if kept else "")
+    with pytest.raises(AssertionError, match="Host key verification failed"):
+        laptop.ssh("box", "echo in")
+    assert known.read_text() == (f"swarm-box {other}\n" if kept else "")
 
 
 def test_a_second_run_changes_only_what_differs(laptop: Laptop) -> None:
