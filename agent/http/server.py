@@ -174,6 +174,8 @@ class _Connection(asyncio.Protocol):
         try:
             while await self._converse():
                 self._http.start_next_cycle()
+                # Requests that were sent ahead hold up nobody else.
+                await asyncio.sleep(0)
         except Exception as error:
             self._server.failed(error)
             await self._refuse("an error of the agent's: its log has it", 500)

@@ -36,6 +36,7 @@ class Serving:
         self.cancelled = threading.Event()
         self.waits = threading.Event()
         self.events: list[Event] = []
+        self.steps = 0
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setblocking(False)
         self.port: int = listening.getsockname()[1]
@@ -56,6 +57,7 @@ class Serving:
         routes.add("GET", "/broken", self._broken)
         routes.add("GET", "/half", self._half)
         routes.add("GET", "/bad", self._bad)
+        routes.add("GET", "/steps", self._steps)
         manners = Manners(keepalive, BODY, self._origin)
         self._task = asyncio.create_task(
             Server(routes.answer, refusal, manners, bus).serve(listening)
@@ -95,6 +97,13 @@ class Serving:
             raise RuntimeError("a fault in the middle")
 
         return Answer(pieces())
+
+    async def _steps(self, _: Request) -> Answer:
+        def step() -> None:
+            self.steps += 1
+
+        self._loop.call_soon(step)
+        return Answer(b"%d" % self.steps, kind="text/plain")
 
     async def _bad(self, _: Request) -> Answer:
         raise BadRequest("not understood")
@@ -214,6 +223,16 @@ def test_a_request_whose_client_has_gone_is_cancelled(serving: Serving) -> None:
         assert serving.waits.wait(60)
         assert not serving.cancelled.is_set()
     assert serving.cancelled.wait(60)
+
+
+@pytest.mark.attack
+def test_requests_that_are_sent_ahead_hold_up_nobody_else(serving: Serving) -> None:
+    """Between any two of them the event loop does what else there is to do."""
+    ahead = b"GET /steps HTTP/1.1\r\nHost: x\r\n\r\n" * 50
+    ends = b"GET /steps HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answers = said(serving.port, ahead + ends)
+    bodies = [part.partition(b"\r\n\r\n")[2] for part in answers.split(b"HTTP/1.1 ")[1:]]
+    assert [int(body) for body in bodies] == list(range(51))
 
 
 @pytest.mark.attack
