@@ -34,6 +34,13 @@ def plural(count: int, thing: str, many: str | None = None) -> str:
     return f"{count} {thing if count == 1 else many or thing + 's'}"
 
 
+def error(found: BaseException) -> str:
+    """Kind and message of an error; of a group, which says nothing itself, of the first in it."""
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return f"{type(found).__name__}: {found}"
+
+
 def rate(count: float, seconds: float) -> str:
     """Bytes over a time, as `3.4 KiB/s`."""
     return f"{size(count / seconds)}/s"

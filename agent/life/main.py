@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent import words
 from agent.bus import Bus
 from agent.clock import clock
 from agent.events import (
@@ -148,7 +149,7 @@ class _Life:
         try:
             return self._runner.run(coroutine())
         except Exception as error:
-            problem = f"{type(error).__name__}: {error}"
+            problem = words.error(error)
             machine = self.machine
             machine.past = machine.past.failed(problem, clock())
             machine.bus.publish(AgentFailed(problem=problem, where=_where(error)))

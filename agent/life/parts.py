@@ -15,6 +15,7 @@ from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
+from agent import words
 from agent.access.gate import Gate
 from agent.bus import Bus
 from agent.events import Event, Notice, PartFailed
@@ -360,7 +361,7 @@ class Parts:
                     self._make(part)
                 except Exception as error:
                     # It starts empty later: losing what it knew must not end the sessions.
-                    problem = f"{type(error).__name__}: {error}"
+                    problem = words.error(error)
                     self._machine.bus.publish(
                         PartFailed(part=part.name, problem=problem, retry_in=0.0)
                     )
@@ -449,9 +450,7 @@ async def keep_running(name: str, part: Run, bus: Bus) -> None:
         except Exception as error:
             failures = 1 if loop.time() - began > STABLE else failures + 1
             delay = retry_delay(failures)
-            bus.publish(
-                PartFailed(part=name, problem=f"{type(error).__name__}: {error}", retry_in=delay)
-            )
+            bus.publish(PartFailed(part=name, problem=words.error(error), retry_in=delay))
         else:
             return
         await asyncio.sleep(delay)

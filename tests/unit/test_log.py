@@ -256,3 +256,10 @@ def test_sizes_with_units(count: int, text: str) -> None:
 def test_tables_align() -> None:
     table = words.table(("a", "bb"), [("ccc", "d"), ("e", "f")])
     assert table == "a    bb\nccc  d\ne    f"
+
+
+def test_of_errors_in_a_group_the_first_is_named() -> None:
+    inner = ModuleNotFoundError("No module named 'h11'")
+    group = ExceptionGroup("unhandled errors in a TaskGroup", [ExceptionGroup("a", [inner])])
+    assert words.error(group) == "ModuleNotFoundError: No module named 'h11'"
+    assert words.error(inner) == words.error(group)
