@@ -24,6 +24,9 @@ RESTIC = "restic alone"
 FILES, SIZE = 6000, 170_000
 """A gigabyte."""
 
+BUDGET = 4.0
+"""Seconds that a checkpoint before a sleep may take; the first one of a gigabyte takes longer."""
+
 CHANGED = 50
 """Files that change between two checkpoints."""
 
@@ -42,6 +45,11 @@ def checkpoints(runs: int, count: int) -> list[Row]:
 
         async def work(hands: Hands) -> None:
             loop = asyncio.get_running_loop()
+            for _ in range(runs):
+                began = loop.time()
+                await hands.keeper.before_sleep(BUDGET)
+                note("sleep", AGENT, loop.time() - began)
+            assert not hands.keeper.repository.ledger.checkpoints, "it was to be given up"
             began = loop.time()
             with peak() as memory:
                 await hands.keeper.make(Cause.HAND)
@@ -81,6 +89,7 @@ def checkpoints(runs: int, count: int) -> list[Row]:
         _within("checkpoint of 1 GB again", rows["again"], 1.5),
         Row(f"checkpoint {count} of 1 GB", "s", _samples(rows["last"])),
         _within("undo of a folder that was deleted", rows["undo"], 2.0),
+        _within("sleep delayed by a checkpoint that is given up", rows["sleep"], BUDGET),
         Row(
             f"memory of restic, first and {count}th checkpoint",
             "MB",

@@ -13,6 +13,7 @@ from mcp.client.stdio import stdio_client
 
 from tests.image.conftest import Boot
 from tests.image.images import Image, build
+from tests.support import ready
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
 
@@ -116,6 +117,33 @@ def test_what_people_keep_outlives_cold_starts(make_box: Boot) -> None:
         assert box.event("ssh.hostkey")["fingerprint"] == fingerprint
         assert box.ssh("npm config get prefix").stdout == "/home/node/.npm-global\n"
     assert "mcpServers" in box.ssh("cat .claude.json").stdout
+
+
+def test_checkpoints_with_the_restic_of_each_debian(make_box: Boot, suite: str) -> None:
+    """0.14 and 0.18 write their JSON in different ways; both are read."""
+    box = ready(make_box().boot())
+    version = box.ssh("restic version").stdout.split()[1]
+    assert version.startswith({"bookworm": "0.14.", "trixie": "0.18."}[suite])
+    work = "cd /workspace && mkdir -p work/sub && echo precious >work/a && echo two >work/sub/b"
+    assert box.ssh(f"{work} && ln -s a work/link && touch $'work/b\\xe9'").returncode == 0
+    made = box.ssh("swarm-agent checkpoint --note before", timeout=60)
+    assert made.returncode == 0, made.stderr + box.said()
+    assert re.match(r"[0-9a-f]{8}: \d+ files, .* in ", made.stdout), made.stdout
+    name = made.stdout.partition(":")[0]
+    before = box.ssh("cd /workspace/work && find . -printf '%p %m %T@ %l\\n' | sort").stdout
+    spoiled = box.ssh("cd /workspace/work && rm -r sub b* link && echo x >a && touch n")
+    assert spoiled.returncode == 0, spoiled.stderr
+    said = box.ssh(f"swarm-agent diff {name}", timeout=60).stdout
+    assert re.search(r"gone +/workspace/work/sub/b", said), said
+    assert re.search(r"changed +/workspace/work/a", said), said
+    assert re.search(r"new +/workspace/work/n", said), said
+    done = box.ssh("swarm-agent restore latest /workspace/work", timeout=60)
+    assert "to undo this: swarm-agent restore" in done.stdout, done.stderr
+    after = box.ssh("cd /workspace/work && find . -printf '%p %m %T@ %l\\n' | sort").stdout
+    assert after == before
+    listed = json.loads(box.ssh("swarm-agent checkpoints --json").stdout)["checkpoints"]
+    assert [each["cause"] for each in listed] == ["by hand", "to compare", "before a restore"]
+    assert listed[0]["files"] >= 3 and listed[0]["bytes"] >= 13 and not listed[0]["unread"]
 
 
 def test_environment_of_sessions(make_box: Boot) -> None:
