@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from agent import places
-from agent.cli.tables import wrapped
+from agent.cli.tables import width, wrapped
 from agent.platform.account import DEFAULT_UID
 from agent.settings import SettingsError, load
 from deploy import console
@@ -52,7 +52,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except CannotRun as error:
-        print(f"make run: {error}", file=sys.stderr)
+        columns = width(sys.stderr)
+        for line in f"make run: {error}".splitlines():
+            print(wrapped(line, "  ", most=columns), file=sys.stderr)
         sys.exit(1)
 
 

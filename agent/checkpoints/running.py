@@ -16,6 +16,8 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from agent import safe
 from agent.checkpoints.faults import Fault, ResticError, fault_of
 from agent.checkpoints.lines import pipe
@@ -110,8 +112,7 @@ class Runner:
 
         def both(line: bytes) -> None:
             complain(line)
-            if not line.startswith(b"{"):  # names of files, which the account chooses
-                said.add(line)
+            said.add(line)
 
         with pipe(hear) as output, pipe(both) as errors:
             try:
@@ -189,6 +190,22 @@ async def _end(child: Child) -> None:
     child.send_group(signal.SIGKILL)
 
 
+class _Exit(msgspec.Struct, frozen=True):
+    message_type: str = ""
+    message: str = ""
+
+
+def why(line: bytes) -> bytes:
+    """Why restic ends, of a JSON line of its that says so; nothing of others."""
+    try:
+        said = msgspec.json.decode(line, type=_Exit)
+    except msgspec.DecodeError:
+        return b""
+    if said.message_type != "exit_error":
+        return b""
+    return said.message.partition("\n")[0].encode("utf-8", "surrogatepass")
+
+
 class _Tail:
     """The last lines that restic wrote to stderr, made safe."""
 
@@ -196,6 +213,12 @@ class _Tail:
         self._lines: list[str] = []
 
     def add(self, line: bytes) -> None:
+        """Note a line, but none with names of files, which the account chooses.
+
+        Asked for JSON, restic says since 0.18 also why it ends in JSON.
+        """
+        if line.startswith(b"{"):
+            line = why(line)
         text = safe.output(line, 512)
         if text.strip():
             self._lines.append(text)

@@ -14,6 +14,7 @@ from agent.checkpoints.faults import Fault, fault_of
 from agent.checkpoints.place import plain, read_changes
 from agent.checkpoints.policy import AFTER_START, Cause, Past
 from agent.checkpoints.restic import escape
+from agent.checkpoints.running import why
 from agent.checkpoints.store import patterns
 from agent.settings import units
 from agent.settings.units import Keep
@@ -189,6 +190,20 @@ def test_names_of_files_decide_no_fault() -> None:
     assert fault_of(1, "Fatal: unable to open repository: Access Denied.") is Fault.DENIED
     assert fault_of(1, "Fatal: server response unexpected: 401 Unauthorized (401)") is Fault.DENIED
     assert fault_of(130, "") is Fault.GIVEN_UP
+
+
+def test_why_restic_ends_is_read_in_json_too() -> None:
+    """restic 0.18, asked for JSON. What it says of files decides nothing."""
+    end = (
+        b'{"message_type":"exit_error","code":1,"message":"Fatal: config or key 1a78 is damaged: '
+        b'ciphertext verification failed\\nIs there a repository?"}'
+    )
+    said = why(end).decode()
+    assert said == "Fatal: config or key 1a78 is damaged: ciphertext verification failed"
+    assert fault_of(1, said) is Fault.DAMAGED
+    file = b'{"message_type":"error","error":{"message":"Fatal: no space left"},"item":"/w/a"}'
+    for other in (file, b'{"message_type":"status"}', b"{", b'{"message":1}'):
+        assert why(other) == b""
 
 
 def test_settings_of_checkpoints() -> None:
