@@ -6,6 +6,7 @@ an earlier session cannot keep it out. The kernel has no limit of terminals for 
 hardly any are left, the processes of the account that hold most of them are killed.
 """
 
+import asyncio
 import errno
 import os
 import resource
@@ -34,6 +35,9 @@ PROBE = 1.0
 
 FEW, FREED = 16, 64
 """Terminals left when some are taken back, and how many there are to be then."""
+
+PATIENCE = 60.0
+"""Seconds that looking for them may take."""
 
 CGROUPS = "/sys/fs/cgroup"
 CAP_SYS_RESOURCE = 24
@@ -86,6 +90,7 @@ class Room:
         self._all_seen = os.readlink("/proc/self/ns/pid") == FIRST_NAMESPACE
         self._probe_at = 0.0
         self._shared = False
+        self._taking: asyncio.Task[None] | None = None
         _limit(OURSELVES, None if self._share is None else usual_limit(self._share, Tasks.read()))
 
     def for_a_login(self, start: Callable[[], Child]) -> Child:
@@ -94,7 +99,8 @@ class Room:
         # Its banner need not wait for the rest: nothing of the account runs before a login.
         if self._share is not None:
             self._limit_login(child, self._share)
-        self._take_terminals_back()
+        if self._taking is None and os.geteuid() == 0 and (left := terminals.left()) < FEW:
+            self._taking = asyncio.create_task(self._take_terminals_back(left), name="terminals")
         return child
 
     def _limit_login(self, child: Child, share: float) -> None:
@@ -127,12 +133,21 @@ class Room:
             self._bus.publish(Notice(part="processes", notice=said))
         return self._shared
 
-    def _take_terminals_back(self) -> None:
-        if os.geteuid() != 0 or (left := terminals.left()) >= FEW:
-            return
-        for hoard in terminals.hoards(self._account.uid):
-            with suppress(ProcessLookupError):
-                os.kill(hoard.pid, signal.SIGKILL)
+    async def _take_terminals_back(self, left: int) -> None:
+        from agent.bounded import bounded
+
+        uid = self._account.uid
+        try:
+            # In a thread: of very many processes with very many files it may take seconds.
+            hoards = await bounded(lambda: terminals.hoards(uid), PATIENCE)
+        except TimeoutError:
+            hoards = []
+        finally:
+            self._taking = None
+        for hoard in hoards:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if os.stat(f"/proc/{hoard.pid}").st_uid == uid:
+                    os.kill(hoard.pid, signal.SIGKILL)
             said = f"{hoard.command} (pid {hoard.pid}) held {hoard.count} and was killed"
             self._bus.publish(Notice(part="terminals", notice=f"hardly any were left: {said}"))
             left += hoard.count
