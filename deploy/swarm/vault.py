@@ -5,12 +5,12 @@ and a backup of a machine that changed little adds little. Repository and key li
 safe as the archives would be; the machine knows neither.
 """
 
+import fcntl
 import os
 import re
 import secrets
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +24,6 @@ from deploy.swarm.place import Place
 
 ID = re.compile(r"latest|[0-9a-f]{4,64}")
 _FILE = "volume.tar"
-_ONE_AT_A_TIME = threading.Lock()
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -52,11 +51,11 @@ class Vault:
 
         Nothing is kept of a stream that did not come to its end.
         """
-        self._prepare()
         volume = backup.volume_of(where)
         words = ["--json", "--stdin", "--stdin-filename", _FILE, "--host", where.name]
         command = self._command("backup", *words)
         with (
+            self._alone(),
             backup.reading(where, volume) as stream,
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environ
@@ -97,15 +96,26 @@ class Vault:
         with self._content(source, name) as content:
             return backup.put(where, content, wanted)
 
-    def _prepare(self) -> None:
-        with _ONE_AT_A_TIME:  # `backup --all` saves several machines side by side
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The repository, made where it is missing; another backup into it waits.
+
+        restic allows several at once, but fails when the lock of one is gone before another, which
+        has seen its name, reads it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(self.path.parent / "restic.lock", os.O_RDONLY | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if not self.key.exists():
-                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 descriptor = os.open(self.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with open(descriptor, "w") as file:
                     file.write(secrets.token_hex(32))
             if not (self.path / "config").exists():
                 self._do("init")
+            yield
+        finally:
+            os.close(lock)
 
     @property
     def _environ(self) -> dict[str, str]:
@@ -130,7 +140,8 @@ class Vault:
         """The tar stream of a backup. Raises `BackupError`."""
         if not ID.fullmatch(name):
             raise BackupError(f"{name!r} is no ID of a backup")
-        command = self._command("dump", "--host", host, name, f"/{_FILE}")
+        # It reads only: without a lock it is in nobody's way.
+        command = self._command("--no-lock", "dump", "--host", host, name, f"/{_FILE}")
         with subprocess.Popen(command, env=self._environ, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             yield process.stdout

@@ -27,6 +27,22 @@ esac
 """
 
 
+SLOW = """\
+#!/bin/sh
+case "$*" in
+*" backup "*)
+    echo begins >>'{log}'
+    sleep 2
+    {program} "$@"
+    status=$?
+    echo ends >>'{log}'
+    exit $status ;;
+*) exec {program} "$@" ;;
+esac
+"""
+"""A restic that tells when it writes, and takes its time."""
+
+
 def restic(laptop: Laptop, *words: str) -> "subprocess.CompletedProcess[str]":
     folder = laptop.folder / "backups"
     where = {
@@ -174,3 +190,24 @@ def test_down_offers_to_wait_for_the_last_upload(laptop: Laptop, away: Path, wai
     assert (away / "repo").exists() is waits
     if waits:
         assert any("destroyed" in note for note in notes_in(away / "repo")), notes_in(away / "repo")
+
+
+def test_backups_at_once_share_one_repository(laptop: Laptop) -> None:
+    """From two terminals, the first time: one makes it, and they write one after the other."""
+    laptop.up("box")
+    slow, log = laptop.fly_path.with_name("restic"), laptop.folder / "written"
+    slow.write_text(SLOW.format(log=log, program=shutil.which("restic")))
+    slow.chmod(0o755)
+    command = [SWARM, "backup", "box"]
+    both = [
+        subprocess.Popen(
+            command, env=laptop.environ, cwd=laptop.folder, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for each in both:
+        said, _ = each.communicate(timeout=180)
+        assert each.returncode == 0
+        assert "every file compared" in said
+    assert log.read_text().split() == ["begins", "ends"] * 2
+    assert len(json.loads(restic(laptop, "snapshots", "--json").stdout)) == 2
