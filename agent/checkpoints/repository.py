@@ -122,8 +122,9 @@ class Repository:
             return next((each for each in reversed(there) if each.cause not in ASIDE), there[-1])
         found = [each for each in there if name and each.id.startswith(name)]
         if len(found) != 1:
-            many = "is the beginning of several" if found else "is none"
-            raise Refused(f"{name!r} {many}: swarm-agent checkpoints lists them")
+            several = f"{name!r} is the beginning of several"
+            wrong = several if found else f"there is no checkpoint {name!r}"
+            raise Refused(f"{wrong}: swarm-agent checkpoints lists them")
         return found[0]
 
     def keep(self, ledger: Ledger) -> None:

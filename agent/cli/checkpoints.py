@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from agent import words
 from agent.cli import client
 from agent.cli.options import json_option
-from agent.cli.tables import table
+from agent.cli.tables import table, wrapped
 from agent.observe.reports import (
     ChangesReport,
     CheckpointReport,
@@ -138,8 +138,8 @@ def _made(checkpoint: CheckpointReport) -> str:
 
 def _lines(report: CheckpointsReport) -> Iterator[str]:
     if report.checkpoints:
-        head = ("checkpoint", "made (UTC)", "ago", "why", "files", "size", "new", "changed", "note")
-        rows = [_row(each, report.at) for each in reversed(report.checkpoints)]
+        head = ("checkpoint", "made (UTC)", "why", "files", "size", "new", "changed")
+        rows = [_row(each) for each in reversed(report.checkpoints)]
         yield table(head, rows)
         yield f"{words.size(report.size)} on the volume"
     elif report.on:
@@ -147,28 +147,26 @@ def _lines(report: CheckpointsReport) -> Iterator[str]:
     else:
         yield "checkpoints are switched off (SWARM_CHECKPOINTS)"
     if report.running:
-        yield f"now: {report.running}"
+        yield wrapped(f"now: {report.running}")
     if report.problem:
-        yield f"problem: {report.problem}"
+        yield wrapped(f"problem: {report.problem}")
     if report.away:
         pending = "not all copied yet" if report.upload_pending else "all copied"
         pending = "being copied" if report.uploading else pending
-        yield f"away from the machine ({report.away}): {pending}"
+        yield wrapped(f"away from the machine ({report.away}): {pending}")
     if report.upload_problem:
-        yield f"problem with copying: {report.upload_problem}"
+        yield wrapped(f"problem with copying: {report.upload_problem}")
 
 
-def _row(entry: CheckpointReport, now: float) -> tuple[str, ...]:
+def _row(entry: CheckpointReport) -> tuple[str, ...]:
     return (
         entry.id,
-        time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.at)),
-        words.duration(now - entry.at),
-        entry.cause,
+        time.strftime("%d %b %H:%M", time.gmtime(entry.at)),
+        ": ".join(filter(None, (entry.cause, entry.note))),
         _number(entry.files),
         "" if entry.bytes is None else words.size(entry.bytes),
         _number(entry.new),
         _number(entry.changed),
-        entry.note,
     )
 
 

@@ -42,6 +42,14 @@ def test_the_login_user_makes_compares_and_restores_and_only_root_deletes(box: B
     assert box.ssh(f"{agent} restore {back}", timeout=60).returncode == 0
     assert box.ssh("cat /mnt/work/a; ls /mnt/work").stdout == "worse\na\nnew\n"
 
+    # A line for each at 80 columns, wrapped where the note is long.
+    table = box.ssh(f"COLUMNS=80 {agent} checkpoints").stdout
+    assert re.match(r"checkpoint +made \(UTC\) +why +files +size +new +changed\n", table), table
+    assert re.search(rf"^{name} .* by hand: before, ", table, re.MULTILINE), table
+    assert max(map(len, table.splitlines())) <= 80
+
+    unknown = box.ssh(f"{agent} restore ffff").stderr
+    assert "there is no checkpoint 'ffff': swarm-agent checkpoints lists them" in unknown
     refused = box.ssh(f"{agent} checkpoints --delete {name}")
     assert refused.returncode != 0
     assert box.agent("checkpoints", "--delete", name).returncode == 0

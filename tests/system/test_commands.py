@@ -37,7 +37,8 @@ def test_no_line_is_wider_than_the_terminal(shared_box: Box, columns: int) -> No
     ready(shared_box)
     with_session = Client(shared_box)
     try:
-        for words in ("status", "why", "keys", "history", "check", "sessions", "usage", "services"):
+        shown = "status why keys history check sessions usage services checkpoints bans egress"
+        for words in shown.split():
             command, environ = shared_box.agent_command(words)
             done = subprocess.run(
                 command,
