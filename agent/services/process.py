@@ -103,7 +103,12 @@ def members(started: Started) -> list[proctree.Process]:
         for process in young
         if process.pid in grouped
         or leader in (process.group, process.session)
-        or (process.parent == ours and _is_marked(process.pid, started.service))
+        or (
+            # Where there are groups nobody's memory is read: whose it is could make us wait.
+            started.group is None
+            and process.parent == ours
+            and _is_marked(process.pid, started.service)
+        )
     ]
     while waiting:
         process = waiting.pop()

@@ -344,6 +344,22 @@ def test_what_leaves_its_group_session_and_parent_still_ends_with_the_service(
     assert count() == 0
 
 
+@pytest.mark.root
+@pytest.mark.attack
+def test_who_only_says_that_it_belongs_to_a_service_does_not_end_with_it(
+    services: Services,
+) -> None:
+    """The mark can be imitated; where there are groups, they alone say it."""
+    services.boot('[service.plain]\ncommand = "sleep 1000"\n')
+    services.becomes("plain", "running")
+    imitate = "SWARM_SERVICE=plain setsid -f sleep 5433 >/dev/null 2>&1"
+    assert services.box.ssh(imitate).returncode == 0
+    until(lambda: running(services, "sleep 5433"), "the imitator")
+    assert services.box.agent("restart", "plain").returncode == 0
+    assert services.becomes("plain", "running")
+    assert running(services, "sleep 5433")
+
+
 @pytest.mark.parametrize("then", [["reload"], ["stop", "leaves"]], ids=["reload", "stop"])
 @pytest.mark.attack
 def test_what_a_leader_has_left_is_not_forgotten(services: Services, then: list[str]) -> None:
