@@ -75,7 +75,11 @@ class MachinesApi:
     async def describe(self, _: web.Request) -> web.Response:
         """The machine and its state."""
         identity = self.standin.identity
-        guest = {"cpu_kind": "shared", "cpus": 1, "memory_mb": identity.memory_mb}
+        guest = {
+            "cpu_kind": identity.cpu_kind,
+            "cpus": identity.cpus,
+            "memory_mb": identity.memory_mb,
+        }
         return web.json_response(
             {
                 "id": identity.machine,

@@ -69,6 +69,8 @@ class Identity:
     machine: str = "d8e0standin"
     memory_mb: int = 1024
     region: str = "lap"
+    cpu_kind: str = "shared"
+    cpus: int = 1
 
     def environ(self) -> dict[str, str]:
         """The platform's variables (fly.io/docs/machines/runtime-environment)."""

@@ -42,7 +42,9 @@ class Running:
         # Paths of Unix sockets must be short: not below the platform's folder.
         self._socket = Path(f"/tmp/swarm-api-{os.getpid()}-{record.id}.sock")
         guest = record.read.guest
-        identity = Identity(record.app, record.id, guest.memory_mb, record.region)
+        identity = Identity(
+            record.app, record.id, guest.memory_mb, record.region, guest.cpu_kind, guest.cpus
+        )
         self.standin = StandIn(
             self._machine, {}, self.ports.ssh, self._tell, identity=identity, output=self._output
         )

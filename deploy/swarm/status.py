@@ -1,5 +1,6 @@
 """Deployed, use and cost of machines, without waking any."""
 
+import re
 import time
 from contextlib import suppress
 from functools import cache
@@ -52,7 +53,7 @@ def row(where: Place, machine: ListedMachine | None) -> Row:
         region=machine.region if machine else state.region,
         size=f"{state.size}, {state.memory_gb} GB",
         seen=state.seen,
-        cost=_last_cost(state),
+        cost=last_cost(state.usage),
         parked=state.parked,
         agents=agents.summary(agents.last_seen(state), time.time()),
         problem="" if machine is None or machine.reachable else machine.host_status,
@@ -150,14 +151,26 @@ def note_usage(where: Place, fly: Fly, machine: ListedMachine) -> None:
     where.keep(state)
 
 
-def _last_cost(state: Deployed) -> str:
-    return state.usage.splitlines()[-1].strip() if state.usage else ""
+def last_cost(usage: str) -> str:
+    """What the latest month of `swarm-agent usage` costs: `about USD 1.30 in 2026-11`.
+
+    Where the price is not known, only for how long it was awake; empty without a month.
+    """
+    lines = usage.splitlines()
+    head = next((at for at, line in enumerate(lines) if line.startswith("month")), len(lines))
+    columns = [re.split(r" {2,}", line.strip()) for line in lines[head : head + 2]]
+    match columns:
+        case [[_, _, about], [month, _, cost]]:
+            return f"{about} {cost} in {month}"
+        case [[_, _], [month, awake]]:
+            return f"awake for {awake} in {month}"
+        case _:
+            return ""
 
 
 def _cost(state: Deployed) -> str:
-    if not state.usage:
-        return ""
-    return f"cost so far, as of {_when(state.seen)}: {_last_cost(state)}"
+    cost = last_cost(state.usage)
+    return f"cost so far, as of {_when(state.seen)}: {cost}" if cost else ""
 
 
 def _when(at: float) -> str:

@@ -206,8 +206,52 @@ def test_people_secrets_settings_and_sizes(shared_laptop: Laptop, tmp_path: Path
     said = laptop.well("resize", "box", "shared-cpu-4x", "--memory", "4", "--yes")
     assert "stops and starts" in said
     assert "shared-cpu-4x with 4 GB" in laptop.well("status", "box")
+    assert "shared-cpu-4x with 4096 MB" in laptop.well("usage", "box")
+    [row] = [row for row in json.loads(laptop.well("list", "--json")) if row["name"] == "box"]
+    assert row["cost"].startswith("about USD "), row
     laptop.well("resize", "box", "--volume", "12")
     assert [each.size_gb for each in laptop.volumes("box")] == [12]
+
+
+def test_a_key_is_rotated_and_an_incident_is_ended(laptop: Laptop) -> None:
+    """The steps of docs/security.md, one after the other."""
+    laptop.up("box")
+    laptop.ssh("box", "echo mine >/mnt/file")
+    before = laptop.well("backup", "box").split()[0]
+
+    new = make_key(laptop.folder / "new")
+    laptop.well("up", "box", "--yes", "--key", f"{new.path}.pub")
+    assert laptop.ssh("box", "echo in") == "in\n"
+    config = ["ssh", "-F", str(laptop.ssh_folder / "config"), "-o", "BatchMode=yes"]
+    people = json.loads(laptop.well("keys", "list", "box", "--json"))
+    assert [each["person"] for each in people] == ["ann"]
+    assert new.fingerprint in laptop.ssh("box", "swarm-agent keys --json")
+    assert laptop.key.fingerprint not in laptop.ssh("box", "swarm-agent keys --json")
+
+    intruder = subprocess.Popen(
+        [*config, "box", "sleep 1000"], env=laptop.environ, stderr=subprocess.DEVNULL
+    )
+
+    def sessions() -> list[dict[str, object]]:
+        seen: list[dict[str, object]] = json.loads(laptop.ssh("box", "swarm-agent sessions --json"))
+        return sorted(seen, key=lambda each: str(each["since"]))
+
+    until(lambda: len(sessions()) > 1, "the session")
+    assert "ann" in laptop.ssh("box", "swarm-agent history")
+    kick = f"{AGENT} kick {sessions()[0]['id']}"
+    machine = laptop.machines("box")[0].id
+    assert laptop.fly("machine", "exec", machine, kick, "--app", "box").returncode == 0
+    assert intruder.wait(60) != 0
+    assert "is parked" in laptop.well("sleep", "box", "--stay")
+    done = subprocess.run([*config, "box", "true"], env=laptop.environ, capture_output=True)
+    assert done.returncode == 255
+    assert re.search(r"snapshot vs_\w+", laptop.well("backup", "box", "--snapshot"))
+    assert "ssh.session.closed" in laptop.well("logs", "box")
+
+    laptop.up("other")
+    laptop.well("restore", "other", before, "--from", "backups", "--of", "box", "--yes")
+    assert laptop.ssh("other", "cat /mnt/file") == "mine\n"
+    assert "box is gone" in laptop.well("down", "box", "--no-backup", given="box\n")
 
 
 @pytest.mark.parametrize(

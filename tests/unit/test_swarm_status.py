@@ -47,3 +47,30 @@ def test_a_state_is_said_in_the_words_of_the_docs(state: str, says: str) -> None
     parked = Config(services=[Service(autostart=False)])
     said = ListedMachine("d8", state, "ams", config=parked).says
     assert said == ("asleep (parked)" if says.startswith("asleep") else says)
+
+
+AWAKE = """\
+day         awake     about USD
+2026-11-30  4 h 00 min  0.06
+
+month    awake       about USD
+2026-11  81 h 02 min  1.30
+2026-10  2 s         0.00
+
+shared-cpu-2x with 2048 MB, prices of 2026-06-07 (the cheapest regions); volume, addresses and
+the root file system while stopped come on top
+"""
+WITHOUT = "day  awake\n2026-11-30  4 s\n\nmonth  awake\n2026-11  4 s\n\nno costs: no price"
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        (AWAKE, "about USD 1.30 in 2026-11"),
+        (WITHOUT, "awake for 4 s in 2026-11"),
+        ("month  awake\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_cost_is_that_of_the_latest_month(usage: str, cost: str) -> None:
+    assert status.last_cost(usage) == cost
