@@ -55,6 +55,11 @@ def test_command_gives_output_and_exit_status(shared_box: Box, status: int) -> N
     assert (result.stdout, result.stderr, result.returncode) == ("out\n", "err\n", status)
 
 
+def test_a_client_with_its_own_choice_of_algorithms_logs_in(shared_box: Box) -> None:
+    own = [word for word in shared_box.ssh_command("true") if "KexAlgorithms" not in word]
+    subprocess.run(own, check=True, timeout=60)
+
+
 def test_session_environment_names_client_and_session(shared_box: Box) -> None:
     result = shared_box.ssh("echo $SWARM_CLIENT $SWARM_SESSION")
     client, session = result.stdout.split()
