@@ -9,10 +9,8 @@ from agent.idle.signals import processes
 from agent.idle.signals.sign import Sign
 
 _SECTOR = 512  # of /proc/diskstats, whatever the disk (Documentation/admin-guide/iostats.rst)
-
 _JOURNALLED = 2
 """What we write goes to the disk about twice: the file system's journal has it too."""
-
 
 WRITEBACK = 35.0
 """Seconds until what was written is on the disk: the kernel keeps it for 30 (vm.dirty_expire)."""
@@ -74,6 +72,7 @@ def disk_of(volume: str) -> str | None:
 
 
 def _written_to(device: str) -> int:
+    # psutil counts disks by name, which a machine with device mapper gives to none of its mounts.
     with open("/proc/diskstats", encoding="ascii") as file:
         for line in file:
             fields = line.split()
