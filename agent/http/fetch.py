@@ -1,6 +1,7 @@
 """Asking somebody else over HTTP: a service's probe, the platform's API on its Unix socket."""
 
 import asyncio
+import importlib
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -88,7 +89,11 @@ async def _connect(
         raise ValueError("no address of http or https")
     if url.scheme == "http":
         return await asyncio.open_connection(url.hostname, url.port or 80)
-    import ssl  # for few
+    # For few. The agent has imported asyncio as if there were none (agent/__main__.py).
+    import ssl
+    from asyncio import sslproto
 
+    if getattr(sslproto, "ssl", None) is None:
+        importlib.reload(sslproto)
     context = ssl.create_default_context()
     return await asyncio.open_connection(url.hostname, url.port or 443, ssl=context)

@@ -3,9 +3,12 @@
 import asyncio
 import http.client
 import http.server
+import os
 import shutil
 import socket
+import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -339,6 +342,39 @@ def test_asking_a_server_of_the_standard_library() -> None:
             await fetch("GET", f"{base}/long")
 
     against(server, ask)
+
+
+ASK_AS_THE_AGENT = """
+import sys
+from agent.__main__ import _leave_out_tls
+_leave_out_tls()
+import asyncio
+from agent.http.fetch import fetch
+print(asyncio.run(fetch("GET", sys.argv[1])).status)
+"""
+
+
+def test_asking_over_tls_though_the_agent_starts_without_it(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    make = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "2"]
+    make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    make += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(make, check=True, capture_output=True)
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"https://localhost:{server.server_port}/"
+    said = subprocess.run(
+        [sys.executable, "-c", ASK_AS_THE_AGENT, url],
+        env=os.environ | {"SSL_CERT_FILE": str(certificate)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    server.shutdown()
+    assert said.stdout == "200\n", said.stderr
 
 
 def test_asking_on_a_unix_socket(tmp_path: Path) -> None:
