@@ -97,17 +97,20 @@ def test_links_of_the_user_lead_root_nowhere(make_box: BoxMaker) -> None:
     write(
         box,
         "ln -s /root .claude; mkdir /mnt/.home; ln -s /etc /mnt/.home/.config; mkdir .config; "
-        "echo x >.config/planted; ln -s /etc/shadow .gitconfig",
+        "echo x >.config/planted; ln -s /etc/shadow .gitconfig; "
+        "ln -s /etc/ssh /mnt/.home/.ssh; ln -s /etc /mnt/.home/.local",
     )
+    links = {"SWARM_HOME_LINKS": LINKS["SWARM_HOME_LINKS"] + " .ssh/ .local/planted/"}
     # Copies of the machine's own: other tests, and people, change those of this computer.
     etc, root = box.folder / "copy" / "etc", box.folder / "copy" / "root"
     root.mkdir(parents=True)
     (root / "kept").touch()
     own = f"cp -a /etc {etc}; mount --bind {etc} /etc; mount --bind {root} /root"
-    box.boot(LINKS, before=f"{own}; ls -A /etc >{box.folder}/before")
+    box.boot(links, before=f"{own}; ls -A /etc >{box.folder}/before")
     before = sorted((box.folder / "before").read_text().splitlines())
     assert "shadow" in before
     assert (sorted(os.listdir(etc)), root.stat().st_uid, os.listdir(root)) == (before, 0, ["kept"])
+    assert (etc / "ssh").stat().st_mode & 0o777 == 0o755
     assert box.ssh("readlink .claude").stdout == "/mnt/.home/.claude\n"
     assert "Permission denied" in box.ssh("cat .gitconfig.before-*").stderr
     assert box.stop() == 0
