@@ -1,6 +1,7 @@
 """The gate under attack: refusing, banning, and letting honest people in meanwhile."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from tests.world import World, world
 
 FAIL2BAN = "sshd + fail2ban"
 REFUSALS = 5000
-ATTACKERS = 50
+ATTACKERS, NEWCOMERS = 50, 4
+BANNED_WITHIN, AFTER_BANS = 60.0, 5.0
+"""Seconds until all attackers are banned, at most, and for which they go on after that."""
 
 Address = tuple[str, int]
 
@@ -102,17 +105,24 @@ def ban(agent: Contender, runs: int) -> list[Row]:
 
 
 def flood(contenders: Sequence[Contender], seconds: float) -> list[Row]:
-    """Honest logins, one after the other, quiet and while 50 attackers hammer."""
-    quiet, under, failures = [], [], []
-    with world() as internet:
+    """Honest logins, one after the other, quiet and while 50 attackers hammer.
+
+    And one of each of some people who were never here; then what became of the attackers.
+    """
+    quiet, under, failures, newcomers, outcome = [], [], [], [], []
+    with world(friends=1 + NEWCOMERS) as internet:
         for entry in contenders:
             with _reachable(entry, internet) as address:
                 calm, _ = _honest(entry, internet, address, seconds / 2)
                 with _attack(entry, internet, address):
                     times, refused = _honest(entry, internet, address, seconds)
+                    new, kept_out = _first_logins(entry, internet, address)
+                    if entry.name == AGENT:
+                        outcome = _of_attackers(entry, internet)
             quiet.append(Samples(entry.name, calm))
             under.append(Samples(entry.name, times))
-            failures.append(Samples(entry.name, (float(refused),)))
+            newcomers.append(Samples(entry.name, (max(new, default=math.inf),)))
+            failures.append(Samples(entry.name, (float(refused + kept_out),)))
     return [
         Row("honest login, quiet", "ms", tuple(quiet), note=_tails(quiet)),
         Row(
@@ -122,7 +132,62 @@ def flood(contenders: Sequence[Contender], seconds: float) -> list[Row]:
             note=f"{_tails(under)}; {_slower(under, quiet)}",
         ),
         Row("honest logins refused meanwhile", "", tuple(failures), limits=(("none", 0, False),)),
+        Row(
+            f"slowest login of {NEWCOMERS} who were never here, meanwhile",
+            "ms",
+            tuple(newcomers),
+            limits=(("≤ 5 s", 5000, False),),
+        ),
+        *outcome,
     ]
+
+
+def _first_logins(
+    contender: Contender, internet: World, address: Address
+) -> tuple[list[float], int]:
+    """How long each newcomer's login took that got in, in ms, and how many were refused."""
+    times = []
+    for number in range(2, 2 + NEWCOMERS):
+        source = internet.friend(number)
+        command = internet.client(_ssh(contender, contender.key, address, source, "dev"))
+        began = time.monotonic()
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            times.append((time.monotonic() - began) * 1000)
+    return times, NEWCOMERS - len(times)
+
+
+def _of_attackers(agent: Contender, internet: World) -> list[Row]:
+    """What the agent's log says of them, once each had the time to be banned and to come again."""
+    attackers = {internet.stranger(number) for number in range(1, ATTACKERS + 1)}
+    bans: dict[str, str] = {}
+    end = time.monotonic() + BANNED_WITHIN
+    while len(bans) < ATTACKERS and time.monotonic() < end:
+        time.sleep(1.0)
+        found = {each["network"]: each["timestamp"] for each in _said(agent, "ban.started")}
+        bans = {network: at for network, at in found.items() if network in attackers}
+    time.sleep(AFTER_BANS)
+    late = [
+        each
+        for each in _said(agent, "ssh.connection.closed")
+        # The ban itself cuts what is open.
+        if each["timestamp"] > bans.get(each["client"], "~") and each["verdict"] != "cut"
+    ]
+    banned = Samples(AGENT, (float(len(bans)),))
+    admitted = Samples(AGENT, (float(len(late)),))
+    return [
+        Row("attackers banned", "", (banned,), limits=(("all", ATTACKERS, True),)),
+        Row("attackers let in after their ban", "", (admitted,), limits=(("none", 0, False),)),
+    ]
+
+
+def _said(agent: Contender, event: str) -> list[dict[str, str]]:
+    """The events of one kind in the agent's log of this run."""
+    lines = agent.log.read_text(errors="replace").splitlines()
+    records = [json.loads(line) for line in lines if f'"event": "{event}"' in line]
+    starts = [
+        json.loads(line)["timestamp"] for line in lines if '"event": "boot.listening"' in line
+    ]
+    return [record for record in records if record["timestamp"] >= starts[-1]]
 
 
 def _until_banned(
