@@ -17,6 +17,7 @@ from agent.crew.record import Followed, follow, opened
 from agent.crew.states import Evidence, FileSays, Member, Process
 from agent.init import proctree
 from agent.platform.account import Account
+from agent.untrusted import decode
 
 MOST_READ = 64 << 10
 MOST_CHILDREN = 256
@@ -87,7 +88,7 @@ class Looker:
         with _rights_of(self._account):
             content = _read(path, self._account.uid)
         try:
-            says = msgspec.json.decode(content, type=_SessionFile)
+            says = decode(content, _SessionFile)
         except ValueError:
             return None  # none yet, or one that is being written: the next look sees it
         # Of an earlier conversation of this process it says nothing about this one.

@@ -11,6 +11,7 @@ import msgspec
 from agent import safe
 from agent.crew.states import Kind, Need, Report
 from agent.crew.tell import OWN_WORD
+from agent.untrusted import decode
 
 LONGEST = 300
 """Letters of a folder that are kept."""
@@ -70,14 +71,11 @@ class Teller:
     record: str
 
 
-_decode = msgspec.json.Decoder(Sent).decode
-
-
 def read(data: bytes) -> tuple[Teller, Report | None]:
     """Who reports and what; None for what changes nothing. Raises `ReportError`."""
     try:
-        sent = _decode(data)
-    except ValueError as error:  # msgspec's errors are of this kind
+        sent = decode(data, Sent)
+    except ValueError as error:
         # Its words would be of any number, by what was sent: they are reported once each.
         raise ReportError("not a report") from error
     if sent.tool not in _READERS:

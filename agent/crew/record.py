@@ -15,6 +15,7 @@ from datetime import datetime
 import msgspec
 
 from agent.crew.states import Ending
+from agent.untrusted import decode
 
 FIRST_READ = 64 << 10
 """Bytes from the end at the first look."""
@@ -78,18 +79,15 @@ def opened(path: str, uid: int) -> Iterator[int]:
 def _ending(data: bytes) -> Ending | None:
     """The end of a turn, where this line is of one."""
     try:
-        line = _decode_line(data)
+        line = decode(data, _Line)
+        at = line.timestamp.timestamp()
         kind, error = line.type, False
         if kind == "event_msg":
-            said = _decode_payload(line.payload)
+            said = decode(line.payload, _Payload)
             kind, error = said.type, bytes(said.error) not in (b"", b"null")
-    except ValueError:  # not one of ours, or the first look has cut it off
+    except (ValueError, OverflowError):  # not one of ours, or the first look has cut it off
         return None
     cancelled = kind == "info" and bytes(line.content) == b'"Request cancelled."'
     if not cancelled and kind not in ("error", "task_complete", "turn_aborted"):
         return None
-    return Ending(line.timestamp.timestamp(), failed=error or kind == "error")
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
-_decode_payload = msgspec.json.Decoder(_Payload).decode
+    return Ending(at, failed=error or kind == "error")

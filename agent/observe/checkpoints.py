@@ -30,6 +30,7 @@ from agent.observe.reports import (
     RestoredReport,
     RestoreOrder,
 )
+from agent.untrusted import decode
 
 T = TypeVar("T")
 
@@ -177,6 +178,6 @@ def checkpoint_report(checkpoint: Checkpoint) -> CheckpointReport:
 
 def _decoded(content: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(content, type=kind)
-    except msgspec.DecodeError as error:
+        return decode(content, kind)
+    except ValueError as error:
         raise BadRequest(str(error)) from error

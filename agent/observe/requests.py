@@ -5,7 +5,6 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
-import msgspec
 from msgspec.structs import replace as replace_struct
 
 from agent.access.homekeys import about
@@ -38,6 +37,7 @@ from agent.observe.services import ServiceRequests
 from agent.observe.status import ban_reports, session_report, status_report
 from agent.observe.usage import usage_report
 from agent.settings.load import SettingsError, load
+from agent.untrusted import decode
 
 LEASES, NOTIFY = "/v1/leases", "/v1/notify"
 FOR_THE_ACCOUNT = (LEASES, NOTIFY)
@@ -159,9 +159,9 @@ class Requests:
 
     async def _post_ban(self, request: Request) -> Answer:
         try:
-            order = msgspec.json.decode(request.body, type=BanOrder)
+            order = decode(request.body, BanOrder)
             network = Network.parse(order.network)
-        except ValueError as error:  # msgspec's errors are of this kind
+        except ValueError as error:
             return refusal(error)
         if self._machine.gate.jail.ignores(network):
             return refusal(
@@ -202,7 +202,7 @@ class Requests:
             problem = "SWARM_SLEEP_MODE is off: nothing would wake this machine up again"
             return refusal(problem, status=409)
         try:
-            order = msgspec.json.decode(request.body, type=SleepOrder)
+            order = decode(request.body, SleepOrder)
         except ValueError as error:
             return refusal(error)
         if self._hung_up(request):
@@ -225,7 +225,7 @@ class Requests:
 
     async def _post_lease(self, request: Request) -> Answer:
         try:
-            order = msgspec.json.decode(request.body, type=LeaseOrder)
+            order = decode(request.body, LeaseOrder)
             longest = self._machine.current.value.lease_max
             capped = order.seconds is not None and order.seconds > longest
             seconds = min(order.seconds or math.inf, longest)

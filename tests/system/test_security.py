@@ -180,7 +180,7 @@ def test_frozen_for_a_while_it_goes_on(box: Box) -> None:
 PATHS = (
     "/metrics /healthz / /status.json /v1/health /v1/status /v1/keys /v1/egress /v1/sessions "
     "/v1/history /v1/usage /v1/bans /v1/idle /v1/sleep /v1/leases /v1/services "
-    "/v1/services/x/start /v1/services/x/logs"
+    "/v1/services/x/start /v1/services/x/logs /v1/checkpoints /v1/checkpoints/diff /v1/agents"
 ).split()
 NUMBERS = st.integers() | st.floats() | st.just(1e400)
 JSON = st.recursive(
@@ -232,7 +232,12 @@ def whole_requests(draw: st.DrawFn, paths: Sequence[str]) -> bytes:
     method = draw(st.sampled_from(["GET", "GET", "GET", "POST", "DELETE"]))
     keys = ("since", "network", "id", "name", "after", "wait")
     query = urlencode({key: draw(ODD) for key in keys}, errors="surrogatepass")
-    body = draw(st.just(b"") | st.binary(max_size=200) | JSON.map(lambda v: json.dumps(v).encode()))
+    deep = b'{"x": ' + b"[" * 7000 + b"]" * 7000 + b"}"
+    body = draw(
+        st.sampled_from([b"", deep])
+        | st.binary(max_size=200)
+        | JSON.map(lambda v: json.dumps(v).encode())
+    )
     version = draw(st.sampled_from(["1.0", "1.1"]))
     head = [f"{method} {draw(st.sampled_from(paths))}?{query} HTTP/{version}"]
     head += draw(st.sampled_from([["Host: x"], ["Host: 127.0.0.1"], []]))

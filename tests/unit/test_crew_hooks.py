@@ -111,6 +111,7 @@ def test_opencode() -> None:
         b'{"tool":"claude","event":"Stop","session":"../../etc","pid":1}',
         b'{"tool":"claude","event":"Stop","session":"s","pid":0}',
         b'{"tool":"own","event":"dancing","session":"s","pid":1}',
+        b'{"tool":"own","event":"working","session":"s","pid":1,"x":' + b"[" * 4000 + b"]" * 4000,
     ],
 )
 def test_rubbish_is_refused(data: bytes) -> None:

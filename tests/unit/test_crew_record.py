@@ -41,6 +41,9 @@ LINES = {
     "\n": None,
     '{"timestamp": 7, "type": "error"}\n': None,
     "[]\n": None,
+    '{"timestamp": "0001-01-01T00:00:00", "type": "error"}\n': None,
+    line("error", content=json.loads("[" * 900 + "]" * 900)): Ending(STAMP, failed=True),
+    line("error", content="@").replace('"@"', "[" * 30_000 + "]" * 30_000): None,
 }
 
 

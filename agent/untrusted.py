@@ -1,0 +1,15 @@
+"""JSON that anybody of the login account may have written."""
+
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+def decode(data: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """What it says, as a record of this kind. Raises `ValueError` whatever is wrong with it."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
