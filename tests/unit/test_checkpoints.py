@@ -1,5 +1,6 @@
 """When a checkpoint is due, what is kept, and how names and notes travel."""
 
+import asyncio
 import math
 import random
 import time
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.checkpoints import policy, tags
-from agent.checkpoints.faults import Fault, fault_of
+from agent.checkpoints import policy, room, tags
+from agent.checkpoints.faults import Fault, ResticError, fault_of
 from agent.checkpoints.place import plain, read_changes
 from agent.checkpoints.policy import AFTER_START, Cause, Past
 from agent.checkpoints.restic import escape
@@ -223,3 +224,28 @@ def test_order_is_that_of_making() -> None:
     now = 1_800_000_000.0
     checkpoints = made(*random.Random(1).sample(range(10**6), 50), now=now)
     assert checkpoints[-1].id not in policy.evictable(checkpoints, now)
+
+
+def test_a_checkpoint_is_given_up_when_only_the_reserve_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = [True, True, False]
+    monkeypatch.setattr(room, "TICK", 0.001)
+    monkeypatch.setattr(room, "is_left", lambda _: left.pop(0))
+    cancelled = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    async def run() -> None:
+        async with asyncio.timeout(60):
+            await room.while_left("/volume", work())
+
+    with pytest.raises(ResticError) as error:
+        asyncio.run(run())
+    assert error.value.fault is Fault.FULL
+    assert cancelled and not left
