@@ -133,6 +133,25 @@ def test_what_no_checkpoint_has_is_never_lost(volume: Volume) -> None:
     ]
 
 
+def test_a_comparison_shows_what_changed_and_no_folder_for_its_time(volume: Volume) -> None:
+    (volume.work / "sub").mkdir()
+    (volume.work / "sub" / "a").write_text("one")
+    (volume.work / "sub" / "b").write_text("two")
+    (volume.work / "c").write_text("three")
+    volume.give()
+
+    async def compare(hands: Hands) -> list[tuple[str, str]]:
+        await hands.keeper.make(Cause.HAND)
+        (volume.work / "sub" / "b").unlink()
+        (volume.work / "c").write_text("other")
+        _, _, found, count = await hands.undo.changes("latest", None, None, 100)
+        assert count == len(found)
+        return sorted((change.modifier, change.path) for change in found)
+
+    work = str(volume.work)
+    assert volume.run(compare) == [("-", f"{work}/sub/b"), ("M", f"{work}/c")]
+
+
 def test_nobody_but_root_gets_at_the_repository(volume: Volume) -> None:
     """Modes, owners, and the group that keeps the account's own processes out of restic."""
     (volume.work / "a").write_text("a")
