@@ -149,6 +149,8 @@ def test_checkpoints_with_the_restic_of_each_debian(make_box: Boot, suite: str) 
     config = box.machine.volume / ".swarm/checkpoints/repo/config"
     config.chmod(0o600)
     config.write_bytes(os.urandom(155))
+    said = box.ssh("swarm-agent checkpoint", timeout=60).stderr
+    assert "is damaged: ciphertext verification failed" in " ".join(said.split())
     assert box.ssh("swarm-agent checkpoint", timeout=60).returncode == 0
     assert "damaged" in box.event("checkpoint.replaced")["reason"]
 

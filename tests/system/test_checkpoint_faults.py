@@ -14,6 +14,7 @@ import pytest
 
 from agent.checkpoints import keeper as keepers
 from agent.checkpoints import repository as repositories
+from agent.checkpoints import running
 from agent.checkpoints.faults import Fault, ResticError
 from agent.checkpoints.policy import Cause
 from agent.checkpoints.repository import Refused
@@ -261,6 +262,31 @@ def test_a_sleep_is_delayed_by_its_budget_at_most(volume: Volume) -> None:
     assert any(isinstance(event, CheckpointFailed) for event in volume.events)
     assert not restics(volume)
     (volume.work / "sparse").unlink()
+    assert restores(volume, volume.run(make))
+
+
+def test_a_backup_that_does_not_move_is_given_up(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """restic waits for ever where a file became a pipe while it was opened; here it is stopped."""
+
+    async def stalls(hands: Hands) -> None:
+        await hands.keeper.make(Cause.HAND)
+        (volume.work / "random").write_bytes(os.urandom(60 << 20))
+        volume.give()
+        monkeypatch.setattr(running, "STALL", 1.0)
+        making = asyncio.create_task(hands.keeper.make(Cause.HAND))
+        async with asyncio.timeout(60):
+            while not (found := restics(volume)):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            for pid in found:
+                os.kill(pid, signal.SIGSTOP)
+            with pytest.raises(ResticError, match="no progress in 1 s"):
+                await making
+
+    volume.run(stalls)
+    assert not restics(volume)
+    monkeypatch.undo()
     assert restores(volume, volume.run(make))
 
 
