@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,31 @@ def test_a_restore_in_place_can_be_undone(volume: Volume) -> None:
     os.close(shell)
     volume.run(lambda hands: restore(hands, present))
     assert seen(volume.work) == second
+
+
+def test_a_file_in_use_is_replaced_and_who_has_it_open_keeps_the_old_one(volume: Volume) -> None:
+    program, note = volume.work / "program", volume.work / "note"
+    shutil.copy2("/bin/sleep", program)
+    note.write_text("one")
+    volume.give()
+    volume.run(lambda hands: hands.keeper.make(Cause.HAND))
+    before = seen(volume.work)
+
+    with program.open("ab") as file:
+        file.write(b"more")
+    note.write_text("two")
+    volume.give()
+    running = subprocess.Popen([program, "1000"])
+    try:
+        with note.open() as reader:
+            done = volume.run(lambda hands: hands.undo.restore(Order("latest")))
+            assert done.placed.failures == 0, done
+            assert seen(volume.work) == before
+            assert reader.read() == "two"
+        assert running.poll() is None
+    finally:
+        running.kill()
+        running.wait()
 
 
 def test_what_no_checkpoint_has_is_never_lost(volume: Volume) -> None:
