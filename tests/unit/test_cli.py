@@ -9,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from agent.cli.lazy import Program
 from agent.cli.main import cli
 from agent.cli.setup import completion_script, man_page
 from agent.cli.tables import table
@@ -53,6 +54,18 @@ def test_an_error_fits_the_terminal_and_keeps_its_words(
 
 def test_version_has_one_form() -> None:
     assert CliRunner().invoke(cli, ["--version"]).output == f"swarm-agent {cli.version}\n"
+
+
+@pytest.mark.parametrize("set_to", ["", "1"])
+def test_no_colour_where_the_user_wants_none(set_to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program("program", "1", "For the test.", {})
+    program.add_command(
+        click.Command("red", callback=lambda: click.echo(click.style("failed", fg="red")))
+    )
+    monkeypatch.setenv("NO_COLOR", set_to)
+    said = CliRunner().invoke(program, ["red"], color=True).output
+    assert ("\x1b" in said) is (set_to == "")
+    assert "failed" in said
 
 
 def test_a_mistyped_command_is_recognised() -> None:
