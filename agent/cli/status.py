@@ -68,21 +68,27 @@ def _lines(report: StatusReport) -> Iterator[str]:
     for agent in report.agents:
         where = f" in {agent.folder}" if agent.folder else ""
         since = words.duration(report.at - agent.since)
-        yield f"agent   {agent.name}{where}: {says(agent)}, for {since}"
+        yield _row(f"agent   {agent.name}{where}: {says(agent)}, for {since}")
     for service in report.services:
         detail = f": {service.detail}" if service.detail else ""
-        yield wrapped(f"service {service.name}  {service.state}{detail}", " " * 8)
+        yield _row(f"service {service.name}  {service.state}{detail}")
     for lease in report.idle.leases:
-        yield f"lease   {lease.because or lease.name}: {words.duration(lease.seconds)} more at most"
+        left = words.duration(lease.seconds)
+        yield _row(f"lease   {lease.because or lease.name}: {left} more at most")
     latest = f", the latest {report.latest_bans[0].network}" if report.latest_bans else ""
     yield f"bans    {report.bans}{latest}"
-    yield wrapped(f"keys    {', '.join(report.keys) or 'none: nobody can log in'}", " " * 8)
-    yield f"volume  {_used(report.volume)}"
-    yield f"undo    {_checkpoints(report)}"
+    yield _row(f"keys    {', '.join(report.keys) or 'none: nobody can log in'}")
+    yield _row(f"volume  {_used(report.volume)}")
+    yield _row(f"undo    {_checkpoints(report)}")
     yield f"memory  {_used(report.memory)}"
     budget = "" if report.budget_hours is None else f" of {report.budget_hours:g} h"
     yield f"month   awake for {report.used_hours:.1f} h{budget}"
     yield f"agent   swarm-agent {report.version}"
+
+
+def _row(text: str) -> str:
+    """A word and what is said of it, which may take several lines."""
+    return wrapped(text, " " * 8)
 
 
 def _problems(report: StatusReport) -> Iterator[str]:
