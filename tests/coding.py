@@ -99,9 +99,13 @@ class Desk:
 
     def say(self, name: str, text: str) -> None:
         """Type a prompt; typed text and Enter must not arrive as one paste."""
+        self.type(name, text)
+        self.key(name, "Enter")
+
+    def type(self, name: str, text: str) -> None:
+        """Type a prompt without its Enter."""
         self.tmux(f"send-keys -t {name} -l {shlex.quote(text)}")
         until(lambda: text[:40] in self.screen(name), f"{text!r} at the prompt of {name}")
-        self.key(name, "Enter")
 
     def key(self, name: str, key: str) -> None:
         """Press a key."""

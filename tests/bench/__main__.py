@@ -16,6 +16,7 @@ from tests.bench import (
     rows_boot,
     rows_checkpoints,
     rows_commands,
+    rows_crew,
     rows_fleet,
     rows_gate,
     rows_growth,
@@ -62,6 +63,7 @@ ROWS: dict[str, Measure] = {
         peers[0], rows_growth.SERVICES[: 2 if quick else None], 1 if quick else 3
     ),
     "hook": lambda peers, quick: rows_agents.hook(peers[0], 20 if quick else 1000),
+    "agent-states": lambda peers, quick: rows_crew.states(peers[0].key, 1 if quick else 3),
     "login-checkpoints": lambda peers, quick: [
         rows_checkpoints.login_beside(peers[0], 6 if quick else 40)
     ],

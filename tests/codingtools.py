@@ -1,0 +1,130 @@
+"""The real Codex, Gemini CLI and OpenCode: how they are installed, and started for a stand-in."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.coding import TOOLS, Desk
+
+CONTAINER = Path(__file__).parents[1] / "container"
+VENDOR = TOOLS / "codex-linux-x64" / "vendor" / "x86_64-unknown-linux-musl"
+
+# As the image has it: in places that the account cannot change.
+INSTALL = "; ".join(
+    f"mkdir -p {target} && cp {CONTAINER}/{source}/* {target}/ && chmod 755 {target}"
+    for source, target in (
+        ("codex", "/etc/codex"),
+        ("gemini", "/etc/gemini-cli"),
+        ("opencode", "/etc/opencode"),
+    )
+)
+
+
+OFFLINE = {
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "NO_PROXY": "127.0.0.1",
+    "OPENCODE_DISABLE_MODELS_FETCH": "1",
+    "OPENCODE_DISABLE_AUTOUPDATE": "1",
+}
+"""Nothing leaves the loopback, and nothing waits for it."""
+
+
+PLUGINS = (".config/opencode", ".opencode")
+"""Where OpenCode installs the types of plugins before its window shows anything, whether there are
+any or not: found there, they are not asked of a registry that is not there."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A coding tool: how it is started and spoken to."""
+
+    name: str
+    command: str
+    prompt: str
+    """What its window shows when it can be spoken to."""
+    asks: str
+    """What its window shows when it asks for a permission."""
+    deny: str
+    files: dict[str, str]
+    environ: dict[str, str] = field(default_factory=dict)
+
+
+def tool(name: str, desk: Desk) -> Tool:
+    """The tool, told to ask the stand-in."""
+    url, folder = desk.model.url, f"{desk.home}/api"
+    if name == "codex":
+        config = (
+            'model = "stand-in"\nmodel_provider = "stub"\ncheck_for_update_on_startup = false\n'
+            f'[projects."{folder}"]\ntrust_level = "trusted"\n'
+            f'[model_providers.stub]\nname = "stub"\nbase_url = "{url}/v1"\n'
+            'wire_api = "responses"\nenv_key = "OPENAI_API_KEY"\n'
+        )
+        return Tool(
+            name,
+            f"{VENDOR}/bin/codex -a on-request -s workspace-write",
+            "stand-in",
+            "Would you like to run",
+            "Escape",
+            {".codex/config.toml": config},
+            {"OPENAI_API_KEY": "k"},
+        )
+    if name == "gemini":
+        settings = {
+            "security": {"auth": {"selectedType": "gemini-api-key"}},
+            "general": {"disableAutoUpdate": True},
+        }
+        return Tool(
+            name,
+            f"node {TOOLS}/@google/gemini-cli/bundle/gemini.js --skip-trust -m gemini-2.5-flash",
+            "Type your message",
+            "Allow",
+            "Escape",
+            {".gemini/settings.json": json.dumps(settings)},
+            {"GEMINI_API_KEY": "k", "GOOGLE_GEMINI_BASE_URL": url},
+        )
+    provider = {
+        "npm": "@ai-sdk/openai-compatible",
+        "name": "stub",
+        "options": {"baseURL": f"{url}/v1", "apiKey": "k"},
+        "models": {"m": {"name": "m"}},
+    }
+    types = {"dependencies": {"@opencode-ai/plugin": "1.18.33"}}
+    installed = {
+        "package.json": json.dumps(types),
+        "package-lock.json": json.dumps({"packages": {"": types}}),
+        "node_modules/none": "",
+    }
+    settings = {
+        "model": "stub/m",
+        "provider": {"stub": provider},
+        "permission": {"bash": "ask"},
+        "autoupdate": False,
+    }
+    return Tool(
+        name,
+        f"{TOOLS}/opencode-linux-x64/bin/opencode",
+        "Ask anything",
+        "Permission required",
+        "Escape",
+        {
+            ".config/opencode/opencode.json": json.dumps(settings),
+            **{f"{each}/{path}": text for each in PLUGINS for path, text in installed.items()},
+        },
+    )
+
+
+def sit(desk: Desk, name: str) -> Tool:
+    """Start the tool in a window, ready for a prompt."""
+    made = tool(name, desk)
+    prepare(desk, made)
+    desk.open("api", "api", made.command, {**OFFLINE, **made.environ})
+    desk.shows("api", made.prompt)
+    return made
+
+
+def prepare(desk: Desk, made: Tool) -> None:
+    """Put the tool's files into the home."""
+    for path, content in made.files.items():
+        desk.sh(f"mkdir -p {Path(path).parent}")
+        desk.put(path, content)
