@@ -43,6 +43,10 @@ MOST = 64
 MOST_ENDED = 20
 """Members that have ended and are still shown."""
 
+ALONE = ("claude", "gemini")
+"""Tools of whose processes each has one conversation. Gemini CLI may begin another before its first
+prompt, and says nothing of it."""
+
 SOON, LATER = 1.0, 15.0
 """Seconds between two looks: while something can change without a hook, and else."""
 
@@ -162,8 +166,8 @@ class Crew:
         process = process_of(teller.pid, self._account.uid)
         if process is None or report.kind is Kind.ENDED:
             return None  # it was over before its hook was read
-        if teller.tool == "claude":
-            # One process, one conversation: the end of the earlier one was not reported.
+        if teller.tool in ALONE:
+            # The end of the earlier conversation was not reported.
             for key, other in list(self._members.items()):
                 if other.process == process and other.tool == teller.tool:
                     self._become(key, states.end(other, "another conversation began", now))

@@ -58,3 +58,21 @@ def test_the_first_one_is_looked_at_however_long_there_was_nobody(
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as tool:
         asyncio.run(scene(tool.pid))
         tool.communicate(b"\n")
+
+
+@pytest.mark.parametrize(("tool", "left"), [("claude", 1), ("gemini", 1), ("codex", 2)])
+def test_a_process_of_one_conversation_is_one_member(tmp_path: Path, tool: str, left: int) -> None:
+    account = Account("me", os.geteuid(), os.getegid(), str(tmp_path), "/bin/sh", locked=False)
+    settings = load({"SWARM_RUN_DIR": str(tmp_path)}, privileged=False).settings
+
+    async def scene() -> None:
+        bus = Bus()
+        crew = Crew.start(Current(settings), account, CrewPage(str(tmp_path), bus), bus)
+        events = {"gemini": ("SessionStart", "BeforeAgent")}
+        for number, event in enumerate(events.get(tool, ("SessionStart", "UserPromptSubmit"))):
+            report = {"tool": tool, "event": event, "session": f"s{number}", "pid": os.getpid()}
+            crew.hear(json.dumps(report).encode())
+        assert len(crew.members) == left
+        assert "working" in states(crew)
+
+    asyncio.run(scene())
