@@ -13,7 +13,7 @@ from tests.codingtools import INSTALL, sit
 from tests.messages import model
 from tests.support import Box, Key, ready, until
 
-TOOLS = ("claude", "codex")
+TOOLS = ("claude", "codex", "gemini")
 SECONDS = 2.0
 READS = 1.5
 ENDLESS = "run touch made; until test -e ended; do sleep 0.2; done"
