@@ -13,7 +13,7 @@ from tests.codingtools import INSTALL, sit
 from tests.messages import model
 from tests.support import Box, Key, ready, until
 
-TOOLS = ("claude", "codex", "gemini")
+TOOLS = ("claude", "codex", "gemini", "opencode")
 SECONDS = 2.0
 READS = 1.5
 ENDLESS = "run touch made; until test -e ended; do sleep 0.2; done"
@@ -145,7 +145,7 @@ def _read(desk: Desk, name: str) -> None:
 
 
 def _press(desk: Desk, key: str, state: str, need: str = "") -> float:
-    return _after(desk, lambda: desk.key("api", key), state, need)
+    return _after(desk, lambda: [desk.key("api", each) for each in key.split()], state, need)
 
 
 def _after(desk: Desk, do: Callable[[], object], state: str, need: str = "") -> float:
