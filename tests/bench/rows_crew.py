@@ -144,8 +144,12 @@ def _read(desk: Desk, name: str) -> None:
     time.sleep(READS)
 
 
-def _press(desk: Desk, key: str, state: str, need: str = "") -> float:
-    return _after(desk, lambda: [desk.key("api", each) for each in key.split()], state, need)
+def _press(desk: Desk, keys: str, state: str, need: str = "") -> float:
+    def press() -> None:
+        for key in keys.split():
+            desk.key("api", key)
+
+    return _after(desk, press, state, need)
 
 
 def _after(desk: Desk, do: Callable[[], object], state: str, need: str = "") -> float:
