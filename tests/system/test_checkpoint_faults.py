@@ -313,7 +313,7 @@ def test_paths_outside_the_volume_and_our_own_are_refused(volume: Volume) -> Non
                 await hands.undo.restore(Order("latest", (path,)))
         with pytest.raises(Refused, match="does not have"):
             await hands.undo.restore(Order("latest", (os.fsencode(volume.work / "never"),)))
-        with pytest.raises(Refused, match="is none"):
+        with pytest.raises(Refused, match="there is no checkpoint"):
             await hands.undo.restore(Order("--help"))
         with pytest.raises(Refused, match="not empty"):
             await hands.undo.restore(Order("latest", to=os.fsencode(volume.work)))

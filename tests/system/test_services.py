@@ -1,7 +1,9 @@
 """Services in a real machine: real programs, real signals, seen from outside."""
 
+import os
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -97,9 +99,9 @@ def test_a_service_that_dies_is_started_again_with_backoff_and_then_failed(
     entry = services.becomes("dies", "failed")
     assert entry["restarts"] == 3
     assert entry["detail"] == "ended with status 3, after 3 restarts in a row"
+    assert "last words" in services.box.event("service.failed")["said"]
     delays = [event["retry_in"] for event in services.box.events("service.backoff")]
     assert delays == [0.05, 0.1, 0.2]
-    assert "last words" in services.box.event("service.failed")["said"]
     assert services.box.ssh("echo in").stdout == "in\n"
 
 
@@ -213,6 +215,7 @@ def test_fifty_services_start_in_order_and_stop_in_reverse(services: Services) -
         text += f'[service.s{n}]\ncommand = "sleep 1000"\n{after}'
     services.boot(text)
     until(lambda: all(e["state"] == "running" for e in services.all().values()), "all running")
+    until(lambda: len(services.box.events("service.started")) == 50, "all of them in the log")
     order = [event["service"] for event in services.box.events("service.started")]
     assert sorted(order) == sorted(f"s{n}" for n in range(50))
     for n in range(1, 50):
@@ -263,16 +266,21 @@ def test_a_stubborn_service_is_killed_with_its_whole_group(services: Services) -
     )
     entry = services.becomes("stubborn", "running")
     outside = host_pid(services.box, entry["pid"])
-    group = [
-        int(path.parent.name)
-        for path in Path("/proc").glob("[0-9]*/stat")
-        if path.exists() and int(path.read_text().rpartition(")")[2].split()[2]) == outside
-    ]
-    assert len(group) >= 2
+    until(lambda: len(_group(outside)) >= 2, "its child")
     began = time.monotonic()
     assert services.box.agent("stop", "stubborn").returncode == 0
     assert time.monotonic() - began >= 0.3
-    until(lambda: not [pid for pid in group if Path(f"/proc/{pid}").exists()], "the group's end")
+    until(lambda: not _group(outside), "the group's end")
+
+
+def _group(leader: int) -> list[int]:
+    """The processes of this process group."""
+    found = []
+    for name in os.listdir("/proc"):
+        with suppress(ValueError, ProcessLookupError):
+            if os.getpgid(int(name)) == leader:
+                found.append(int(name))
+    return found
 
 
 def test_a_grandchild_that_holds_the_pipe_does_not_delay_a_stop(services: Services) -> None:

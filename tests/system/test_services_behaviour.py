@@ -205,8 +205,8 @@ def test_stop_during_backoff_is_final(services: Services) -> None:
     services.boot('[service.dies]\ncommand = "false"\nbackoff = "1h"\nbackoff_max = "1h"\n')
     services.becomes("dies", "backoff")
     assert services.box.agent("stop", "dies").stdout == "dies is inactive\n"
-    assert len(services.box.events("service.started")) == 1
     assert services.box.stop() == 0
+    assert len(services.box.events("service.started")) == 1
 
 
 def test_a_shutdown_on_failure_is_not_replayed_at_the_next_boot(
