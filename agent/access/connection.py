@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from agent import safe
-from agent.access import sshd, utmp
+from agent.access import sshd, tcpinfo, utmp
 from agent.access.authlog import AuthEvent, Step, judge, parse
 from agent.access.keyring import Keyring
 from agent.access.room import Room
@@ -183,6 +183,14 @@ class Connection:
     def stream(self) -> socket.socket:
         """Our duplicate of the client's connection."""
         return self._socket
+
+    @property
+    def has_banner(self) -> bool:
+        """The first bytes of its sshd have reached the client."""
+        try:
+            return tcpinfo.traffic(self._socket).sent >= len("SSH-")
+        except OSError:
+            return True  # it is being closed
 
     @property
     def pid(self) -> int:

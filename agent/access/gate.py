@@ -242,6 +242,11 @@ class Gate:
         return len(self._connections)
 
     @property
+    def awaits_banner(self) -> bool:
+        """A client has not had the first bytes of its sshd."""
+        return not all(each.has_banner for each in self._connections)
+
+    @property
     def unauthenticated(self) -> int:
         """Connections that have not logged in yet."""
         return sum(door.unauthenticated for door in self._doors.values())

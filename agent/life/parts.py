@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from agent import words
 from agent.access.gate import Gate
 from agent.bus import Bus
+from agent.clock import clock
 from agent.events import Event, Notice, PartFailed
 from agent.init.children import leave_signals
 from agent.life.handed import Handed
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from agent.services.supervisor import Supervisor
 
 BANNER_FIRST = 0.05
-"""Seconds that belong to the banner of a client who is waiting already."""
+"""Seconds that belong to a client who is waiting already; afterwards its banner is looked for."""
 
 FIRST_LOOK_UP = 5.0
 """Seconds that services wait for the addresses of the names they may connect to."""
@@ -176,7 +177,6 @@ def _checkpoints(machine: Machine, _: Handed) -> Run:
 
 
 def _memory(machine: Machine, handed: Handed) -> Run:
-    from agent.clock import clock
     from agent.state.banlist import Clocks
     from agent.state.memory import Memory, MemoryRecord
 
@@ -207,7 +207,6 @@ def _known(machine: Machine, _: Handed) -> Run:
 
 
 def _crew(machine: Machine, handed: Handed) -> Run:
-    from agent.clock import clock
     from agent.crew.keeper import Crew, greeting
     from agent.crew.states import CrewRecord
 
@@ -391,9 +390,9 @@ class Parts:
 
     async def run(self) -> None:
         """Make every part in its turn, and keep it running until cancelled."""
-        await asyncio.sleep(BANNER_FIRST)
-        _prepare_threads()
         gate, bus = self._machine.gate, self._machine.bus
+        await _banner(gate)
+        _prepare_threads()
         when = When.BANNER
         async with asyncio.TaskGroup() as group:
             for part in TABLE:
@@ -480,6 +479,14 @@ def _safe_volume(path: str, bus: Bus) -> str | None:
     notice = f"bans, sessions and time awake are kept for this run only: {reason}"
     bus.publish(Notice(part="state", notice=notice))
     return None
+
+
+async def _banner(gate: Gate) -> None:
+    """Wait for the banner of a client who is waiting: from a cold disk it takes a second."""
+    end = clock() + PATIENCE
+    await asyncio.sleep(BANNER_FIRST)
+    while gate.awaits_banner and clock() < end:  # noqa: ASYNC110  # the kernel alone knows
+        await asyncio.sleep(BANNER_FIRST / 2)
 
 
 async def _moment(when: When, gate: Gate) -> None:

@@ -5,6 +5,8 @@ import os
 import re
 import socket
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from deploy.machine import AGENT
 from tests.conftest import BoxMaker
 from tests.support import Box, Key, make_key, until
 
+NAME_OF_MACHINE = "a-machine"
 PHASES = ["settings", "home", "keys", "hostkey", "sshd", "state", "listener"]
 
 
@@ -379,3 +382,52 @@ def test_control_socket_that_crashes_is_started_again_and_ssh_goes_on(make_box: 
     where = Path(f"/proc/{box.machine.init}/root{run_dir}/agent.sock")
     where.rmdir()
     until(lambda: box.agent("health").returncode == 0, "the control socket is back")
+
+
+@pytest.mark.root
+def test_nothing_more_is_read_before_a_client_who_waits_has_its_banner(
+    make_box: BoxMaker, tmp_path: Path
+) -> None:
+    """From a cold disk what is read meanwhile would cost it the time."""
+    go_on, sshd = tmp_path / "go-on", tmp_path / "sshd"
+    sshd.write_text(
+        "#!/bin/sh\n"
+        f'[ "$1" = -t ] || until [ -e "{go_on}" ]; do sleep 0.05; done\n'
+        'exec /usr/sbin/sshd "$@"\n'
+    )
+    sshd.chmod(0o755)
+    for _ in range(5):
+        box = make_box()
+        with ThreadPoolExecutor() as pool:
+            connecting = pool.submit(waiting_from_the_start, box)
+            named = {"FLY_APP_NAME": NAME_OF_MACHINE, "SWARM_PROXY_PROTOCOL": "off"}
+            box.start({"SWARM_SSHD": str(sshd), **named})
+        with connecting.result() as client:
+            if parts_within(box, 1.0):
+                continue  # the client came too late: this computer is busy
+            go_on.touch()
+            assert client.recv(4) == b"SSH-"
+            until(lambda: parts_within(box, 0.0), "the parts")  # noqa: B023
+            return
+    pytest.fail("the parts were made at once, five times")
+
+
+def waiting_from_the_start(box: Box) -> socket.socket:
+    """A connection that is made as soon as there is a listener."""
+
+    def connect() -> socket.socket | None:
+        with contextlib.suppress(ConnectionRefusedError):
+            return socket.create_connection(("127.0.0.1", box.port))
+        return None
+
+    end = time.monotonic() + 60
+    while (client := connect()) is None:
+        assert time.monotonic() < end, box.said()
+    return client
+
+
+def parts_within(box: Box, seconds: float) -> bool:
+    """Whether the first part is made, the host name, once it is given so long."""
+    time.sleep(seconds)
+    words = ["nsenter", "-t", str(box.machine.init), "-u", "hostname"]
+    return subprocess.check_output(words, text=True).strip() == NAME_OF_MACHINE
