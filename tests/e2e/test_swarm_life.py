@@ -1,5 +1,6 @@
 """What becomes of a machine that is up: sleep, size, people, copies, moves; and of several."""
 
+import fcntl
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,6 +53,14 @@ def init_of(machine: str) -> int:
             if inside and f"FLY_MACHINE_ID={machine}" in (folder / "environ").read_text():
                 return int(folder.name)
     raise AssertionError(f"no process is the init of {machine}")
+
+
+@pytest.fixture
+def tmux() -> Iterator[None]:
+    """The tmux server of the login account, which all machines of this computer share (/tmp)."""
+    with open("/tmp/swarm-tests-tmux.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def test_sleep_wake_park_restart_and_stop(shared_laptop: Laptop) -> None:
@@ -376,7 +386,7 @@ def test_a_private_machine_has_no_address_and_ssh_gets_in(laptop: Laptop) -> Non
     until(lambda: not any(running(port) for port in ports), "the end of every proxy")
 
 
-def test_tmux_sessions_are_begun_once_and_found_again(shared_laptop: Laptop) -> None:
+def test_tmux_sessions_are_begun_once_and_found_again(shared_laptop: Laptop, tmux: None) -> None:
     laptop = shared_laptop
     laptop.well("wake", "box")
     words = [SWARM, "ssh", "box", "--tmux", "work"]
@@ -411,7 +421,9 @@ def test_tmux_sessions_are_begun_once_and_found_again(shared_laptop: Laptop) -> 
         second.wait(30)
 
 
-def test_attach_goes_to_the_coding_agent_that_waits_longest(shared_laptop: Laptop) -> None:
+def test_attach_goes_to_the_coding_agent_that_waits_longest(
+    shared_laptop: Laptop, tmux: None
+) -> None:
     """Or to the one that is named, in windows of one session and in another session."""
     laptop = shared_laptop
     laptop.well("wake", "box")
