@@ -20,8 +20,8 @@ _PIECE = 64 << 10
 
 
 class Differences:
-    """The file. `count` is how many there are, `replaced` the first of those that become another
-    kind of entry."""
+    """The file. `count` is how many there are; `replaced` has the first paths at which another kind
+    of entry follows."""
 
     def __init__(self, file: int) -> None:
         self.file = file

@@ -130,7 +130,7 @@ async def _said(reading: int) -> str:
 
 
 def parse(said: str, paths: tuple[HomePath, ...]) -> list[Linked]:
-    """What a process said about each path; of those that it did not get to, why.
+    """What a process said about each path, and why it did not get to the others.
 
     Raises `OSError` where it failed after all of them.
     """

@@ -99,7 +99,7 @@ def check_settings(environ: Mapping[str, str]) -> None:
 def for_sessions(state: Deployed, names: Mapping[str, str]) -> None:
     """Let sessions get the named values; sessions get no others.
 
-    Not those that open the copy of the checkpoints: it must survive what a session does.
+    Secrets that open the copy of the checkpoints are left out: it must survive what a session does.
     """
     from agent.checkpoints.running import CREDENTIALS  # with much that no other command needs
 

@@ -39,25 +39,26 @@ def test_the_owner_logs_in_while_many_networks_hold_silent_connections(
     del silent
 
 
-def test_who_was_here_before_is_known_after_a_restart(make_box: BoxMaker) -> None:
+def restarted_with_a_login_before(make_box: BoxMaker) -> Box:
+    """A machine that was killed once it had kept that the owner logged in, and booted again."""
     box = boot(make_box())
     assert ssh_as(box, OWNER) == 0
     page = box.machine.volume / ".swarm" / "known"
     until(lambda: page.exists() and OWNER in page.read_text(), "the page of known networks")
     box.machine.kill()
     boot(box)
+    return box
+
+
+def test_who_was_here_before_is_known_after_a_restart(make_box: BoxMaker) -> None:
+    box = restarted_with_a_login_before(make_box)
     silent = hold_silent(box)
     assert ssh_as(box, OWNER) == 0
     del silent
 
 
 def test_who_was_here_before_a_restart_is_slowed_and_not_banned(make_box: BoxMaker) -> None:
-    box = boot(make_box())
-    assert ssh_as(box, OWNER) == 0
-    page = box.machine.volume / ".swarm" / "known"
-    until(lambda: page.exists() and OWNER in page.read_text(), "the page of known networks")
-    box.machine.kill()
-    boot(box)
+    box = restarted_with_a_login_before(make_box)
     for _ in range(5):
         assert ssh_as(box, OWNER, user="nosuchuser") != 0
     assert ssh_as(box, OWNER) == 0

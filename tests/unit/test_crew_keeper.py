@@ -1,4 +1,4 @@
-"""The crew hears hooks on its socket, and looks at the processes and files of those that report."""
+"""The crew hears hooks on its socket, and looks at the processes and files of who reports."""
 
 import asyncio
 import json
