@@ -1,3 +1,3 @@
-"""swarm-agent: the init, the SSH gate and the watchman of a remote dev container."""
+"""swarm-agent: the init, SSH gate and sleep control of a remote dev container."""
 
 __version__ = "0.2.0"

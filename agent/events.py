@@ -1,6 +1,6 @@
-"""The event vocabulary: everything the agent says has one of these types.
+"""The event vocabulary: everything the agent reports has one of these types.
 
-An event is a fact, named once and for ever. `agent/bus.py` hands them out.
+An event is a fact; its name never changes. `agent/bus.py` distributes events.
 """
 
 import time
@@ -9,14 +9,14 @@ from typing import Any, ClassVar, dataclass_transform, get_origin
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class _Record:
-    """What a type checker takes for a frozen dataclass.
+    """Looks like a frozen dataclass to a type checker.
 
-    It is none: that decorator writes and compiles methods for every class, which for all events
+    It is none: `dataclass` generates and compiles methods for every class, which for all events
     takes a quarter of the time from exec to the banner.
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
-    """Its own, in the order in which people look for them."""
+    """Its own fields, the most useful first."""
 
     def __init_subclass__(cls) -> None:
         kinds: dict[str, object] = cls.__annotations__
@@ -31,17 +31,17 @@ class _Record:
 
 
 class Event(_Record):
-    """The base of all events; `at` is the wall clock at which it happened, in seconds.
+    """The base of all events; `at` is the wall-clock time at which it happened, in seconds.
 
-    One that lacks a field, or has one too many, cannot be made: `TypeError`.
+    Raises `TypeError` if a field is missing or unknown.
     """
 
     name: ClassVar[str]
     level: ClassVar[str] = "info"
     summed: ClassVar[bool] = False
-    """An attacker can make any number of these: the log sums floods of them up."""
+    """An attacker can cause any number of these: the log sums up floods of them."""
     bulk: ClassVar[bool] = False
-    """The account can make any number of these, and all are written as long as there is room."""
+    """The account can cause any number of these; all are written while there is room."""
     at: float = 0.0
 
     def __init__(self, **values: Any) -> None:
@@ -52,7 +52,7 @@ class Event(_Record):
 
 
 class BootPhase(Event):
-    """A phase of the start-up ended; `seconds` is how long it took."""
+    """A phase of the start-up ended after `seconds`."""
 
     name: ClassVar[str] = "boot.phase"
     phase: str
@@ -69,7 +69,7 @@ class ListenerOpened(Event):
 
 
 class BootFailed(Event):
-    """The agent cannot serve SSH and ends."""
+    """The agent cannot serve SSH and exits."""
 
     name: ClassVar[str] = "boot.failed"
     level: ClassVar[str] = "error"
@@ -77,7 +77,7 @@ class BootFailed(Event):
 
 
 class AgentFailed(Event):
-    """An error that nobody foresaw, at the top of the agent, which re-executes in place."""
+    """An unexpected error stopped the agent, which re-executes in place."""
 
     name: ClassVar[str] = "agent.failed"
     level: ClassVar[str] = "error"
@@ -86,9 +86,9 @@ class AgentFailed(Event):
 
 
 class Reexecuted(Event):
-    """The agent has re-executed in place: SSH was open all the time, and what was open is.
+    """The agent has re-executed in place; SSH, connections and services stayed open.
 
-    `failures` and `reloads` count how often and why since the machine started.
+    `failures` and `reloads` count the re-executions since the machine started, by cause.
     """
 
     name: ClassVar[str] = "agent.reexecuted"
@@ -128,7 +128,7 @@ class Notice(Event):
 
 
 class PartFailed(Event):
-    """A part that SSH does not need crashed; it is started again after `retry_in` seconds."""
+    """A part that SSH does not depend on crashed and restarts in `retry_in` seconds."""
 
     name: ClassVar[str] = "agent.part.failed"
     level: ClassVar[str] = "error"
@@ -148,7 +148,7 @@ class KeyInstalled(Event):
 
 
 class KeyRemoved(Event):
-    """A key is no longer authorised: no new login with it. Its open sessions continue."""
+    """A key is no longer authorised and cannot log in any more. Its open sessions continue."""
 
     name: ClassVar[str] = "ssh.key.removed"
     key: str
@@ -157,7 +157,7 @@ class KeyRemoved(Event):
 
 
 class KeyRefused(Event):
-    """A line of the authorised keys is not usable; line 0 is a whole file or folder."""
+    """A line of the authorised keys is not usable; line 0 means the whole file or folder."""
 
     name: ClassVar[str] = "ssh.key.refused"
     level: ClassVar[str] = "error"
@@ -174,7 +174,10 @@ class EgressApplied(Event):
 
 
 class EgressRefused(Event):
-    """Connections that the egress rules refused lately: where to, most first, and how many more."""
+    """The egress rules refused connections to `destinations`, most packets first.
+
+    `others` counts further destinations.
+    """
 
     name: ClassVar[str] = "egress.refused"
     level: ClassVar[str] = "warning"
@@ -184,14 +187,14 @@ class EgressRefused(Event):
 
 
 class EgressUnresolved(Event):
-    """Allowed names that have no address now; what they had before is allowed for an hour."""
+    """Allowed names without an address now; their previous addresses stay allowed for an hour."""
 
     name: ClassVar[str] = "egress.unresolved"
     names: tuple[str, ...]
 
 
 class HomeMoved(Event):
-    """What the home had at `path` is on the volume from now on, and linked."""
+    """`path` moved from the home to the volume and is linked from now on."""
 
     name: ClassVar[str] = "home.moved"
     path: str
@@ -207,7 +210,7 @@ class HostKey(Event):
 
 
 class HostKeyReplaced(Event):
-    """A host key on the volume could not be used and was set aside: clients will be warned."""
+    """A host key on the volume could not be used and was set aside; SSH clients will warn."""
 
     name: ClassVar[str] = "ssh.hostkey.replaced"
     level: ClassVar[str] = "error"
@@ -218,7 +221,7 @@ class HostKeyReplaced(Event):
 class ConnectionsRefused(Event):
     """The gate closed connections before any sshd was started for them.
 
-    The first one for a reason is logged at once, with its client; a flood is summed up.
+    The first refusal of each reason is logged at once, with its client; a flood is summed up.
     """
 
     name: ClassVar[str] = "ssh.connections.refused"
@@ -230,7 +233,7 @@ class ConnectionsRefused(Event):
 
 
 class ConnectionClosed(Event):
-    """A connection ended without a login; `verdict` says what it was."""
+    """A connection ended without a login; `verdict` classifies it."""
 
     name: ClassVar[str] = "ssh.connection.closed"
     summed: ClassVar[bool] = True
@@ -243,7 +246,7 @@ class ConnectionClosed(Event):
 
 
 class ConnectionUnused(Event):
-    """A connection ended without a try: a health check or a port scan."""
+    """A connection ended without a login attempt: a health check or a port scan."""
 
     name: ClassVar[str] = "ssh.connection.unused"
     level: ClassVar[str] = "debug"
@@ -253,7 +256,7 @@ class ConnectionUnused(Event):
 
 
 class AccountRefused(Event):
-    """sshd refuses the login account, whatever the key: nobody is to blame for it. Told once."""
+    """sshd refuses the login account, whatever the key; clients get no strike. Logged once."""
 
     name: ClassVar[str] = "ssh.account.refused"
     level: ClassVar[str] = "error"
@@ -261,7 +264,7 @@ class AccountRefused(Event):
 
 
 class ClientUnknown(Event):
-    """The proxy did not say who is calling; such clients are never banned. Told once."""
+    """The proxy did not name the client; such clients are never banned. Logged once."""
 
     name: ClassVar[str] = "ssh.client.unknown"
     level: ClassVar[str] = "warning"
@@ -269,7 +272,10 @@ class ClientUnknown(Event):
 
 
 class BanStarted(Event):
-    """A network stays out for so many seconds; in a dry run it only would."""
+    """A network is banned for `seconds`, and `cut` connections were closed.
+
+    With `dry_run` nothing is done.
+    """
 
     name: ClassVar[str] = "ban.started"
     summed: ClassVar[bool] = True
@@ -283,7 +289,7 @@ class BanStarted(Event):
 
 
 class BanLifted(Event):
-    """A ban was taken back by hand, or its history is over."""
+    """A ban was lifted by hand, or its history is over."""
 
     name: ClassVar[str] = "ban.lifted"
     summed: ClassVar[bool] = True
@@ -292,7 +298,7 @@ class BanLifted(Event):
 
 
 class StateReplaced(Event):
-    """The state database could not be read and was set aside; a new one was begun."""
+    """The state database could not be read and was set aside; a new one was created."""
 
     name: ClassVar[str] = "state.replaced"
     level: ClassVar[str] = "error"
@@ -316,7 +322,7 @@ class StateKept(Event):
 
 
 class ListenerPaused(Event):
-    """New connections cannot be taken for the moment (out of descriptors or memory)."""
+    """New connections cannot be accepted for now (out of descriptors or memory)."""
 
     name: ClassVar[str] = "ssh.listener.paused"
     summed: ClassVar[bool] = True
@@ -338,7 +344,7 @@ class SessionOpened(Event):
 
 
 class SessionClosed(Event):
-    """A logged-in connection ended. Bytes are as the machine sees them."""
+    """A session ended. `bytes_in` is what the machine received, `bytes_out` what it sent."""
 
     name: ClassVar[str] = "ssh.session.closed"
     session: str
@@ -379,14 +385,14 @@ class CommandStarted(Event):
 
 
 class CommandEnded(Event):
-    """The command given to `run --` ended; the container ends with it."""
+    """The command given to `run --` exited; the container exits with its status."""
 
     name: ClassVar[str] = "command.ended"
     status: int
 
 
 class StopBegan(Event):
-    """The agent stops; all of it takes at most `budget` seconds."""
+    """Shutdown begins and takes at most `budget` seconds."""
 
     name: ClassVar[str] = "agent.stopping"
     reason: str
@@ -395,7 +401,7 @@ class StopBegan(Event):
 
 
 class StopForced(Event):
-    """Processes were killed because they did not end by themselves."""
+    """Processes were killed because they did not exit when asked to."""
 
     name: ClassVar[str] = "agent.stop.forced"
     level: ClassVar[str] = "warning"
@@ -413,7 +419,7 @@ class Stopped(Event):
 
 
 class SettingsChanged(Event):
-    """The settings file changed: `applied` holds from now on, `waiting` after a restart."""
+    """The settings file changed: `applied` is in force now, `waiting` after a restart."""
 
     name: ClassVar[str] = "settings.changed"
     applied: tuple[str, ...]
@@ -421,9 +427,9 @@ class SettingsChanged(Event):
 
 
 class CodingAgentChanged(Event):
-    """The state of a coding agent changed. `seconds` is how long it was in the previous one.
+    """The state of a coding agent changed; it was in the `previous` one for `seconds`.
 
-    `need` is what one that waits needs from a person; `works` that it holds the machine awake.
+    `need`: what it needs from a person while it waits. `works`: it holds the machine awake.
     """
 
     name: ClassVar[str] = "coding.state"
@@ -440,7 +446,7 @@ class CodingAgentChanged(Event):
 
 
 class CodingTurnBegan(Event):
-    """A coding agent begins a turn. `typed`: a person wrote the prompt, not a finished task."""
+    """A coding agent begins a turn; `typed` if a person wrote the prompt, not a finished task."""
 
     name: ClassVar[str] = "coding.turn"
     summed: ClassVar[bool] = True
@@ -452,7 +458,7 @@ class CodingTurnBegan(Event):
 
 
 class NewsSent(Event):
-    """A line of SWARM_NOTIFY took a message; `kind` is its scheme, such as `ntfy`."""
+    """The address in a line of SWARM_NOTIFY accepted a message; `kind` is its scheme (`ntfy`)."""
 
     name: ClassVar[str] = "notify.sent"
     line: int
@@ -460,7 +466,7 @@ class NewsSent(Event):
 
 
 class NewsNotSent(Event):
-    """A line of SWARM_NOTIFY did not take a message; it is tried again, and reported once."""
+    """The address in a line of SWARM_NOTIFY refused a message, which is retried. Logged once."""
 
     name: ClassVar[str] = "notify.failed"
     level: ClassVar[str] = "warning"
@@ -470,7 +476,7 @@ class NewsNotSent(Event):
 
 
 class SettingsRefused(Event):
-    """The changed settings file cannot be used; what was in force stays in force."""
+    """The changed settings file cannot be used; the previous settings stay in force."""
 
     name: ClassVar[str] = "settings.refused"
     level: ClassVar[str] = "error"
@@ -487,14 +493,14 @@ class SignalFailed(Event):
 
 
 class SignalRecovered(Event):
-    """A signal of activity can be read again."""
+    """An activity signal can be read again."""
 
     name: ClassVar[str] = "idle.signal.recovered"
     signal: str
 
 
 class LeaseTaken(Event):
-    """Somebody holds the machine awake for at most `seconds`; again for the same name: longer."""
+    """A lease was taken or renewed: it holds the machine awake for at most `seconds`."""
 
     name: ClassVar[str] = "lease.taken"
     summed: ClassVar[bool] = True
@@ -504,7 +510,7 @@ class LeaseTaken(Event):
 
 
 class LeaseEnded(Event):
-    """A lease was released, or its time or its process ended."""
+    """A lease was released, or it expired, or its process exited."""
 
     name: ClassVar[str] = "lease.ended"
     summed: ClassVar[bool] = True
@@ -531,16 +537,16 @@ class SleepWarned(Event):
 
 
 class SleepCancelled(Event):
-    """The sleep that was due does not come, because something happened."""
+    """The announced sleep was cancelled because of new activity."""
 
     name: ClassVar[str] = "sleep.cancelled"
     because: str
 
 
 class SleepBegan(Event):
-    """The machine goes to sleep; `awake` is how long it was awake, in seconds.
+    """The machine goes to sleep after `awake` seconds awake.
 
-    `reason` is one word (`idle`, `scan`, `limit`, `hand`), `because` says it to people.
+    `reason` is one word (`idle`, `scan`, `limit`, `hand`); `because` explains it to people.
     """
 
     name: ClassVar[str] = "sleep.began"
@@ -551,7 +557,7 @@ class SleepBegan(Event):
 
 
 class HookFailed(Event):
-    """A program in sleep.d failed; the machine sleeps all the same."""
+    """A program in sleep.d failed; the machine sleeps anyway."""
 
     name: ClassVar[str] = "sleep.hook.failed"
     level: ClassVar[str] = "error"
@@ -568,7 +574,7 @@ class SuspendFailed(Event):
 
 
 class Resumed(Event):
-    """The machine resumed after it was frozen, with everything in it."""
+    """The machine resumed from a suspend, with all its processes."""
 
     name: ClassVar[str] = "sleep.resumed"
     because: str
@@ -584,7 +590,7 @@ class ServicesChanged(Event):
 
 
 class ServicesRefused(Event):
-    """A file with services cannot be used; services loaded from it before keep running."""
+    """A file with services cannot be used; services loaded from it earlier keep running."""
 
     name: ClassVar[str] = "services.refused"
     level: ClassVar[str] = "error"
@@ -602,7 +608,7 @@ class ServiceStarted(Event):
 
 
 class ServiceReady(Event):
-    """A service is ready, so many seconds after its start."""
+    """A service is ready, `seconds` after its start."""
 
     name: ClassVar[str] = "service.ready"
     service: str
@@ -610,7 +616,7 @@ class ServiceReady(Event):
 
 
 class ServiceBackoff(Event):
-    """A service ended or is unwell, and is started again after `retry_in` seconds."""
+    """A service exited or is unhealthy, and restarts in `retry_in` seconds."""
 
     name: ClassVar[str] = "service.backoff"
     level: ClassVar[str] = "warning"
@@ -622,7 +628,7 @@ class ServiceBackoff(Event):
 
 
 class ServiceFailed(Event):
-    """A service is not started again by itself; `said` is the last that it said."""
+    """A service failed and is not restarted; `said` is its last output."""
 
     name: ClassVar[str] = "service.failed"
     level: ClassVar[str] = "error"
@@ -639,7 +645,7 @@ class ServiceStopped(Event):
 
 
 class ServiceCrashed(Event):
-    """The agent itself failed at supervising a service: a defect of the agent."""
+    """The agent itself failed while supervising a service: a defect of the agent."""
 
     name: ClassVar[str] = "service.crashed"
     level: ClassVar[str] = "error"
@@ -658,7 +664,7 @@ class ServiceSaid(Event):
 
 
 class ServiceOutputLost(Event):
-    """A service wrote more than can be logged: so many bytes were thrown away."""
+    """A service wrote more than can be logged; `bytes` were dropped."""
 
     name: ClassVar[str] = "service.output.lost"
     level: ClassVar[str] = "warning"
@@ -689,7 +695,7 @@ class CheckpointFailed(Event):
 
 
 class CheckpointsRemoved(Event):
-    """Checkpoints were removed: by hand, or because they used more than their share."""
+    """Checkpoints were removed, by hand or because they used more than their share."""
 
     name: ClassVar[str] = "checkpoint.removed"
     checkpoints: tuple[str, ...]
@@ -697,7 +703,7 @@ class CheckpointsRemoved(Event):
 
 
 class CheckpointRestored(Event):
-    """Files of a checkpoint were restored: `placed` changed, `removed` deleted."""
+    """A checkpoint was restored: `placed` files were written, `removed` files deleted."""
 
     name: ClassVar[str] = "checkpoint.restored"
     checkpoint: str
@@ -709,7 +715,7 @@ class CheckpointRestored(Event):
 
 
 class CheckpointsReplaced(Event):
-    """The repository of checkpoints could not be used and was set aside; a new one was begun."""
+    """The repository of checkpoints could not be used and was set aside; a new one was created."""
 
     name: ClassVar[str] = "checkpoint.replaced"
     level: ClassVar[str] = "error"
@@ -718,14 +724,14 @@ class CheckpointsReplaced(Event):
 
 
 class CheckpointsUploaded(Event):
-    """Every checkpoint is away from the machine too."""
+    """Every checkpoint is now also in the repository away from the machine."""
 
     name: ClassVar[str] = "checkpoint.uploaded"
     seconds: float
 
 
 class CheckpointUploadFailed(Event):
-    """Checkpoints could not be copied away from the machine; it is tried again."""
+    """Checkpoints could not be copied away from the machine; retried in `retry_in` seconds."""
 
     name: ClassVar[str] = "checkpoint.upload.failed"
     level: ClassVar[str] = "warning"
@@ -734,7 +740,7 @@ class CheckpointUploadFailed(Event):
 
 
 class CheckpointsChecked(Event):
-    """A repository of checkpoints and part of its data were checked; `problem`: what is wrong."""
+    """A repository of checkpoints and part of its data were checked; `problem` is empty if good."""
 
     name: ClassVar[str] = "checkpoint.checked"
     repository: str
@@ -743,7 +749,7 @@ class CheckpointsChecked(Event):
 
 
 class LinesSummed(Event):
-    """Repeated events were suppressed: count and period."""
+    """Repeated events `of` one kind were suppressed: how many `lines` in how many `seconds`."""
 
     name: ClassVar[str] = "log.summed"
     level: ClassVar[str] = "warning"
@@ -753,7 +759,7 @@ class LinesSummed(Event):
 
 
 class LinesDropped(Event):
-    """Lines are lost: nobody read the log in time, or stdout refused them."""
+    """Log lines were lost: nobody read the log in time, or stdout refused them."""
 
     name: ClassVar[str] = "log.dropped"
     level: ClassVar[str] = "warning"

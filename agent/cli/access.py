@@ -1,4 +1,4 @@
-"""`swarm-agent keys`, `bans`, `ban`, `unban`, `egress`: who comes in, and what gets out."""
+"""`swarm-agent keys`, `bans`, `ban`, `unban`, `egress`: access in, and connections out."""
 
 import click
 
@@ -52,7 +52,7 @@ def bans(as_json: bool) -> None:
 
 @click.command()
 @click.argument("network")
-@click.option("--for", "seconds", type=TIME, help="How long, such as 1h; else as bantime says.")
+@click.option("--for", "seconds", type=TIME, help="How long, such as 1h; default: SWARM_BANTIME.")
 def ban(network: str, seconds: float | None) -> None:
     """Ban an address or network and close its open connections that have not logged in."""
     done = client.ask("POST", BANS, BanReport, BanOrder(network, seconds))
@@ -69,14 +69,14 @@ def unban(network: str | None, everything: bool) -> None:
     path = BANS if network is None else f"{BANS}?network={client.quoted(network)}"
     lifted = client.ask("DELETE", path, BansLifted).lifted
     if network is not None and not lifted:
-        raise click.ClickException(f"{network} is not banned: swarm-agent bans shows who is")
+        raise click.ClickException(f"{network} is not banned: swarm-agent bans lists the bans")
     click.echo(f"{words.plural(lifted, 'ban')} lifted")
 
 
 @click.command()
 @json_option
 def egress(as_json: bool) -> None:
-    """Show where processes may connect to, and what was refused in the last minutes."""
+    """Show where processes may connect to, and what was refused in the last ten minutes."""
     report = client.get("/v1/egress", EgressReport)
     if as_json:
         click.echo(client.to_json(report))
@@ -84,8 +84,8 @@ def egress(as_json: bool) -> None:
     if report.mode == "open":
         click.echo("open: processes may connect anywhere (SWARM_EGRESS)")
         return
-    rest = "; beside it the web and SSH" if report.mode == "standard" else "; nothing else"
-    click.echo(f"{report.mode}: what is listed here, DNS and the loopback{rest}\n")
+    rest = ", the web and SSH" if report.mode == "standard" else "; nothing else"
+    click.echo(f"{report.mode}: allowed are the listed names and networks, DNS, loopback{rest}\n")
     rows = [(name, ", ".join(found) or "no address now") for name, found in report.names.items()]
     rows += [(network, "") for network in report.networks]
     click.echo(table(("allowed", "addresses"), rows))

@@ -1,4 +1,4 @@
-"""`swarm-agent agents`, `agent` and `hook`: the coding agents of the machine, seen and reported."""
+"""`swarm-agent agents`, `agent` and `hook`: list the coding agents, and report their states."""
 
 import os
 import time
@@ -20,7 +20,7 @@ _HEAD = ("agent", "state", "for", "because", "folder", "where", "prompts", "call
 @click.command()
 @json_option
 @watch_option
-@click.option("--since", type=TIME, help="Instead, what each did: for how far back, such as 12h.")
+@click.option("--since", type=TIME, help="List what each did instead, such as in the last 12h.")
 def agents(as_json: bool, seconds: float | None, since: float | None) -> None:
     """List the coding agents: what each does, for how long, and where."""
 
@@ -37,10 +37,10 @@ def agents(as_json: bool, seconds: float | None, since: float | None) -> None:
 
 @click.command()
 @click.argument("word", type=click.Choice(["working", "waiting", "done"]))
-@click.option("--name", default="mine", help="What to call it.  [mine]")
-@click.option("--note", default="", help="A few words for whoever looks.")
+@click.option("--name", default="mine", help="Its name.  [mine]")
+@click.option("--note", default="", help="A few words that agents shows.")
 def agent(word: str, name: str, note: str) -> None:
-    """Report what a coding agent without hooks does; the process that runs this is the agent."""
+    """Report the state of a coding agent without hooks: the process that runs this command."""
     report = {"tool": tell.OWN_WORD, "event": word, "session": name, "note": note}
     try:
         tell.send({**report, "folder": os.getcwd()}, os.getppid(), os.environ)
@@ -54,12 +54,12 @@ def agent(word: str, name: str, note: str) -> None:
 @click.argument("tool", type=click.Choice(["claude", "codex", "gemini", "opencode"]))
 @click.argument("payload", required=False)
 def hook(tool: str, payload: str | None) -> None:
-    """Hand on what a hook of TOOL says on stdin; prints nothing, and its status is always 0."""
+    """Forward what a hook of TOOL writes to stdin; prints nothing and always exits with 0."""
     tell.main([tool] if payload is None else [tool, payload])
 
 
 def agents_table(found: list[CodingAgentReport], now: float) -> str:
-    """What each agent does, for how long and where; ended ones last."""
+    """The state of each agent, for how long and where; ended agents last."""
     if not found:
         return "no coding agent has reported yet"
     return table(_HEAD, [row for each in found for row in _rows(each, now)])
@@ -83,7 +83,7 @@ def _history_table(found: Sequence[CodingHistoryReport]) -> str:
 
 
 def says(found: CodingAgentReport | CodingHistoryReport) -> str:
-    """What it does, in a few words."""
+    """Its state in a few words."""
     return f"waits for {found.need}" if found.need else found.state
 
 

@@ -1,4 +1,4 @@
-"""`swarm-agent check`: every effective setting and where it comes from, and the machine."""
+"""`swarm-agent check`: effective settings with their sources, and the state of the machine."""
 
 import os
 
@@ -14,16 +14,16 @@ from agent.observe.reports import CheckReport
 @json_option
 @click.option("--all", "everything", is_flag=True, help="Also settings that have their default.")
 def check(as_json: bool, everything: bool) -> None:
-    """Show settings with their sources, and whether the machine has what SSH needs.
+    """Show settings with their sources, and check that the machine has what SSH needs.
 
-    The running agent answers; where none runs, it is what an agent started here would have.
+    The running agent answers. If none runs, this shows what an agent started here would use.
     """
     if client.answers():
         report = client.get("/v1/check", CheckReport)
-        click.echo("as the running agent has it:\n", err=True)
+        click.echo("as the running agent reads them:\n", err=True)
     else:
         report = _here()
-        click.echo("no agent runs; one started here would have:\n", err=True)
+        click.echo("no agent runs; one started here would use:\n", err=True)
     if as_json:
         click.echo(client.to_json(report))
     else:
@@ -32,7 +32,7 @@ def check(as_json: bool, everything: bool) -> None:
 
 
 def _here() -> CheckReport:
-    # All that the agent has for this; nothing else here needs it.
+    # Imports much of the agent, which only this case needs.
     from agent.observe.check import check as look
     from agent.settings import SettingsError, load
 
@@ -53,7 +53,7 @@ def _show(report: CheckReport, *, everything: bool) -> str:
     ]
     lines = [table(("setting", "value", "source"), rows) if rows else "every setting is default"]
     if not everything:
-        lines.append("\nthe others have their defaults: --all shows them")
+        lines.append("\nall other settings have their defaults: --all shows them")
     lines.append("")
     for finding in report.findings:
         mark, colour = ("ok  ", "green") if finding.ok else ("FAIL", "red")

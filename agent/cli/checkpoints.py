@@ -37,7 +37,7 @@ def _known(_: click.Context, __: click.Parameter, typed: str) -> list[Completion
     try:
         found = client.get(PATH, CheckpointsReport)
     except click.ClickException:
-        return []  # a completion has nowhere to say so
+        return []  # a completion cannot report errors
     return [
         CompletionItem(each.id, help=f"{each.cause} {each.note}".strip())
         for each in reversed(found.checkpoints)
@@ -47,17 +47,17 @@ def _known(_: click.Context, __: click.Parameter, typed: str) -> list[Completion
 
 @click.command()
 @json_option
-@click.option("--note", default="", metavar="TEXT", help="What to remember of it.")
+@click.option("--note", default="", metavar="TEXT", help="A note to recognise it by.")
 def checkpoint(as_json: bool, note: str) -> None:
-    """Keep the volume as it is now, to come back to it."""
+    """Save the present state of the volume, to restore it later."""
     made = _done("POST", PATH, CheckpointReport, MakeOrder(note))
     click.echo(client.to_json(made) if as_json else _made(made))
 
 
 @click.command()
 @json_option
-@click.option("--away", is_flag=True, help="Those in the repository away from the machine.")
-@click.option("--delete", multiple=True, metavar="ID", help="Delete it; only root may.")
+@click.option("--away", is_flag=True, help="List the repository away from the machine.")
+@click.option("--delete", multiple=True, metavar="ID", help="Delete this one; root only.")
 def checkpoints(as_json: bool, away: bool, delete: tuple[str, ...]) -> None:
     """List the checkpoints of the volume: when, why, how much, and what changed."""
     if delete:
@@ -75,7 +75,7 @@ def checkpoints(as_json: bool, away: bool, delete: tuple[str, ...]) -> None:
 @json_option
 @click.argument("checkpoint", default="latest", metavar="[ID]", shell_complete=_known)
 @click.argument("path", required=False)
-@click.option("--with", "second", default="", metavar="ID", help="Not the present, but this one.")
+@click.option("--with", "second", default="", metavar="ID", help="Compare with this one instead.")
 def diff(as_json: bool, checkpoint: str, path: str | None, second: str) -> None:
     """Show what changed since a checkpoint, the latest by default."""
     order = DiffOrder(checkpoint, second, "" if path is None else _encoded(path))
@@ -92,10 +92,10 @@ def diff(as_json: bool, checkpoint: str, path: str | None, second: str) -> None:
 def restore(
     as_json: bool, checkpoint: str, paths: tuple[str, ...], to: str | None, away: bool
 ) -> None:
-    """Bring back what a checkpoint has: all of it, or some paths.
+    """Restore a checkpoint: all of it, or some paths.
 
-    In place, a checkpoint of the present is made first, so that this can be undone. ID may be
-    `latest`, or the beginning of an id.
+    A restore in place first makes a checkpoint of the present, so that you can undo it. ID may
+    be `latest`, or the beginning of an id.
     """
     target = "" if to is None else _encoded(to)
     order = RestoreOrder(checkpoint, [_encoded(path) for path in paths], target, away)
@@ -105,7 +105,7 @@ def restore(
 
 
 def _changes(report: ChangesReport) -> str:
-    """What differs, path by path."""
+    """The differences, path by path."""
     if not report.count:
         return f"nothing changed since {report.first.id}"
     rows = [(_WORDS.get(each.modifier[:1], "?"), each.path) for each in report.changes]
@@ -115,7 +115,7 @@ def _changes(report: ChangesReport) -> str:
 
 
 def _restored(report: RestoredReport) -> str:
-    """What to tell the user."""
+    """The result for the user."""
     said = f"{report.checkpoint.id}: {words.plural(report.placed, 'entry', 'entries')} restored"
     said += f", {report.removed} removed" if report.removed else ""
     if report.before is not None:
@@ -133,7 +133,7 @@ def _made(checkpoint: CheckpointReport) -> str:
     said = f"{checkpoint.id}: {files}, {size} in {checkpoint.seconds or 0:.1f} s"
     said += f", {words.size(checkpoint.added or 0)} more on the volume"
     unread = words.plural(checkpoint.unread, "file")
-    return said + (f"\n{unread} cannot be read and are not in it" if checkpoint.unread else "")
+    return said + (f"\nleft out, because unreadable: {unread}" if checkpoint.unread else "")
 
 
 def _lines(report: CheckpointsReport) -> Iterator[str]:
@@ -175,14 +175,14 @@ def _number(value: int | None) -> str:
 
 
 def _encoded(path: str) -> str:
-    """Absolute, with the links on the way to it resolved: the volume may be reached by some."""
+    """Absolute, with its folders' links resolved: the path may reach the volume through links."""
     whole = os.path.abspath(os.fsencode(path))
     folder, name = os.path.split(whole)
     return quote_from_bytes(os.path.join(os.path.realpath(folder), name))
 
 
 def _done(method: str, path: str, shape: type[T], order: object = None) -> T:
-    """Have something done that takes long, and wait for it."""
+    """Order a long-running job and wait for its result."""
     job = client.ask(method, path, JobReport, order)
     while not job.done:
         job = client.get(f"{PATH}/jobs/{job.job}?wait=8", JobReport)

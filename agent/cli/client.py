@@ -1,7 +1,7 @@
-"""Asking the running agent, over its control socket.
+"""Asks the running agent, over its control socket.
 
-Commands run at every tool call of a coding agent: this module reads neither http.client nor the
-settings, which cost more time than the question.
+Scripts and prompts run commands often: this module imports neither http.client nor the settings,
+which would cost more time than the request.
 """
 
 import os
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 TIMEOUT = 10.0
 STARTS = 8.0
-"""Seconds that an agent that runs may take until it answers."""
+"""Seconds that a starting agent may take until it answers."""
 
 _CHUNK = 65536
 _CUT = "its answer was cut off"
@@ -31,12 +31,12 @@ class _Refused(msgspec.Struct, frozen=True):
 
 
 def get(path: str, shape: type[T]) -> T:
-    """What the agent answers. Raises `click.ClickException` in the user's words."""
+    """The agent's answer. Raises `click.ClickException` with a message for the user."""
     return ask("GET", path, shape)
 
 
 def ask(method: str, path: str, shape: type[T], order: object = None) -> T:
-    """Have the agent do something, and what it answers. Raises `click.ClickException`."""
+    """Send an order to the agent; returns its answer. Raises `click.ClickException`."""
     body = b"" if order is None else msgspec.json.encode(order)
     try:
         answer = safe.record(msgspec.json.decode(_request(method, path, body)))
@@ -46,14 +46,14 @@ def ask(method: str, path: str, shape: type[T], order: object = None) -> T:
 
 
 def quoted(text: str) -> str:
-    """Text as it stands in a path or a query."""
+    """Text, encoded for a path or a query."""
     from urllib.parse import quote  # costs more than the rest of this module
 
     return quote(text, safe="")
 
 
 def answers() -> bool:
-    """An agent answers on the socket now."""
+    """Whether an agent answers on the socket now."""
     try:
         _connect(f"{run_dir()}/{places.SOCKET}", patience=0.0).close()
     except OSError:
@@ -63,7 +63,7 @@ def answers() -> bool:
 
 def _request(method: str, path: str, content: bytes) -> bytes:
     where = f"{run_dir()}/{places.SOCKET}"
-    # Of version 1.0, so that the answer ends with the connection and is never sent in chunks.
+    # Version 1.0, so that the answer ends with the connection and is never sent in chunks.
     head = f"{method} {path} HTTP/1.0\r\nHost: agent\r\nContent-Length: {len(content)}\r\n\r\n"
     try:
         with _connect(where, STARTS) as connection:
@@ -86,16 +86,16 @@ def _request(method: str, path: str, content: bytes) -> bytes:
 
 
 def _read(connection: socket.socket) -> tuple[int, bytes]:
-    """Status and body of the answer. Raises `OSError` where it is not whole."""
+    """Status and body of the answer. Raises `OSError` if it is incomplete."""
     answer = bytearray()
     while chunk := connection.recv(_CHUNK):
         answer += chunk
     head, end, body = bytes(answer).partition(b"\r\n\r\n")
     if not end:
-        raise OSError(_CUT)  # the agent re-executed, or ended, in the middle
+        raise OSError(_CUT)  # the agent re-executed, or exited, meanwhile
     lines = head.decode("latin-1").split("\r\n")
     fields = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
-    # A long answer is made while it is sent, and has no length.
+    # A long answer is built while it is sent, and has no length.
     if len(body) != int(fields.get("content-length", len(body))):
         raise OSError(_CUT)
     return int(lines[0].split()[1]), body
@@ -120,9 +120,9 @@ def _connect(where: str, patience: float) -> socket.socket:
 
 
 def _starts(folder: str) -> bool:
-    """An agent with this run folder is on its way, as far as can be seen from here.
+    """Whether an agent with this run folder is probably starting.
 
-    It has opened SSH, and some process is a running agent; the folder may be left from another.
+    Its sshd configuration exists, and some process is an agent; but that may be another agent.
     """
     if not os.path.exists(f"{folder}/{places.SSHD_CONFIG}"):
         return False
@@ -133,7 +133,7 @@ def _starts(folder: str) -> bool:
             with open(f"/proc/{entry}/cmdline", "rb") as file:
                 argv = file.read(4096).split(b"\0")
         except OSError:
-            continue  # it has ended, or hides
+            continue  # the process exited, or /proc hides it
         if any(
             word.rpartition(b"/")[2] == b"swarm-agent" and following == b"run"
             for word, following in pairwise(argv)
@@ -143,9 +143,9 @@ def _starts(folder: str) -> bool:
 
 
 def run_dir() -> str:
-    """Where the agent keeps its socket: root's usual place unless the settings name another.
+    """The folder of the agent's socket: root's default unless the settings name another.
 
-    Inside an SSH session the agent's own settings are not in the environment.
+    An SSH session does not have the agent's own settings in its environment.
     """
     if "SWARM_RUN_DIR" in os.environ:
         return os.environ["SWARM_RUN_DIR"]
@@ -170,13 +170,13 @@ def _run_dir_of_settings() -> str:
 
 
 def end_at_once_on_interrupt() -> None:
-    """Let Ctrl-C end a command that runs until then.
+    """Let Ctrl-C kill a command that runs until then.
 
-    As an exception it may come up where nobody can catch it, such as in a destructor, and be lost.
+    KeyboardInterrupt may be raised where nothing catches it, such as in a destructor, and be lost.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def to_json(value: object) -> str:
-    """A report as people read JSON."""
+    """A report as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(value)).decode()

@@ -1,7 +1,7 @@
 """The base of both command lines: a command's module is imported when the command is typed.
 
-Every program that is a `Program` has `-h` everywhere, one form of `--version`, `completion`
-and `man`, and writes no colour where NO_COLOR is set.
+Every `Program` has `-h` everywhere, `--version`, `completion` and `man`, and writes no colour if
+NO_COLOR is set.
 """
 
 import os
@@ -15,7 +15,7 @@ Commands = Mapping[str, str]
 """Name of a command → where it is, as `MODULE:NAME`."""
 
 SENTENCE = 1000
-"""Characters that the first sentence of a help may have; click cuts off the rest."""
+"""The longest first sentence of a help text; click cuts off the rest."""
 
 
 class Group(click.Group):
@@ -33,7 +33,7 @@ class Group(click.Group):
         return [*self._where, *(name for name in self.commands if name not in self._where)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name, imported now if it was not yet."""
+        """The command of this name, imported now if it is not yet."""
         if cmd_name not in self.commands and cmd_name in self._where:
             module, _, attribute = self._where[cmd_name].partition(":")
             command = getattr(import_module(module), attribute)
@@ -45,7 +45,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that was typed; of one that there is not, what it may have meant."""
+        """The typed command; for an unknown one, the error suggests similar names."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -54,7 +54,7 @@ class Group(click.Group):
             raise click.UsageError(_unknown(args[0], self.list_commands(ctx)), ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands section by section, what each does as a whole sentence."""
+        """Write the commands section by section, each with its description as a whole sentence."""
         names = self.list_commands(ctx)
         others = [name for name in names if name not in self._where]
         for title, section in [*self._sections.items(), ("Commands", others)]:
@@ -82,7 +82,7 @@ class Program(Group):
         click.version_option(version, prog_name=name, message="%(prog)s %(version)s")(self)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command that was typed; an error fits the terminal."""
+        """Run the typed command; wrap errors to the terminal's width."""
         if os.environ.get("NO_COLOR"):
             ctx.color = False
         try:
@@ -94,7 +94,7 @@ class Program(Group):
 
 
 def _fitted(error: click.ClickException) -> str:
-    """What click prints after `Error: `."""
+    """The text that click prints after `Error: `."""
     from agent.cli.tables import width, wrapped  # costs more than the rest of this module
 
     columns = width(sys.stderr)

@@ -1,4 +1,4 @@
-"""`swarm-agent awake` and `sleep`: leases, and their opposite."""
+"""`swarm-agent awake` and `sleep`: hold the machine awake, or put it to sleep."""
 
 import os
 import sys
@@ -22,16 +22,16 @@ def _held(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionI
     try:
         found = client.get(_PATH, list[LeaseReport])
     except click.ClickException:
-        return []  # a completion has nowhere to say so
+        return []  # a completion cannot report errors
     return [CompletionItem(each.name) for each in found if each.name.startswith(typed)]
 
 
 @click.command()
 @click.option("--for", "seconds", type=TIME, help="How long, such as 2h.")
-@click.option("--name", help="What to call it; taking it again under this name replaces it.")
-@click.option("--list", "show", is_flag=True, help="List what holds the machine awake.")
+@click.option("--name", help="A name for the lease; a new lease with the same name replaces it.")
+@click.option("--list", "show", is_flag=True, help="List the leases.")
 @click.option("--release", metavar="NAME", shell_complete=_held, help="Release the lease NAME.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing when it worked.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def awake(
     seconds: float | None,
@@ -58,7 +58,7 @@ def awake(
 
 
 @click.command()
-@click.option("--now", is_flag=True, help="At once, without a warning to anybody.")
+@click.option("--now", is_flag=True, help="At once, without a warning.")
 def sleep(now: bool) -> None:
     """Put the machine to sleep, whatever is active; a login cancels it."""
     client.ask("POST", "/v1/sleep", SleepOrder, SleepOrder(now=now))
@@ -66,17 +66,17 @@ def sleep(now: bool) -> None:
 
 
 def _hold(seconds: float, name: str) -> str:
-    """Hold the machine awake for a time; what to tell the user."""
+    """Hold the machine awake for a time; returns the text for the user."""
     lease = client.ask("POST", _PATH, LeaseReport, LeaseOrder(name, seconds))
     capped = " (the longest that SWARM_LEASE_MAX allows)" if lease.capped else ""
-    # What is left is a moment less than what was asked for.
+    # The remaining time is already a moment less than the requested time.
     return f"{lease.name}: awake for {words.duration(round(lease.seconds))}{capped}"
 
 
 def _run(command: Sequence[str], name: str | None) -> NoReturn:
-    """Become the command, which holds the machine awake by running: its status is its own."""
+    """Execute the command in this process; it holds the machine awake while it runs."""
     program = os.path.basename(command[0])
-    # Any name that a program can have must make one for a lease.
+    # Any program name must yield a valid lease name.
     plain = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in program)
     order = LeaseOrder(name or f"{plain[:40]}-{os.getpid()}", while_running=True)
     client.ask("POST", _PATH, LeaseReport, order)
@@ -88,7 +88,7 @@ def _run(command: Sequence[str], name: str | None) -> NoReturn:
 
 
 def _listing() -> str:
-    """The leases that hold, as a table."""
+    """The active leases, as a table."""
     leases = client.get(_PATH, list[LeaseReport])
     if not leases:
         return "nothing holds the machine awake"

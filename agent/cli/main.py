@@ -1,4 +1,4 @@
-"""The commands of `swarm-agent`, and the modules that have them."""
+"""The commands of `swarm-agent`, and the modules that define them."""
 
 from agent import __version__
 from agent.cli.lazy import Program
@@ -6,7 +6,7 @@ from agent.cli.lazy import Program
 cli = Program(
     "swarm-agent",
     __version__,
-    "The init, the SSH gate and the watchman of a remote dev container.",
+    "The init, SSH gate and sleep control of a remote dev container.",
     {
         "See what is going on": {
             "status": "agent.cli.status:status",
@@ -25,7 +25,7 @@ cli = Program(
             "awake": "agent.cli.leases:awake",
             "sleep": "agent.cli.leases:sleep",
         },
-        "Who comes in": {
+        "Access": {
             "sessions": "agent.cli.sessions:sessions",
             "kick": "agent.cli.sessions:kick",
             "history": "agent.cli.sessions:history",

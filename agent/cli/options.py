@@ -1,4 +1,4 @@
-"""Options and values that several commands have."""
+"""Options and value types that several commands share."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Time(click.ParamType[float]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Seconds; ends the command with an explanation if it is not a duration."""
+        """Seconds; the command fails with an explanation if it is not a duration."""
         if isinstance(value, float):
             return value
         try:
@@ -42,12 +42,12 @@ watch_option = click.option(
 
 
 def show(text: Callable[[], str], seconds: float | None) -> None:
-    """Print a text, with `seconds` again and again until Ctrl-C."""
+    """Print a text; with `seconds`, refresh it until Ctrl-C."""
     if seconds is None:
         click.echo(text())
         return
     client.end_at_once_on_interrupt()
     while True:
-        # Home, the text with each line cleared to its end, and all below it cleared.
+        # Cursor home, the text with each line cleared to its end, then everything below cleared.
         click.echo("\x1b[H" + text().replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J", nl=False)
         time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""`swarm-agent reload`: the agent re-executes in place, and we wait until it has."""
+"""`swarm-agent reload`: have the agent re-execute in place, and wait until it has."""
 
 import time
 
@@ -19,14 +19,14 @@ def reload() -> None:
 
 
 def _order() -> str:
-    """What there is to say once the new agent answers. Raises `click.ClickException`."""
+    """The result, once the new agent answers. Raises `click.ClickException`."""
     wanted = client.ask("POST", "/v1/reload", ReloadReport).reloads
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         try:
             report = client.get("/v1/status", StatusReport)
         except click.ClickException:
-            report = None  # the socket is gone while one agent becomes the other
+            report = None  # the socket does not exist while the agent re-executes
         if report is not None and report.reloads >= wanted:
             _tell_what_is_refused(report)
             sessions = words.plural(len(report.sessions), "session")
@@ -41,4 +41,4 @@ def _order() -> str:
 def _tell_what_is_refused(report: StatusReport) -> None:
     for notice in report.notices:
         if notice.part == "settings":
-            raise click.ClickException(f"the agent keeps the settings it had; {notice.says}")
+            raise click.ClickException(f"the agent keeps its previous settings; {notice.says}")

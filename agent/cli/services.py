@@ -19,7 +19,7 @@ def _known(_: click.Context, __: click.Parameter, typed: str) -> list[Completion
     try:
         found = client.get(PATH, ServicesReport).services
     except click.ClickException:
-        return []  # a completion has nowhere to say so
+        return []  # a completion cannot report errors
     return [
         CompletionItem(each.name, help=each.state) for each in found if each.name.startswith(typed)
     ]
@@ -69,14 +69,14 @@ def logs(service: str, follow: bool) -> None:
         client.end_at_once_on_interrupt()
     while follow:
         number = lines[-1].number if lines else 0
-        # The agent answers when there is something, or after a while with nothing.
+        # The agent answers when there are new lines, or after a while with none.
         new = client.get(f"{path}?after={number}&wait=8", list[LineReport])
         _print(new)
         lines = new or lines
 
 
 def _show(report: ServicesReport) -> str:
-    """One line a service, and the files that are not used."""
+    """One line per service, and the refused files."""
     now = time.time()
     rows = [
         (

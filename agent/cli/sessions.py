@@ -19,7 +19,7 @@ def _open(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionI
     try:
         found = client.get(PATH, list[SessionReport])
     except click.ClickException:
-        return []  # a completion has nowhere to say so
+        return []  # a completion cannot report errors
     return [
         CompletionItem(each.id, help=f"{each.user} from {each.client}")
         for each in found
@@ -50,7 +50,7 @@ def kick(session: str) -> None:
 @json_option
 @click.option("--since", type=TIME, default="7d", help="How far back, such as 12h or 30d.  [7d]")
 def history(as_json: bool, since: float) -> None:
-    """List who was logged in, when, from where, and why it ended."""
+    """List past sessions: who, when, from where, and why each ended."""
     entries = client.get(f"/v1/history?since={time.time() - since:.0f}", list[HistoryReport])
     if as_json:
         click.echo(client.to_json(entries))

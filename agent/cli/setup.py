@@ -1,4 +1,4 @@
-"""`completion` and `man`: what makes a program at home in a shell, made from its own help."""
+"""`completion` and `man`: shell completion and the manual page, generated from the help texts."""
 
 import os
 import shutil
@@ -33,14 +33,14 @@ def completion(ctx: click.Context, shell: str | None, only_print: bool) -> None:
     page = data / "man/man1" / f"{program.name}.1"
     _write(page, man_page(program))
     click.echo(f"wrote {page}")
-    click.echo(f"a new {shell} completes {program.name} with the Tab key")
+    click.echo(f"start a new {shell}: the Tab key then completes {program.name}")
 
 
 @click.command()
 @click.option("--print", "only_print", is_flag=True, help="Print the page's source.")
 @click.pass_context
 def man(ctx: click.Context, only_print: bool) -> None:
-    """Show the manual page, which has every command with its options."""
+    """Show the manual page: every command with its options."""
     page = man_page(_program(ctx))
     if only_print or shutil.which("man") is None:
         click.echo(page, nl=False)
@@ -51,7 +51,7 @@ def man(ctx: click.Context, only_print: bool) -> None:
 
 
 def completion_script(program: Program, shell: str) -> str:
-    """What a shell reads to complete this program."""
+    """The script with which a shell completes this program."""
     kind = get_completion_class(shell)
     if kind is None:
         raise LookupError(f"click completes nothing in {shell}")
@@ -62,7 +62,7 @@ def completion_script(program: Program, shell: str) -> str:
 
 
 def man_page(program: Program) -> str:
-    """The manual page in man(7)'s language."""
+    """The manual page, in man(7) format."""
     name = program.name or ""
     lines = [f'.TH {name.upper()} 1 "" "{name} {program.version}"', ".SH NAME"]
     lines += [_text(f"{name} - {(program.help or '').rstrip('.')}"), ".SH SYNOPSIS"]
@@ -97,13 +97,13 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """Text as man(7) reads it: a line that begins with a dot or a quote would be a request."""
+    """Text, escaped for man(7): a line that begins with a dot or a quote would be a request."""
     plain = text.replace("\\", r"\e").replace("-", r"\-").replace('"', r"\(dq")
     return rf"\&{plain}" if plain[:1] in (".", "'") else plain
 
 
 def _install(name: str, shell: str, script: str, data: Path) -> list[Path]:
-    """Write the script to where the shell looks for it; what was written."""
+    """Write the script to where the shell looks for it; returns the written files."""
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     match shell:
         case "fish":
@@ -119,12 +119,12 @@ def _install(name: str, shell: str, script: str, data: Path) -> list[Path]:
     path = data / "bash-completion/completions" / name
     _write(path, script)
     if os.path.exists(_BASH_COMPLETION):
-        return [path]  # which reads it at the first Tab
+        return [path]  # bash-completion reads it at the first Tab
     return [path, *_add_line(Path.home() / ".bashrc", f'. "{path}"')]
 
 
 def _add_line(path: Path, line: str) -> list[Path]:
-    """Add a line to a start-up file of a shell that does not have it yet."""
+    """Add a line to a shell's start-up file if it does not have it yet."""
     text = path.read_text() if path.exists() else ""
     if line in text.splitlines():
         return []

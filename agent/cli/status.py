@@ -44,7 +44,7 @@ def health(as_json: bool) -> None:
 
 
 def _show(report: StatusReport) -> str:
-    """One screen."""
+    """The report as one screen of text."""
     return "\n".join(_lines(report))
 
 
@@ -87,7 +87,7 @@ def _lines(report: StatusReport) -> Iterator[str]:
 
 
 def _row(text: str) -> str:
-    """A word and what is said of it, which may take several lines."""
+    """A label and its text, wrapped to several lines if needed."""
     return wrapped(text, " " * 8)
 
 
@@ -114,7 +114,7 @@ def _checkpoints(report: StatusReport) -> str:
 
 def _used(space: SpaceReport) -> str:
     if not space.size:
-        return f"{space.name} is missing: nothing outlives this machine"
+        return f"{space.name} is missing: all data is lost when this machine stops"
     used = space.size - space.free
     name = "" if space.name == "memory" else f"{space.name}, "
     return f"{name}{used / space.size:.0%} of {words.size(space.size)} used"

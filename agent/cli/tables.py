@@ -1,4 +1,4 @@
-"""Tables that fit the terminal: columns side by side, else wrapped, else one record a block."""
+"""Tables that fit the terminal: columns side by side, else wrapped, else one block per row."""
 
 import os
 import sys
@@ -10,11 +10,11 @@ from agent import safe
 
 GAP = 2
 NARROWEST = 16
-"""A column is not wrapped to less than this, or less than its longest word."""
+"""A column is not wrapped to less than this width, or less than its longest word."""
 
 
 def width(output: TextIO | None = None) -> int | None:
-    """Columns of the terminal that the output goes to; None where it goes elsewhere."""
+    """The width of the terminal that the output goes to; None if it goes elsewhere."""
     if os.environ.get("COLUMNS", "").isdigit():
         return int(os.environ["COLUMNS"]) or None
     try:
@@ -26,8 +26,8 @@ def width(output: TextIO | None = None) -> int | None:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], most: int | None = None) -> str:
     """The rows below the head, no line longer than `most`, by default the terminal's width.
 
-    Nothing is cut off: cells are wrapped at spaces, and where that is not enough each row becomes
-    a block of `name: value` lines.
+    Nothing is cut off: cells are wrapped at spaces, and if that is not enough, each row becomes
+    a block with one line per column.
     """
     most = width() if most is None else most
     rows = [[safe.line(cell) for cell in row] for row in rows]
@@ -42,7 +42,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], most: int | None =
 
 
 def wrapped(text: str, indent: str = "  ", *, most: int | None = None) -> str:
-    """A paragraph that fits `most` columns, by default the terminal's; its other lines indented."""
+    """A paragraph that fits `most` columns, by default the terminal's; later lines are indented."""
     most = width() if most is None else most
     if most is None:
         return text
@@ -62,7 +62,7 @@ def _floor(column: int, lines: Sequence[Sequence[str]]) -> int:
 
 
 def _squeezed(widths: list[int], floors: list[int], most: int) -> list[int]:
-    """Take from the column that has most to give until the line fits, or none has any."""
+    """Narrow the widest column above its floor until the line fits, or all are at their floors."""
     widths = list(widths)
     while _total(widths) > most:
         spare = [width - floor for width, floor in zip(widths, floors, strict=True)]
@@ -93,7 +93,7 @@ def _wrap(text: str, most: int) -> list[str]:
 
 
 def _block(head: Sequence[str], row: Sequence[str], most: int) -> str:
-    """The first cell, and below it what the other columns say."""
+    """The first cell, and below it the other columns by name."""
     label = max(map(len, head[1:]))
     lines = [row[0]]
     for name, cell in zip(head[1:], row[1:], strict=True):

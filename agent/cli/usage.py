@@ -1,4 +1,4 @@
-"""`swarm-agent usage`: time awake, and what it costs."""
+"""`swarm-agent usage`: time awake, and estimated costs."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from agent.observe.reports import UsageReport
 @click.command()
 @json_option
 def usage(as_json: bool) -> None:
-    """Show how long the machine was awake by day and month, and what that costs."""
+    """Show how long the machine was awake by day and month, and the estimated costs."""
     report = client.get("/v1/usage", UsageReport)
     click.echo(client.to_json(report) if as_json else _show(report))
 

@@ -1,4 +1,4 @@
-"""`swarm-agent why`: the table of signals, and what follows from them."""
+"""`swarm-agent why`: the table of signals, and when the machine sleeps."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from agent.observe.reports import IdleReport, SignalReport
 @click.command()
 @json_option
 def why(as_json: bool) -> None:
-    """Say what keeps the machine awake, what does not count, and when it sleeps."""
+    """Show what keeps the machine awake, what does not count, and when it sleeps."""
     report = client.get("/v1/idle", IdleReport)
     click.echo(client.to_json(report) if as_json else _show(report))
 
@@ -44,7 +44,7 @@ def _sentence(report: IdleReport) -> str:
 
 
 def outlook(report: IdleReport) -> str:
-    """When the machine sleeps, or what keeps it from it."""
+    """When the machine sleeps, or what keeps it awake."""
     if report.state != "awake":
         return f"sleeps in {words.duration(report.sleeps_in or 0)}: {report.because}"
     if report.leases:

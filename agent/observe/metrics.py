@@ -1,8 +1,7 @@
 """The metrics: some count events, the rest are read from the machine at each scrape.
 
-Label values come from enums and lists in the code, and are names of services: no address, user or
-key is one, and their number is bounded by construction. docs/metrics.md is generated from what is
-here.
+Label values come from enums and lists in the code, or are names of services, never addresses, users
+or keys; so their number is bounded. docs/metrics.md is generated from this module.
 """
 
 import asyncio
@@ -66,7 +65,7 @@ Value = float | Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A metric that is read from the machine; with `label`, one value for each of its values."""
+    """A metric that is read from the machine; with `label`, one number per label value."""
 
     name: str
     text: str
@@ -121,7 +120,7 @@ _READ = (
     _Read(
         "healthy", "1 when SSH can be reached and a usable key exists.", lambda m: not m.problems()
     ),
-    _Read("problems", "Things that are wrong with the machine now.", lambda m: len(m.problems())),
+    _Read("problems", "Problems of the machine now.", lambda m: len(m.problems())),
     _Read(
         "notices",
         "Parts that are or were degraded; SSH does not depend on them.",
@@ -165,18 +164,18 @@ _READ = (
         "Seconds since the last activity.",
         lambda m: clock() - m.idle.watch.seen.latest.at,
     ),
-    _Read("sleep_in_seconds", "Until the machine sleeps; +Inf for never.", _until_sleep),
+    _Read("sleep_in_seconds", "Seconds until the machine sleeps; +Inf for never.", _until_sleep),
     _Read(
         "signal_last_active_timestamp_seconds",
-        "When a signal of activity was last active (Unix time); absent while it was not yet.",
+        "When a signal of activity was last active (Unix time); absent if it never was.",
         _last_active,
         "signal",
     ),
     _Read(
-        "signal_failed", "1 while a signal of activity can't be read.", _failed_signals, "signal"
+        "signal_failed", "1 while a signal of activity cannot be read.", _failed_signals, "signal"
     ),
     _Read("leases", "Leases that hold the machine awake.", lambda m: len(m.idle.leases.active())),
-    _Read("agents", "Coding agents that have not ended, by what they do.", _agents, "state"),
+    _Read("agents", "Coding agents that have not ended, by state.", _agents, "state"),
     _Read(
         "agents_seconds",
         "Time that coding agents worked, and waited for a person, since the machine started.",
@@ -191,13 +190,13 @@ _READ = (
     ),
     _Read(
         "service_up",
-        "1 while a service runs and is ready, or has done what it was for.",
+        "1 while a service runs and is ready, or a oneshot service has succeeded.",
         lambda m: {name: each.state in READY for name, each in m.supervisor.runners.items()},
         "service",
     ),
     _Read(
         "service_restarts",
-        "Starts of a service after its first.",
+        "Restarts of a service.",
         lambda m: {name: each.restarts for name, each in m.supervisor.runners.items()},
         "service",
         counter=True,
@@ -220,12 +219,12 @@ _READ = (
     ),
     _Read(
         "tasks",
-        "Tasks of the event loop: it grows with what is in progress, and with nothing else.",
+        "Tasks of the event loop: it grows only with work in progress.",
         lambda _: len(asyncio.all_tasks()),
     ),
     _Read(
         "log_dropped_lines",
-        "Log lines that nobody read in time.",
+        "Log lines that were lost because nobody read them in time.",
         lambda m: m.log.lost,
         counter=True,
     ),
@@ -236,7 +235,7 @@ _READ = (
     ),
     _Read(
         "volume_free_bytes",
-        "What the login user can still write to the volume.",
+        "Bytes that the login user can still write to the volume.",
         lambda m: volume_space(m.current.value.volume).free,
     ),
     _Read(
@@ -251,14 +250,14 @@ _READ = (
     ),
     _Read(
         "checkpoint_duration_seconds",
-        "How long the latest checkpoint took; 0 where that is not known.",
+        "How long the latest checkpoint took; 0 if unknown.",
         lambda m: next(
             (each.seconds or 0 for each in reversed(_keeper(m).repository.ledger.checkpoints)), 0
         ),
     ),
     _Read(
         "checkpoints_size_bytes",
-        "What all checkpoints take on the volume.",
+        "Size of all checkpoints on the volume.",
         lambda m: _keeper(m).repository.size,
     ),
     _Read(
@@ -269,12 +268,12 @@ _READ = (
     ),
     _Read(
         "checkpoint_overdue",
-        "1 while something works and no checkpoint could be made for a day.",
+        "1 while something works and no checkpoint has succeeded for a day.",
         lambda m: _keeper(m).is_overdue,
     ),
     _Read(
         "checkpoint_upload_pending",
-        "1 while a checkpoint is not away from the machine yet, where it should be.",
+        "1 while a checkpoint has not been copied to the repository away from the machine yet.",
         lambda m: is_pending(_keeper(m)),
     ),
     _Read("memory_size_bytes", "Memory of the machine.", lambda _: memory_space().size),
@@ -285,7 +284,7 @@ _READ = (
     ),
     _Read(
         "cpu_busy_seconds",
-        "CPU time that all cores together have used since the kernel's boot.",
+        "CPU time of all cores together since the kernel booted.",
         lambda _: cpu_busy(),
         counter=True,
     ),
@@ -309,10 +308,10 @@ LABELS = {f"swarm_{entry.name}": entry.label for entry in _READ}
 
 
 class Metrics:
-    """Hears every event. Without a machine it only describes what there is."""
+    """Counts every event. Without a machine it only describes the metrics."""
 
     def __init__(self, machine: Machine | None) -> None:
-        # A series each for when a counter began says nothing that a scrape does not know.
+        # A `_created` series per counter would tell a scraper nothing new.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
         self.registry = registry = CollectorRegistry()
 
@@ -322,7 +321,7 @@ class Metrics:
         build = Info("swarm_build", "Version of the agent and of its Python.", registry=registry)
         build.info({"version": __version__, "python": platform.python_version()})
         self._boot = Gauge(
-            "swarm_boot_seconds", "From exec to the open SSH listener.", registry=registry
+            "swarm_boot_seconds", "Time from exec to the open SSH listener.", registry=registry
         )
         self._phases = Gauge(
             "swarm_boot_phase_seconds",
@@ -346,20 +345,22 @@ class Metrics:
         self._signal_errors = counter(
             "signal_errors", "How often a signal of activity became unreadable.", ["signal"]
         )
-        self._wakes = counter("wakes", "Wake-ups, also those of earlier lives.", ["reason"])
-        self._sleeps = counter("sleeps", "Sleeps, also those of earlier lives.", ["reason", "mode"])
+        self._wakes = counter("wakes", "Wake-ups, including previous runs.", ["reason"])
+        self._sleeps = counter("sleeps", "Sleeps, including previous runs.", ["reason", "mode"])
         self._suspends_failed = counter("suspends_failed", "Suspends that became a stop.")
         self._hook_errors = counter("hook_errors", "Programs in sleep.d that failed.")
-        self._awake = counter("awake_seconds", "Time awake, also in earlier lives.")
-        self._parts_failed = counter("parts_failed", "Crashes of parts that SSH does not need.")
-        self._errors = counter("errors_unhandled", "Errors in the event loop that nobody foresaw.")
+        self._awake = counter("awake_seconds", "Time awake, including previous runs.")
+        self._parts_failed = counter(
+            "parts_failed", "Crashes of parts that SSH does not depend on."
+        )
+        self._errors = counter("errors_unhandled", "Unexpected errors in the event loop.")
         self._prepare_labels()
         registry.register(_Live(machine))
         ProcessCollector(namespace="swarm_agent", registry=registry)
         self._counted = time.monotonic()
 
     def resume(self, totals: Totals, began: float) -> None:
-        """Go on counting where earlier lives ended; this one began at `began` (monotonic)."""
+        """Continue the counts of previous runs; this one began at `began` (monotonic)."""
         self._counted = began
         self._awake.inc(totals.awake)
         for name, value in totals.counters.items():
@@ -416,7 +417,7 @@ class Metrics:
                 self._errors.inc()
 
     def _prepare_labels(self) -> None:
-        # Every value exists from the start, so that a rate does not miss the first of its kind.
+        # Every label value exists from the start, so that a rate does not miss the first event.
         for result in _VERDICTS.values():
             self._authentications.labels(result)
         for signal in SIGNALS:

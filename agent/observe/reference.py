@@ -12,8 +12,8 @@ METRICS_HEAD = """\
 Generated from `agent/observe/metrics.py` by `make docs`; a test holds it to the code.
 
 Served at `/metrics` on port 9091 (`SWARM_HTTP_LISTEN`), as text or, when asked for, OpenMetrics.
-Counters count since the start of the agent unless they say otherwise. Labels have only values that
-stand in the code. `deploy/grafana/` has a dashboard and alert rules for them.
+Counters count since the start of the agent unless they say otherwise. All label values come from
+the code or from names of services. `deploy/grafana/` has a dashboard and alert rules for them.
 
 | name | type | labels | meaning |
 |---|---|---|---|
@@ -25,8 +25,8 @@ EVENTS_HEAD = """\
 Generated from `agent/events.py` by `make docs`; a test holds it to the code.
 
 Each is one line of the log: JSON, or for people on a terminal (`SWARM_LOG_FORMAT`). Every line has
-`timestamp` (RFC 3339, UTC), `level` and `event`. Events marked with * come in floods when somebody
-attacks; of those at most 60 a minute are written, and `log.summed` tells how many were not.
+`timestamp` (RFC 3339, UTC), `level` and `event`. Events marked with * come in floods during an
+attack; at most 60 of each a minute are written, and `log.summed` counts the rest.
 
 | event | level | fields | meaning |
 |---|---|---|---|

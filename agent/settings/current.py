@@ -21,7 +21,7 @@ class Current:
         self.value = settings
 
     def change_to(self, wanted: Settings) -> Change:
-        """Take over what may change while the agent runs; the rest waits for a restart."""
+        """Apply the settings that may change while the agent runs; the rest wait for a restart."""
         live = {name for name, spec in specs().items() if spec.live}
         differ = [
             item.name

@@ -1,4 +1,4 @@
-"""Folders of files that people put there: which of their names count."""
+"""Folders into which people put files: which file names count."""
 
 import os
 

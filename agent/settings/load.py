@@ -1,6 +1,6 @@
 """Where settings come from: `SWARM_*` variables over a TOML file over defaults.
 
-All problems are found before any is reported, so that one look at the log mends them all.
+All problems are reported together, so that the user can fix them all at once.
 """
 
 import os
@@ -16,13 +16,13 @@ FLY_VARIABLE = "FLY_APP_NAME"
 """Set by the platform in every machine of Fly.io."""
 
 SERVICES = "service"
-"""The table of the settings file that has services; agent/services reads it."""
+"""The table of services in the settings file; agent/services reads it."""
 
 SESSION_VARIABLES = frozenset({"SWARM_CLIENT", "SWARM_SESSION", "SWARM_SLEEP_REASON"})
-"""Set by the agent in SSH sessions and hooks; a command there is not misconfigured by them."""
+"""The agent sets these in SSH sessions and hooks; commands there must not refuse them."""
 
 NO_SETTINGS = SESSION_VARIABLES | {CONFIG_VARIABLE, "SWARM_NOTIFY"}
-"""SWARM_NOTIFY is a secret: what reads it is agent/notify alone."""
+"""SWARM_NOTIFY is a secret; only agent/notify reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Effective settings, and of each its text and where it came from, by field name."""
+    """Effective settings; the text and the source of each, by field name."""
 
     settings: Settings
     texts: Mapping[str, str]
@@ -68,7 +68,7 @@ def variable(name: str) -> str:
 
 
 def specs() -> dict[str, Spec]:
-    """Field name → how it is parsed, in the order of declaration."""
+    """Field name → its spec, in the order of declaration."""
     return {item.name: item.metadata["spec"] for item in fields(Settings)}
 
 
@@ -76,8 +76,7 @@ def load(environ: Mapping[str, str], *, privileged: bool) -> Loaded:
     """The effective settings of a process with this environment.
 
     `privileged` chooses between the defaults of root and those of an ordinary user; on Fly.io some
-    are different again. Raises
-    `SettingsError` with every problem there is.
+    defaults differ again. Raises `SettingsError` with all problems.
     """
     problems: list[Problem] = []
     given = _from_file(environ, problems) | _from_environment(environ, problems)
@@ -109,7 +108,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> di
         if key in known:
             given[known[key]] = _Given(key, "environment", text)
         else:
-            # Its value may be a secret under a name that we do not know.
+            # The value of an unknown variable may be a secret.
             problems.append(Problem(key, "environment", "…", _suggest(key, list(known))))
     return given
 

@@ -65,33 +65,34 @@ class Settings:
         units.user_name,
         "",
         "The one account that may log in. Empty: the account with uid 1000, "
-        "or whoever runs the agent where that is not root.",
+        "or the user who runs the agent if that is not root.",
     )
     volume: str = _setting(
         units.absolute_path,
         "/workspace",
-        "The folder that outlives the machine. Host keys are kept in `.swarm` below it.",
+        "The folder that survives the machine. Host keys are kept in `.swarm` below it.",
         unprivileged="~/.local/state/swarm",
     )
     home_links: tuple[units.HomePath, ...] = _setting(
         units.home_paths,
         "usual",
-        "Paths of the home that live on the volume, in its `.home`, and are linked in at boot; a "
-        "folder's ends with a slash. `usual`: those of agent/data/home.txt, to which others can be "
-        "added (`usual .mytool/`). A minus in front: stays off the volume (`-.mytool/cache`).",
+        "Paths of the home that live on the volume, in its `.home`, and are linked in at boot; the "
+        "path of a folder ends with a slash. `usual`: the paths of agent/data/home.txt; add yours "
+        "to it (`usual .mytool/`). A minus in front: stays off the volume (`-.mytool/cache`).",
         unprivileged="",
     )
     run_dir: str = _setting(
         units.absolute_path,
         places.RUN_DIR,
-        "The folder for files of this life only: sshd's configuration, the control socket.",
+        "The folder for files of this run only: sshd's configuration, the control socket.",
         unprivileged=places.RUN_DIR_UNPRIVILEGED,
     )
     keys_dir: str = _setting(
         units.absolute_path,
         "/etc/swarm/keys.d",
-        "The folder whose .pub files may log in, beside the secrets SSH_AUTHORIZED_KEYS and "
-        "SSH_AUTHORIZED_KEYS_<NAME>. It and they must be root's, and writable by nobody else.",
+        "The folder whose .pub files hold keys that may log in, beside the secrets "
+        "SSH_AUTHORIZED_KEYS and SSH_AUTHORIZED_KEYS_<NAME>. The folder and its files must belong "
+        "to root and be writable by nobody else.",
     )
     sshd: str = _setting(
         units.absolute_path,
@@ -106,7 +107,7 @@ class Settings:
     x11_forwarding: bool = _setting(
         units.switch,
         "off",
-        "Whether `ssh -X` works: programs of the machine then reach the client's whole screen. "
+        "Whether `ssh -X` works: programs of the machine can then access the client's screen. "
         "Needs xauth in the image.",
     )
     proxy_protocol: str = _setting(
@@ -119,7 +120,7 @@ class Settings:
     proxy_networks: tuple[Network, ...] = _setting(
         units.networks,
         "172.16.0.0/12, fdaa::/16",
-        "The only networks whose header is believed: those of the proxy.",
+        "The networks of the proxy; a PROXY header from any other is not trusted.",
     )
     private_listen: units.Endpoint | None = _setting(
         units.optional_endpoint,
@@ -140,8 +141,8 @@ class Settings:
     maxretry: int = _setting(
         units.count,
         "5",
-        "Strikes within `findtime` that make a ban. A failed connection is one, guessing a user "
-        "name two, garbage half a one; a login clears them.",
+        "Strikes within `findtime` that lead to a ban. A failed connection is one strike, guessing "
+        "a user name two, garbage half of one; a login clears them.",
     )
     findtime: float = _setting(
         positive_duration,
@@ -151,12 +152,12 @@ class Settings:
     bantime: float = _setting(
         positive_duration,
         "10m",
-        "How long the first ban lasts; each further one twice as long.",
+        "How long the first ban lasts; each further ban lasts twice as long.",
     )
     bantime_max: float = _setting(
         positive_duration,
         "7d",
-        "The longest ban. A day after a ban ended, one earlier ban is forgotten.",
+        "The longest ban. A day after a ban ends, one earlier ban is forgotten.",
     )
     ignoreip: tuple[Network, ...] = _setting(
         units.networks,
@@ -172,13 +173,14 @@ class Settings:
     ban_dry_run: bool = _setting(
         units.switch,
         "off",
-        "Say who would be banned and ban nobody (`on`, or `swarm-agent run --dry-run`).",
+        "Log who would be banned, but ban nobody (`on`, or `swarm-agent run --dry-run`).",
     )
     max_unauthenticated: int = _setting(
         units.count,
         "128",
-        "Connections that may wait to log in: of strangers together, and of networks that logged "
-        "in before together. At the limit the oldest that has not tried to goes.",
+        "Connections that may wait to log in: this many of all strangers, and this many of all "
+        "networks that logged in before. At the limit, the oldest connection that has not tried to "
+        "log in is closed.",
     )
     max_unauthenticated_per_client: int = _setting(
         units.count,
@@ -188,8 +190,8 @@ class Settings:
     max_connections_per_minute: int = _setting(
         units.count,
         "240",
-        "Connections that one client may open in a minute; one that logged in before is slowed "
-        "down instead of refused.",
+        "Connections that one client may open in a minute; a client that logged in before is "
+        "slowed down instead of refused.",
     )
     max_processes: float | None = _setting(
         units.share_or_off,
@@ -200,14 +202,14 @@ class Settings:
     idle_timeout: float | None = _setting(
         units.duration_or_off,
         "30m",
-        "How long nothing may happen before the machine says that it will sleep. `off`: it never "
+        "How long the machine is idle before it announces that it will sleep. `off`: it never "
         "sleeps by itself.",
         live=True,
     )
     idle_warning: float = _setting(
         positive_duration,
         "2m",
-        "How long every open terminal is warned before the machine sleeps.",
+        "How long before a sleep every open terminal is warned.",
         live=True,
     )
     boot_grace: float = _setting(
@@ -232,9 +234,9 @@ class Settings:
     sleep_mode: str = _setting(
         units.one_of("off", "stop", "suspend", "auto"),
         "off",
-        "How the machine sleeps: `stop` ends it (status 0), `suspend` asks Fly.io to freeze it "
+        "How the machine sleeps: `stop` stops it (status 0), `suspend` asks Fly.io to freeze it "
         "(else stops), `auto` suspends a machine of at most 2 GB without swap and stops others. "
-        "`off`: it never sleeps, for where no proxy would wake it.",
+        "`off`: it never sleeps; use it where no proxy would wake the machine.",
         on_fly="stop",
         live=True,
     )
@@ -260,7 +262,7 @@ class Settings:
     idle_ssh: float | None = _setting(
         units.rate_or_off,
         "256B/s",
-        "Traffic of one SSH session, both ways, that counts as activity. Keepalives make about "
+        "Traffic of one SSH session, both ways, that counts as activity. Keepalives cause about "
         "10 B/s, an editor that was left open less than 100 B/s.",
         live=True,
     )
@@ -273,28 +275,28 @@ class Settings:
     idle_network: float | None = _setting(
         units.rate_or_off,
         "1KiB/s",
-        "TCP traffic with other machines, SSH and the agent's own left out, that counts.",
+        "TCP traffic with other machines that counts as activity, without SSH and the agent's own.",
         live=True,
     )
     idle_writes: float | None = _setting(
         units.rate_or_off,
         "16KiB/s",
-        "Writing that counts: to the volume where that is a disk of its own, else of one process.",
+        "Writing that counts as activity: to the volume if it is a disk of its own, else of one "
+        "process.",
         live=True,
     )
     idle_check: float | None = _setting(
         units.duration_or_off,
         "10s",
         "How long all of the user's own checks together may take (programs in /etc/swarm/checks.d "
-        "and ~/.config/swarm/checks.d; exit status 0 means busy). `off`: none is run.",
+        "and ~/.config/swarm/checks.d; exit status 0 means busy). `off`: none runs.",
         live=True,
     )
     idle_ignore: tuple[str, ...] = _setting(
         units.words,
         ".vscode-server .vscode-server-insiders .vscode-remote .cursor-server .windsurf-server "
         ".vscodium-server code-server .zed_server JetBrains",
-        "Processes whose program lies in a folder of one of these names never count: servers of "
-        "editors.",
+        "Programs in a folder with one of these names never count as active: servers of editors.",
         live=True,
     )
     fly_api: str = _setting(
@@ -307,20 +309,20 @@ class Settings:
         "ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN ANTHROPIC_BASE_URL ANTHROPIC_MODEL "
         "CLAUDE_CODE_OAUTH_TOKEN OPENAI_API_KEY GEMINI_API_KEY GITHUB_TOKEN GH_TOKEN NPM_TOKEN",
         "Variables and secrets of the agent that SSH sessions and the login account's services "
-        "get. The machine's FLY_* facts are always there.",
+        "get. They always get the machine's FLY_* variables.",
     )
     agents: int = _setting(
         units.count,
         "2",
-        "How many coding agents are expected to work at one time: each one's Node heap "
-        "(NODE_OPTIONS) gets its share of three quarters of the memory.",
+        "How many coding agents are expected to work at the same time: they share three quarters "
+        "of the memory as Node heap (NODE_OPTIONS).",
     )
     egress: str = _setting(
         units.one_of("open", "standard", "strict"),
         "open",
-        "Where the machine's processes may connect to. `standard`: web, SSH, and what is allowed "
-        "by name; `strict`: only what is allowed by name. Both keep DNS, loopback and "
-        "`private_networks`.",
+        "Where the machine's processes may connect to. `standard`: web, SSH, and destinations "
+        "allowed by name; `strict`: only destinations allowed by name. Both allow DNS, loopback "
+        "and `private_networks`.",
     )
     egress_allow: tuple[str, ...] = _setting(
         units.destinations,
@@ -349,21 +351,21 @@ class Settings:
     budget_hours: float | None = _setting(
         units.hours_or_off,
         "off",
-        "Hours awake in a calendar month (UTC) that are enough: a warning at 80 %, and past it "
-        "`budget_idle_timeout` while nobody is logged in.",
+        "The budget of hours awake in a calendar month (UTC): a warning at 80 %, and beyond the "
+        "budget `budget_idle_timeout` while nobody is logged in.",
         live=True,
     )
     budget_idle_timeout: float = _setting(
         positive_duration,
         "5m",
-        "The idle timeout of a machine whose budget is used up; no session is cut by it.",
+        "The idle timeout of a machine whose budget is used up; it ends no session.",
         live=True,
     )
     prices: str = _setting(
         units.optional_path,
         "",
-        "A table of prices to estimate costs with, in the form of agent/data/prices.toml. Empty: "
-        "that one.",
+        "A table of prices for cost estimates, in the format of agent/data/prices.toml, the "
+        "default.",
         live=True,
     )
     checkpoints: bool = _setting(
@@ -377,13 +379,13 @@ class Settings:
     checkpoint_every: float | None = _setting(
         units.duration_or_off,
         "1h",
-        "How often a checkpoint is made while something works. `off`: not by the clock.",
+        "How often a checkpoint is made while something works. `off`: never on a schedule.",
         live=True,
     )
     checkpoint_keep: units.Keep = _setting(
         units.keep,
         "hourly 24, daily 7, weekly 4",
-        "Which checkpoints are kept: the latest of each of the last so many hours, days and weeks.",
+        "Which checkpoints are kept: the latest of each of the last hours, days and weeks.",
         live=True,
     )
     checkpoint_share: float = _setting(
@@ -413,8 +415,8 @@ class Settings:
             "reexecuted",
         ),
         "all",
-        "What is sent to the addresses of the secret SWARM_NOTIFY; empty: nothing. "
-        "docs/agents.md says what each is.",
+        "Which news is sent to the addresses of the secret SWARM_NOTIFY; empty: none. "
+        "docs/agents.md explains each kind.",
         live=True,
     )
     notify_wait: float = _setting(
@@ -426,26 +428,26 @@ class Settings:
     notify_done: float = _setting(
         positive_duration,
         "5m",
-        "How long a turn of a coding agent must have taken for its end to be told.",
+        "The end of a turn of a coding agent is sent if the turn took at least this long.",
         live=True,
     )
     notify_quiet: "QuietHours | None" = _setting(
         units.quiet_hours,
         "",
         "Hours in which nothing is sent, such as `22:00-07:00 Europe/Berlin` (UTC without a zone); "
-        "what happened is sent afterwards, in one message.",
+        "the news is sent afterwards, in one message.",
         live=True,
     )
     notify_details: bool = _setting(
         units.switch,
         "off",
-        "Tell folders, addresses and names of keys too, which then leave the machine.",
+        "Send folders, addresses and names of keys too, which then leave the machine.",
         live=True,
     )
     stop_timeout: float = _setting(
         positive_duration,
         "20s",
-        "The whole time a stop may take. Keep the platform's kill timeout above it.",
+        "The longest time that a stop may take. Keep the platform's kill timeout above it.",
     )
     log_format: str = _setting(
         units.one_of("auto", "json", "human"),
@@ -460,5 +462,5 @@ class Settings:
     log_line_limit: int = _setting(
         units.size,
         "64KiB",
-        "The longest text in one field of a log line; what is longer is cut and marked.",
+        "The longest text in one field of a log line; a longer one is cut and marked.",
     )

@@ -8,9 +8,9 @@ HEAD = """\
 Generated from `agent/settings/model.py` by `make docs`; a test holds it to the code.
 
 Each setting is an environment variable, or a key of the TOML file that `SWARM_CONFIG` names
-(`/etc/swarm/agent.toml` where it exists). The environment wins over the file, the file over the
-default. Durations have a unit (`90s`, `30m`, `1h30m`). A setting that is unknown or cannot be read
-ends the agent at once with status 78; all such problems are reported together.
+(`/etc/swarm/agent.toml` if it exists). The environment overrides the file, the file overrides the
+default. Durations have a unit (`90s`, `30m`, `1h30m`). If a setting is unknown or cannot be parsed,
+the agent exits at once with status 78; all such problems are reported together.
 
 | variable | TOML key | default | meaning |
 |---|---|---|---|

@@ -1,7 +1,7 @@
 """Parsers of setting values: text in, typed value out.
 
-Every parser takes the text a person wrote and raises `ValueError` whose message says what
-would be right, never what is wrong: the caller already shows the value.
+Every parser takes the text a person wrote and raises a `ValueError` whose message describes a
+valid value, not the mistake: the caller already shows the value.
 """
 
 import os
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SIZE = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _USER_NAME = re.compile(r"(?!-)[^\s*?!,:/\"'#=]{1,64}")
-"""What accounts are called: by adduser, and by directories such as AD (`john.doe`, `ann@corp`)."""
+"""Account names of adduser and of directories such as AD (`john.doe`, `ann@corp`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _is_address(match: "re.Match[str]") -> bool:
 
 
 def absolute_path(text: str) -> str:
-    """An absolute path, normalised; of plain characters, because sshd reads it too."""
+    """An absolute path, normalised; only plain characters, because sshd reads it too."""
     if not re.fullmatch(r"/[\w./+@:,=~-]*", text):
         raise ValueError("an absolute path of plain characters, such as /workspace")
     return os.path.normpath(text)
@@ -84,7 +84,7 @@ def optional_path(text: str) -> str:
 
 
 def hours_or_off(text: str) -> float | None:
-    """Hours as a number, more than none; None for `off`."""
+    """A positive number of hours; None for `off`."""
     if text == "off":
         return None
     if not re.fullmatch(r"\d{1,4}(?:\.\d{1,3})?", text, re.ASCII) or float(text) == 0:
@@ -93,7 +93,7 @@ def hours_or_off(text: str) -> float | None:
 
 
 def user_name(text: str) -> str:
-    """The name of a Unix account, or nothing: then the agent chooses one."""
+    """The name of a Unix account; empty: the agent chooses one."""
     if text and not _USER_NAME.fullmatch(text):
         raise ValueError("the name of an account, such as node")
     return text
@@ -124,7 +124,7 @@ def switch(text: str) -> bool:
 
 
 def duration_or_off(text: str) -> float | None:
-    """Seconds, more than none; None for `off`."""
+    """A positive number of seconds; None for `off`."""
     try:
         return None if text == "off" else positive_duration(text)
     except ValueError as error:
@@ -161,7 +161,7 @@ _NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+", re.ASCII | re.IG
 
 @dataclass(frozen=True, slots=True)
 class HomePath:
-    """A path relative to the home. A folder is made when it is nowhere yet.
+    """A path relative to the home. A folder is created if it does not exist yet.
 
     `off`: paths in it that stay off the volume.
     """
@@ -175,7 +175,7 @@ class HomePath:
 
     @property
     def words(self) -> str:
-        """As `home_paths` reads it."""
+        """The text that `home_paths` reads."""
         return " ".join([str(self), *(f"-{self.path}/{off}" for off in self.off)])
 
 
@@ -184,9 +184,9 @@ USUAL = "usual"
 
 
 def home_paths(text: str) -> tuple[HomePath, ...]:
-    """Paths below the home, separated by spaces; a folder's ends with a slash.
+    """Paths below the home, separated by spaces; the path of a folder ends with a slash.
 
-    A path in one of these folders that stays off the volume has a minus in front.
+    A minus in front marks a path in one of these folders that stays off the volume.
     """
     given = [each for word in words(text) for each in (_usual() if word == USUAL else (word,))]
     off = [word[1:].rstrip("/") for word in given if word.startswith("-")]
@@ -200,7 +200,7 @@ def home_paths(text: str) -> tuple[HomePath, ...]:
         if not all(parts) or {".", ".."} & set(parts):
             raise ValueError("paths relative to the home, without . and ..")
         if any(path.path.startswith(f"{other.path}/") for other in paths):
-            raise ValueError(f"paths of which none lies in another, as {str(path)!r} does")
+            raise ValueError(f"paths outside of each other, but {str(path)!r} is in another one")
     return paths
 
 
@@ -221,7 +221,7 @@ def variable_names(text: str) -> tuple[str, ...]:
 
 
 def names_and_networks(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Network, ...]]:
-    """What is a host's name, and what an address or a network. Raises `ValueError`."""
+    """Separate host names from addresses and networks. Raises `ValueError`."""
     names, networks = [], []
     for word in words:
         if ":" in word or word[-1:].isdigit():
@@ -229,7 +229,7 @@ def names_and_networks(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[N
         elif _NAME.fullmatch(word):
             names.append(word)
         else:
-            raise ValueError(f"names of hosts, addresses or networks, which {word!r} is not")
+            raise ValueError(f"names of hosts, addresses or networks; {word!r} is none of them")
     return tuple(names), tuple(networks)
 
 
@@ -242,7 +242,7 @@ def destinations(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How many checkpoints are kept: the latest of each of the last so many hours, days, weeks."""
+    """How many checkpoints are kept: the latest of each of the last hours, days and weeks."""
 
     hourly: int
     daily: int
@@ -253,7 +253,7 @@ class Keep:
 
 
 def keep(text: str) -> Keep:
-    """What is kept, from `hourly 24, daily 7, weekly 4`."""
+    """A `Keep`, from `hourly 24, daily 7, weekly 4`."""
     match = re.fullmatch(r"hourly (\d{1,3}), daily (\d{1,3}), weekly (\d{1,3})", text, re.ASCII)
     if match is None:
         raise ValueError("three numbers, such as hourly 24, daily 7, weekly 4")
@@ -279,9 +279,9 @@ _REPOSITORY = re.compile(r"(s3:|rest:https?://|sftp:|b2:|azure:|gs:|/)[^\s\0]+")
 def repository(text: str) -> str:
     """Where restic keeps checkpoints away from the machine, or nothing."""
     if text and not _REPOSITORY.fullmatch(text):
-        raise ValueError("a repository of restic, such as s3:https://HOST/BUCKET or sftp:HOST:PATH")
+        raise ValueError("a restic repository, such as s3:https://HOST/BUCKET or sftp:HOST:PATH")
     if re.search(r"//[^/@]*:[^/@]*@", text):
-        raise ValueError("a repository without a password in it: that is a secret of its own")
+        raise ValueError("a repository without a password in it: the password is its own secret")
     return text
 
 
@@ -308,7 +308,7 @@ def quiet_hours(text: str) -> "QuietHours | None":
     """`22:00-07:00` or `22:00-07:00 Europe/Berlin`; None when empty."""
     if not text:
         return None
-    from agent.notify.quiet import QuietHours  # it needs the calendar, which few do
+    from agent.notify.quiet import QuietHours  # imports the time zones, which few need
 
     return QuietHours.parse(text)
 

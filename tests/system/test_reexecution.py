@@ -355,7 +355,7 @@ def test_a_reload_into_settings_that_do_not_work_ends_nothing(
         config.write_text("\n".join([*kept, new, ""]))
         refused = box.agent("reload")
     assert refused.returncode == 1, refused
-    assert "keeps the settings it had" in refused.stderr
+    assert "keeps its previous settings" in refused.stderr
     assert clients[0].says("still here") == "still here\n"
     assert box.ssh("echo in").stdout == "in\n"
 
