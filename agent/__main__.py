@@ -1,6 +1,6 @@
-"""`swarm-agent`: `run` goes straight to the boot, everything else through click.
+"""`swarm-agent`: `run` and `hook` start directly, all other commands go through click.
 
-Somebody waits while `run` starts; click and what it imports would be read from a slow disk.
+A client waits while `run` starts; click and its imports would be read from a slow disk.
 """
 
 import os
@@ -9,10 +9,10 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; ends the process."""
+    """Run the command line and exit."""
     words = sys.argv[1:]
     if words == ["run"] or words[:2] == ["run", "--"]:
-        # What is sent while we are still reading ourselves from the disk is heard afterwards.
+        # Signals that arrive while modules are still read from the disk are handled afterwards.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         _leave_out_tls()
         from agent.life.main import run
@@ -24,7 +24,7 @@ def main() -> None:
             import traceback
 
             traceback.print_exc()
-        # Nothing is left to be done, and no thread that waits for a dead disk is waited for.
+        # All work is done; do not wait for threads that hang on a failed disk.
         os._exit(status)
     if words[:1] == ["hook"] and len(words) > 1 and not words[1].startswith("-"):
         # Every tool call of a coding agent waits for this.
@@ -39,7 +39,7 @@ def main() -> None:
 def _leave_out_tls() -> None:
     """Import asyncio as if Python had been built without OpenSSL, which asyncio supports.
 
-    The agent speaks no TLS, and libssl and what belongs to it are 1 MB to read before the banner.
+    Only an https probe uses TLS, and imports it then; libssl is 1 MB to read before the banner.
     """
     sys.modules["ssl"] = None  # type: ignore[assignment]  # this is how an import is refused
     import asyncio  # noqa: F401

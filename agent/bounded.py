@@ -1,6 +1,6 @@
-"""Work that may hang, such as writing to a disk that is gone: waited for only so long.
+"""Runs work that may hang, such as writing to a failed disk, with a time limit.
 
-And work beside other work, which never outlives it.
+Also runs work beside a block; the work never outlives the block.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 
 async def bounded(work: Callable[[], T], patience: float) -> T:
-    """The result of `work`, done in a thread. Raises what it raises, and `TimeoutError`.
+    """The result of `work`, done in a thread. Raises what `work` raises, and `TimeoutError`.
 
-    The thread is one of its own that nobody waits for: at the end of the agent, a disk may hang.
+    It gets its own thread, which nothing waits for: a disk may hang when the agent exits.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
@@ -37,7 +37,7 @@ async def bounded(work: Callable[[], T], patience: float) -> T:
             value = work()
         except Exception as error:
             problem = error
-        with suppress(RuntimeError):  # the loop has ended meanwhile
+        with suppress(RuntimeError):  # the loop is closed by now
             loop.call_soon_threadsafe(settle, value, problem)
 
     threading.Thread(target=thread, daemon=True, name="bounded").start()
@@ -47,7 +47,7 @@ async def bounded(work: Callable[[], T], patience: float) -> T:
 
 @asynccontextmanager
 async def beside(work: Coroutine[None, None, T]) -> AsyncIterator[asyncio.Task[T]]:
-    """Run `work` while the block runs. At its end it is over: what still runs is cancelled."""
+    """Run `work` while the block runs; if it still runs at the end of the block, cancel it."""
     running = asyncio.create_task(work)
     try:
         yield running
@@ -55,4 +55,4 @@ async def beside(work: Coroutine[None, None, T]) -> AsyncIterator[asyncio.Task[T
         running.cancel()
         await asyncio.wait([running])
         if not running.cancelled():
-            running.exception()  # whoever awaited the task has it; otherwise the block failed first
+            running.exception()  # mark it as seen: the task was awaited, or the block failed first

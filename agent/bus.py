@@ -1,7 +1,7 @@
-"""The bus: hands every event to its subscribers.
+"""The bus: delivers every event to all listeners.
 
-The spine publishes and knows nobody who listens. A listener that fails is reported and never costs
-the publisher anything.
+Publishers do not know the listeners. A failing listener is reported and never affects the
+publisher.
 """
 
 import sys
@@ -12,11 +12,11 @@ from agent.events import ConnectionClosed, ConnectionUnused, Event, ServiceSaid,
 Listener = Callable[[Event], None]
 
 EARLY = 500
-"""Events since the start that are kept for listeners who come late."""
+"""The most events since the start that are kept for late listeners."""
 
 
 class Bus:
-    """Hands each event to every listener, in the order they subscribed."""
+    """Delivers each event to every listener, in the order of subscription."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
@@ -25,8 +25,8 @@ class Bus:
     def subscribe(self, listener: Listener, *, early: bool = False) -> None:
         """Call `listener` with every event from now on; it must not block.
 
-        With `early` it hears first what happened since the start: parts come late, so that the
-        first client is served before them. After `EARLY` events the rest of those is not kept.
+        With `early` it first gets the events since the start, the first `EARLY` of them: parts
+        start late, so that the first client is served before them.
         """
         if early:
             for event in self._early:
@@ -34,12 +34,12 @@ class Bus:
         self._listeners.append(listener)
 
     def unsubscribe(self, listener: Listener) -> None:
-        """Call `listener` no longer."""
+        """Stop calling `listener`."""
         if listener in self._listeners:
             self._listeners.remove(listener)
 
     def publish(self, event: Event) -> None:
-        """Tell every listener; never raises."""
+        """Deliver the event to every listener; never raises."""
         chatter = isinstance(event, SshdSaid | ServiceSaid | ConnectionClosed | ConnectionUnused)
         if len(self._early) < EARLY and not chatter:
             self._early.append(event)
@@ -51,5 +51,5 @@ class Bus:
         try:
             listener(event)
         except Exception as error:
-            # The log may be the listener that failed: stderr is what is left.
+            # The log may be the failing listener, so write to stderr.
             sys.stderr.write(f"swarm-agent: {event.name} not delivered: {error!r}\n")

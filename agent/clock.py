@@ -4,5 +4,5 @@ import time
 
 
 def clock() -> float:
-    """Seconds that never step and count on while the machine sleeps (CLOCK_BOOTTIME)."""
+    """Seconds of a clock that never steps and runs while the machine sleeps (CLOCK_BOOTTIME)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -6,7 +6,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def duration(text: str) -> float:
-    """Seconds, from `90s`, `30m`, `2h`, `1h30m`, `500ms`; `ValueError` says what would be right."""
+    """Seconds, from `90s`, `30m`, `2h`, `1h30m`, `500ms`; `ValueError` describes a valid value."""
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text, re.ASCII)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError("a duration with its unit, such as 90s, 30m, 2h or 1h30m")
@@ -14,7 +14,7 @@ def duration(text: str) -> float:
 
 
 def positive_duration(text: str) -> float:
-    """Seconds, more than none."""
+    """A positive number of seconds."""
     seconds = duration(text)
     if seconds <= 0:
         raise ValueError("a duration longer than 0s")

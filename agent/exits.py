@@ -4,6 +4,6 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 
 def exit_status_of(error: OSError) -> int:
-    """The status of a command that could not be started, as shells have it."""
+    """The exit status that shells use for a command that could not be started."""
     missing = isinstance(error, FileNotFoundError | NotADirectoryError)
     return NOT_FOUND if missing else NOT_EXECUTABLE

@@ -1,4 +1,4 @@
-"""Report the first, then sum up: for everything an attacker can repeat at will.
+"""Reports the first events of a kind, then only counts them: an attacker can repeat them at will.
 
 Pure: times are seconds of any steady clock.
 """
@@ -6,7 +6,7 @@ Pure: times are seconds of any steady clock.
 from dataclasses import dataclass
 
 WINDOW = 60.0
-"""Seconds that are summed up together."""
+"""Seconds that one count covers."""
 
 
 @dataclass(slots=True)
@@ -18,7 +18,7 @@ class _Window:
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """So many of a kind were left out within so many seconds."""
+    """`count` events of a kind were left out within `seconds`."""
 
     of: str
     count: int
@@ -26,14 +26,14 @@ class Summed:
 
 
 class Floods:
-    """Counts what happens of each kind; the first `told` of them within `WINDOW` are reported."""
+    """Counts events by kind; the first `told` of a kind within `WINDOW` seconds are reported."""
 
     def __init__(self, told: int) -> None:
         self._told = told
         self._windows: dict[str, _Window] = {}
 
     def admit(self, kind: str, now: float) -> bool:
-        """Whether this one is reported."""
+        """Whether this event is reported."""
         window = self._windows.setdefault(kind, _Window(now))
         if window.told < self._told:
             window.told += 1
@@ -42,12 +42,12 @@ class Floods:
         return False
 
     def due(self, now: float) -> float | None:
-        """Seconds until `over` has something to tell; None when it has not."""
+        """Seconds until `over` has something to report; None if nothing was left out."""
         waiting = [each.began for each in self._windows.values() if each.left_out]
         return max(0.0, min(waiting) + WINDOW - now) if waiting else None
 
     def over(self, now: float) -> list[Summed]:
-        """What was left out in windows that are over now; the next of a kind opens a new one."""
+        """The counts of windows that have ended; the next event of a kind opens a new one."""
         ended = {
             kind: window for kind, window in self._windows.items() if now - window.began >= WINDOW
         }

@@ -1,8 +1,8 @@
 """Follows the files that may change while the agent runs: settings, services, keys, the home.
 
-watchfiles says that something happened in one of a few folders; what it means is decided by
-comparing the files themselves with what they were (`_State`). So a burst of changes is one change,
-an editor's lock file is none, and it does not matter by which link, rename or swap a file came.
+watchfiles only says that something happened in one of a few folders; then the state of the files
+is compared with their previous state (`_state`). So a burst of changes is one change, an editor's
+lock file is none, and it does not matter by which link, rename or swap a file appeared.
 """
 
 import asyncio
@@ -31,17 +31,17 @@ each costs an idle machine a wake-up."""
 NO_TIMEOUT = 0
 
 LINKS = 40
-"""Links on one way, as for the kernel (path_resolution(7))."""
+"""The most links on one path, the kernel's limit (path_resolution(7))."""
 
 
 class Home(Protocol):
-    """The home, whose folders are not watched: its owner could tell us of any number of changes."""
+    """The home. Its folders are not watched: its owner could cause any number of changes."""
 
     def is_replaced(self) -> bool:
-        """There is something to do. Called at each of the watcher's looks, in its thread."""
+        """Whether there is something to do. Called at each look of the watcher, in its thread."""
 
     def notice(self) -> None:
-        """There may be something to do."""
+        """Check now: there may be something to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ class Source:
     read: Callable[[], Awaitable[None]]
 
     def folders(self) -> set[str]:
-        """Those of the files, and of every link on the way to them."""
+        """The folders of the files, and of every link on the path to them."""
         return {folder for place in (*self.places(), *self.files()) for folder in _way(place)}
 
     def state(self) -> tuple[tuple[object, ...], ...]:
-        """Of all its files as they are now (stat(2))."""
+        """The present state of all its files (stat(2))."""
         return tuple(map(_state, self.files()))
 
     async def on_change(self) -> None:
@@ -102,10 +102,10 @@ class Files:
         )
 
     async def follow(self) -> None:
-        """Read what changed, until cancelled; everything is read once at the start.
+        """Read changed files, until cancelled; everything is read once at the start.
 
-        Raises what a reader raises, and what watchfiles does where it cannot watch. Called again,
-        it reads only what is new, and what failed.
+        Raises the errors of readers, and of watchfiles if it cannot watch. Called again, it reads
+        only new changes, and what failed.
         """
         await self._follower.run()
 
@@ -119,7 +119,7 @@ class Follower:
         self._known: dict[int, object] = {}
 
     async def run(self) -> None:
-        """Follow until cancelled. A source that fails holds up no other; then it raises."""
+        """Follow until cancelled. If a source fails, the rest are read first; then it raises."""
         watcher = _Watcher(frozenset(), None)
         try:
             while True:
@@ -153,30 +153,30 @@ class Follower:
 
 
 class _Watcher:
-    """watchfiles in a thread of its own: at the end nobody waits for its next look."""
+    """watchfiles in its own thread, so that nothing waits for its next look at the end."""
 
     def __init__(self, folders: frozenset[str], home: Home | None) -> None:
         self.folders = folders
         self._home = home
         self.is_stale = False
-        """One of them was removed, and perhaps made again: the kernel watches the old one."""
+        """A folder was removed, and perhaps created again: the kernel still watches the old one."""
         self._loop = asyncio.get_running_loop()
         self._begun = self._stopped = False
         self._changed = asyncio.Event()
         self._problem: Exception | None = None
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Start watching."""
         threading.Thread(target=self._run, daemon=True, name="follow").start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._stopped = True
 
     def is_set(self) -> bool:
-        """For watchfiles, which asks at every look whether it shall stop."""
+        """Called by watchfiles at every look, to learn whether it should stop."""
         if not self._begun:
-            # What changed before it watched must be looked for.
+            # Files may have changed before the watch began.
             self._begun = True
             self._tell(None)
         if self._home is not None and not self._stopped and self._home.is_replaced():
@@ -184,7 +184,7 @@ class _Watcher:
         return self._stopped
 
     async def changed(self) -> None:
-        """Wait for a change in one of the folders. Raises what made watching impossible."""
+        """Wait for a change in one of the folders. Raises the error that prevents watching."""
         await self._changed.wait()
         self._changed.clear()
         if self._problem is not None:
@@ -220,9 +220,10 @@ class _Watcher:
 
 
 def _way(path: str) -> set[str]:
-    """The folders in which a change can change what `path` is.
+    """The folders in which a change can affect `path`.
 
-    Its own, those of every link on the way, and of what does not exist the nearest that does.
+    They are its own folder and those of every link on the way; for a missing folder, the nearest
+    existing one.
     """
     found: set[str] = set()
     at, rest, links = "/", os.path.abspath(path).split("/"), 0
@@ -257,7 +258,7 @@ def _files(folder: str) -> list[str]:
 
 
 def _reread(current: Current, environ: Mapping[str, str], bus: Bus) -> None:
-    """Read the settings again; a file that cannot be used changes nothing."""
+    """Re-read the settings; a file that cannot be used changes nothing."""
     try:
         wanted = load(environ, privileged=os.geteuid() == 0).settings
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""What is wrong with the machine now, per part, in the words the user reads."""
+"""The present problems and notices of the machine, per part, as the user reads them."""
 
 from dataclasses import dataclass, replace
 
@@ -23,17 +23,17 @@ from agent.events import (
 
 MOST_FAILURES = 5
 WINDOW = 60.0
-"""More failures than this within so many seconds are for the platform to mend: the agent ends."""
+"""After more failures within so many seconds the agent exits, and the platform restarts it."""
 
 
 STARVED = (Refusal.NO_PROCESS.value,)
-"""Refusals that say something of the machine, not of the client."""
+"""Refusals that show a problem of the machine, not of the client."""
 
 
 class Health:
-    """Collects from events. SSH can be used while `problems` is empty; `notices` cost less.
+    """Collects problems and notices from events. SSH can be used while `problems` is empty.
 
-    A notice is the latest of its part, with the time (Unix time) at which it came.
+    A notice is a degradation: the latest one of its part, with its time (Unix time).
     """
 
     def __init__(self) -> None:
@@ -48,13 +48,13 @@ class Health:
             case Notice():
                 self._note(event, event.part, event.notice)
             case PartFailed():
-                self._note(event, event.part, f"crashed and was started again: {event.problem}")
+                self._note(event, event.part, f"crashed and was restarted: {event.problem}")
             case ErrorUnhandled():
-                self._note(event, "agent", f"an error that nobody foresaw: {event.problem}")
+                self._note(event, "agent", f"an unexpected error: {event.problem}")
             case AccountRefused():
                 self.problems["user"] = f"sshd refuses the login account: {event.reason}"
             case StateNotKept():
-                self._note(event, "volume", f"something is not kept: {event.problem}")
+                self._note(event, "volume", f"data could not be written: {event.problem}")
             case StateKept():
                 self.notices.pop("volume", None)
             case ConnectionsRefused() if event.reason in STARVED:
@@ -81,7 +81,7 @@ class Health:
             self._note(event, "settings", f"not in force: {event.problem}")
         elif not event.waiting:
             self.notices.pop("settings", None)
-        elif "settings" not in self.notices:  # what was refused says more
+        elif "settings" not in self.notices:  # a refusal is more important
             waiting = ", ".join(event.waiting)
             self._note(event, "settings", f"waiting for swarm-agent reload: {waiting}")
 
@@ -91,7 +91,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Reexecutions:
-    """How often this process has become a new agent. `recent` is when it last failed, each time."""
+    """How often this process has re-executed. `recent` has the times of recent failures."""
 
     failures: int = 0
     reloads: int = 0
@@ -99,15 +99,15 @@ class Reexecutions:
     recent: tuple[float, ...] = ()
 
     def failed(self, problem: str, now: float) -> "Reexecutions":
-        """With an error at the top of the agent, at `now` on a clock that never steps."""
+        """The count after an unexpected error at `now`, on a clock that never steps."""
         recent = tuple(at for at in self.recent if now - at < WINDOW)
         return replace(self, failures=self.failures + 1, latest=problem, recent=(*recent, now))
 
     def reloaded(self) -> "Reexecutions":
-        """With one more that was asked for."""
+        """The count after a requested reload."""
         return replace(self, reloads=self.reloads + 1)
 
     @property
     def too_many(self) -> bool:
-        """Re-executing does not help."""
+        """Whether re-executing does not help."""
         return len(self.recent) > MOST_FAILURES

@@ -1,11 +1,11 @@
-"""The log: one line an event on stdout, JSON or for people, always UTF-8.
+"""The log: one line per event on stdout, JSON or for people, always UTF-8.
 
-Writing happens in a thread of its own, because a reader that stopped reading stdout must not
-stop SSH. That thread also imports structlog, after the client who woke the machine has been
-served: until `start`, events wait in memory with the time at which they happened.
+A thread writes, because a reader that stops reading stdout must not stop SSH. That thread also
+imports structlog, after the client who woke the machine has been served: until `start`, events wait
+in memory with the time at which they happened.
 
-The writer never ends before the agent: what cannot be written is counted, and the next event is
-tried again.
+The writer never stops before the agent: if a line cannot be written, it is counted as lost, and the
+next one is tried.
 """
 
 import os
@@ -24,14 +24,15 @@ from agent.init.children import leave_signals
 CAPACITY, CAPACITY_BYTES = 20_000, 32 << 20
 """Events, and characters in them, that may wait for a slow reader; later events are lost.
 
-What strangers and services can make in any number fills half of it: a flood hides nothing else.
+Events that strangers and services can cause in any number may fill half of it: a flood hides
+nothing else.
 """
 
 LINES = 60
-"""Lines of one event within `floods.WINDOW` that are written; the rest are counted."""
+"""Lines of one kind of event that are written within `floods.WINDOW`; the rest are counted."""
 
 BEHIND = 5.0
-"""Seconds after which an event that was not written yet means that the log is behind."""
+"""Seconds after which an unwritten event means that the log is behind."""
 
 _STDOUT = 1
 _SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -49,7 +50,7 @@ class Log:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.lost_at = 0.0
         """When the latest line was lost (Unix time)."""
-        # Each is changed by one thread only: the first of each pair by the publisher's.
+        # Each is changed by one thread only: the first of each pair by the publisher's thread.
         self._put, self._taken = 0, 0
         self._dropped, self._refused = 0, 0
         self._told_lost = 0
@@ -58,12 +59,12 @@ class Log:
 
     @property
     def lost(self) -> int:
-        """Lines that nobody will read: too many waited, or stdout is closed or its disk full."""
+        """Lost lines: too many waited, or stdout is closed, or its disk is full."""
         return self._dropped + self._refused
 
     @property
     def behind(self) -> float:
-        """Seconds that a line has waited for its reader; 0 while none waits."""
+        """Seconds that the oldest line has waited for a reader; 0 if none waits."""
         writing = self._writing
         waited = 0.0 if writing is None else time.monotonic() - writing
         return waited if waited > BEHIND else 0.0
@@ -83,18 +84,18 @@ class Log:
         self._events.put(event)
 
     def start(self) -> None:
-        """Begin to write; what was queued comes first."""
+        """Begin to write, starting with the queued events."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="log", daemon=True)
             thread.start()
             self._thread = thread
 
     def close(self, timeout: float = 5.0) -> None:
-        """Write what is queued, for at most `timeout` seconds: a blocked stdout may be stuck."""
+        """Write the queued events for at most `timeout` seconds: stdout may be blocked."""
         self._events.put(None)
         try:
             self.start()
-        except RuntimeError:  # no thread can be had: what waits is written all the same
+        except RuntimeError:  # no thread can be started: write the waiting events anyway
             self._run()
         if self._thread is not None:
             self._thread.join(timeout)
@@ -112,14 +113,14 @@ class Log:
                     self._write_line(_line(event, self._limit, render))
 
     def _write_line(self, line: bytes) -> None:
-        """Write it whole, however long the reader takes; what stdout refuses is counted."""
+        """Write it completely, however long the reader takes; count it if stdout refuses it."""
         self._writing = time.monotonic()
         left = memoryview(line)
         while left:
             try:
                 left = left[os.write(_STDOUT, left) :]
             except BlockingIOError:
-                # The pipe is shared: a program that has it too may have made it non-blocking.
+                # The pipe is shared: another program may have made it non-blocking.
                 waiting = select.poll()
                 waiting.register(_STDOUT, select.POLLOUT)
                 waiting.poll()
@@ -130,7 +131,7 @@ class Log:
         self._writing = None
 
     def _next(self, floods: Floods) -> Iterator[Event | None]:
-        """The next event to write, and what there is to say about floods and lost lines."""
+        """The next event to write, and reports of floods and lost lines."""
         ending = False
         try:
             event = self._events.get(timeout=floods.due(time.monotonic()))
@@ -153,22 +154,22 @@ class Log:
 
 
 def _size(event: Event) -> int:
-    """About the memory that an event takes while it waits."""
+    """The approximate memory that an event takes while it waits."""
     values = vars(event).values()
     return 200 + sum(len(value) for value in values if isinstance(value, str))
 
 
 def _line(event: Event, limit: int, render: Render) -> bytes:
-    """The line of an event; of one that cannot be shown, a line that says so."""
+    """The line of an event; if it cannot be rendered, a line that says so."""
     try:
         return render(as_record(event, limit)).encode("utf-8", "backslashreplace")
     except Exception as error:
         broken = safe.line(f"{event.name}: {type(error).__name__}: {error}")
-        return f"swarm-agent: an event cannot be shown: {broken}\n".encode()
+        return f"swarm-agent: an event cannot be rendered: {broken}\n".encode()
 
 
 def as_record(event: Event, limit: int) -> dict[str, object]:
-    """The fields of a log line, in the order in which people look for them."""
+    """The fields of a log line, the most useful first."""
     record: dict[str, object] = {
         "timestamp": timestamp(event.at),
         "level": event.level,

@@ -1,7 +1,7 @@
 """Addresses and networks as numbers: small, hashable, quick to mask.
 
-The gate looks one up for every connection, a million may be banned, and all of it is read before
-the first banner: that is why it is not the standard library's `ipaddress`.
+It replaces the standard library's `ipaddress`, because the gate looks one up for every connection,
+a million may be banned, and the module is read before the first banner.
 """
 
 import socket
@@ -12,11 +12,11 @@ _MAPPED = 0xFFFF << 32
 """IPv4 addresses inside IPv6 (RFC 4291, 2.5.5.2): the same host must not have two names."""
 
 _NAT64 = 0x0064FF9B << 64
-"""64:ff9b::/96 (RFC 6052), without its last 32 bits: everybody behind a translator is in it."""
+"""64:ff9b::/96 (RFC 6052), without its last 32 bits: all clients behind a translator are in it."""
 
 
 class Network(NamedTuple):
-    """A network, or one host where `prefix` has all bits. Bits behind the prefix are zero."""
+    """A network, or one host if `prefix` has all bits. Bits after the prefix are zero."""
 
     family: int
     prefix: int
@@ -29,14 +29,14 @@ class Network(NamedTuple):
         try:
             packed = socket.inet_pton(family, text.partition("%")[0])
         except OSError:
-            raise ValueError(f"{text!r} is no IP address") from None
+            raise ValueError(f"{text!r} is not an IP address") from None
         value = int.from_bytes(packed, "big")
         if family == socket.AF_INET6 and value >> 32 == _MAPPED >> 32:
             return cls(socket.AF_INET, 32, value & 0xFFFFFFFF)
         return cls(family, _BITS[family], value)
 
     def behind_nat64(self) -> "Network":
-        """The IPv4 host whose address a NAT64 has translated; else the host itself."""
+        """The IPv4 host behind a NAT64 address; otherwise the host itself."""
         if self.family == socket.AF_INET6 and self.prefix == 128 and self.value >> 32 == _NAT64:
             return Network(socket.AF_INET, 32, self.value & 0xFFFFFFFF)
         return self
@@ -52,7 +52,7 @@ class Network(NamedTuple):
             raise ValueError(f"{text!r} has no prefix length between 0 and {host.prefix}")
         network = host.within(int(bits))
         if network.value != host.value:
-            raise ValueError(f"{text!r} has bits behind its prefix: did you mean {network}?")
+            raise ValueError(f"{text!r} has bits after its prefix: did you mean {network}?")
         return network
 
     def within(self, prefix: int) -> "Network":
@@ -61,7 +61,7 @@ class Network(NamedTuple):
         return Network(self.family, prefix, self.value >> shift << shift)
 
     def covers(self, other: "Network") -> bool:
-        """`other` lies in this network."""
+        """Whether this network contains `other`."""
         return (
             self.family == other.family
             and self.prefix <= other.prefix
@@ -80,7 +80,7 @@ class Network(NamedTuple):
 
 
 def any_covers(networks: tuple[Network, ...], host: Network) -> bool:
-    """One of the networks contains the host."""
+    """Whether one of the networks contains the host."""
     return any(network.covers(host) for network in networks)
 
 
@@ -88,12 +88,12 @@ _LOOPBACK = (Network.parse("127.0.0.0/8"), Network.parse("::1"))
 
 
 def is_loopback(host: Network) -> bool:
-    """The address never leaves the machine."""
+    """Whether the address is a loopback address."""
     return any_covers(_LOOPBACK, host)
 
 
 def is_own(host: Network) -> bool:
-    """The address is one of this machine's: then a socket can be bound to it."""
+    """Whether the address belongs to this machine, so that a socket can be bound to it."""
     if is_loopback(host):
         return True
     try:

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Bucket:
-    """A token bucket: what is left of a burst, as of a moment (seconds of any steady clock)."""
+    """A token bucket: the tokens left at a moment (seconds of any steady clock)."""
 
     tokens: float
     at: float
 
     def level(self, rate: float, burst: float, now: float) -> float:
-        """The tokens at `now`; `rate` of them come back in a second, up to `burst`."""
+        """The tokens at `now`; `rate` tokens a second are added, up to `burst`."""
         return min(burst, self.tokens + max(0.0, now - self.at) * rate)
 
     def take(self, count: float, rate: float, burst: float, now: float) -> None:
-        """Take tokens; taking more than there are makes a debt."""
+        """Take tokens; the bucket may go into debt."""
         self.tokens, self.at = self.level(rate, burst, now) - count, now
 
 

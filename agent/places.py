@@ -1,4 +1,4 @@
-"""Where the agent's files are unless a setting says otherwise: known without reading settings."""
+"""Default places of the agent's files, known without reading the settings."""
 
 RUN_DIR = "/run/swarm"
 RUN_DIR_UNPRIVILEGED = "~/.local/state/swarm/run"

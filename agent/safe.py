@@ -1,9 +1,8 @@
 """Text from outside, made safe to show: on terminals, in the log, in answers and on pages.
 
-Names of files and users, output of programs, words of clients: whoever chose them may have put
-control sequences, line breaks or bytes that are no UTF-8 into them. Everything of that kind passes
-through here once, where it comes in. What is left can be encoded as UTF-8, and moves no cursor,
-changes no colour, hides or reorders no text.
+Names of files and users, output of programs and messages of clients may contain control sequences,
+line breaks or invalid UTF-8. All such text passes through here once, where it enters the agent.
+The result is valid UTF-8, moves no cursor, changes no colour, and hides or reorders no text.
 """
 
 import re
@@ -12,7 +11,7 @@ from typing import TypeVar, cast
 T = TypeVar("T")
 
 LONGEST = 64 << 10
-"""Characters of one text unless its owner has a smaller limit."""
+"""The default limit of characters of one text."""
 
 CUT = "…(cut)"
 
@@ -33,13 +32,13 @@ _COLOUR = re.compile("\x1b\\[[0-9;:]*m")
 
 
 def line(text: str, most: int = LONGEST) -> str:
-    """One line of at most `most` characters: what is unsafe is written out as an escape."""
+    """One line of at most `most` characters; unsafe characters become escapes."""
     shown = _UNSAFE.sub(_escape, text)
     return shown if len(shown) <= most else shown[:most] + CUT
 
 
 def lines(text: str, most: int = LONGEST) -> str:
-    """The same for text of several lines, which it keeps."""
+    """The same for text of several lines, whose line breaks stay."""
     return "\n".join(line(each, most) for each in text.split("\n"))
 
 
@@ -49,18 +48,18 @@ def decoded(data: bytes, most: int = LONGEST) -> str:
 
 
 def output(data: bytes, most: int = LONGEST) -> str:
-    """A line that a program wrote for a terminal: its colours are left out."""
+    """A line that a program wrote for a terminal, without its colours."""
     text = data.decode("utf-8", "backslashreplace").rstrip("\r\n")
     return line(_COLOUR.sub("", text), most)
 
 
 def last_line(data: bytes, most: int) -> str:
-    """The last line that says anything."""
+    """The last line that is not empty."""
     return next((output(each, most) for each in reversed(data.split(b"\n")) if each.strip()), "")
 
 
 def record(value: T) -> T:
-    """Lists, dictionaries and texts as they come out of JSON, with every text one line."""
+    """Lists, dictionaries and texts from JSON, with every text made one safe line."""
     return cast(T, _record(value))
 
 

@@ -1,16 +1,16 @@
 """Files without a name: in memory where the kernel has memfd_create(2), else unlinked at once.
 
-Nobody else can open one by a path, and the kernel frees it with its last descriptor. A container
-whose seccomp profile refuses memfd_create still lets people in.
+Nobody else can open such a file by a path, and the kernel frees it with its last descriptor. The
+second way lets people in even if a container's seccomp profile refuses memfd_create.
 """
 
 import os
 
 
 def write(content: bytes, folder: str) -> int:
-    """A file with this content, read from its beginning; its descriptor, ours to close.
+    """Create a file with this content; returns its descriptor, at the beginning, to be closed.
 
-    `folder` is where it lies for a moment where it cannot be in memory. Raises `OSError`.
+    If it cannot be in memory, it exists in `folder` for a moment. Raises `OSError`.
     """
     descriptor = _make(folder)
     try:

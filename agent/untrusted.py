@@ -1,4 +1,4 @@
-"""JSON that anybody of the login account may have written."""
+"""Decodes JSON that any process of the login account may have written."""
 
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def decode(data: bytes | msgspec.Raw, kind: type[T]) -> T:
-    """What it says, as a record of this kind. Raises `ValueError` whatever is wrong with it."""
+    """The data as a record of this kind. Raises `ValueError` for anything invalid."""
     try:
         return msgspec.json.decode(data, type=kind)
     except RecursionError:

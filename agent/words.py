@@ -1,4 +1,4 @@
-"""Values in the words people read, and tables that align."""
+"""Values as text for people, and aligned tables."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ def plural(count: int, thing: str, many: str | None = None) -> str:
 
 
 def error(found: BaseException) -> str:
-    """Kind and message of an error; of a group, which says nothing itself, of the first in it."""
+    """Kind and message of an error; for a group, of the first error in it."""
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     return f"{type(found).__name__}: {found}"

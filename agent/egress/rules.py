@@ -1,6 +1,6 @@
-"""The rules as nftables reads them (nft(8)): pure text, made from what is allowed.
+"""The egress rules as text for nftables (nft(8)), generated from the allowed destinations.
 
-One table of our own, replaced as a whole in one transaction: there is never a moment without rules.
+They form one table of our own, replaced in one transaction: there is never a moment without rules.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _STANDARD = "    tcp dport { 22, 80, 443 } accept\n    udp dport 443 accept\n"
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Destinations: whole networks for everything, resolvers for port 53 only."""
+    """Destinations: networks for every port, resolvers for port 53 only."""
 
     networks: tuple[Network, ...]
     resolvers: tuple[Network, ...]
@@ -46,7 +46,7 @@ def ruleset(mode: str, always: Allowed, addresses: Iterable[Network]) -> str:
         + (_STANDARD if mode == "standard" else "")
         + f"    update @{REFUSED[4]} {{ ip daddr . meta l4proto . th dport }}\n"
         + f"    update @{REFUSED[6]} {{ ip6 daddr . meta l4proto . th dport }}\n"
-        # An answer at once: a program that waits for a time-out looks broken.
+        # Refuse at once: a program that waits for a timeout looks broken.
         "    reject with icmpx admin-prohibited\n  }\n"
         "  chain output { type filter hook output priority 0; policy accept; jump decide; }\n"
         "  chain forward { type filter hook forward priority 0; policy accept; jump decide; }\n"
@@ -55,7 +55,7 @@ def ruleset(mode: str, always: Allowed, addresses: Iterable[Network]) -> str:
 
 
 def replace_addresses(addresses: Iterable[Network]) -> str:
-    """Put other addresses of the allowed names in the place of those before, in one step."""
+    """Replace the addresses of the allowed names, in one step."""
     text = ""
     by_version = _by_version(addresses)
     for version, name in ALLOWED.items():
@@ -67,7 +67,7 @@ def replace_addresses(addresses: Iterable[Network]) -> str:
 
 
 def remove() -> str:
-    """Take the table away, where it is."""
+    """Remove the table if it exists."""
     return f"table inet {TABLE}\ndelete table inet {TABLE}\n"
 
 

@@ -1,4 +1,4 @@
-"""Asking somebody else over HTTP: a service's probe, the platform's API on its Unix socket."""
+"""An HTTP client, for probes of services and the platform's API on its Unix socket."""
 
 import asyncio
 import importlib
@@ -9,14 +9,14 @@ import h11
 
 MOST_REDIRECTS = 10
 LONGEST_ANSWER = 1 << 20
-"""Bytes of an answer's body."""
+"""The largest body of an answer, in bytes."""
 
 _CHUNK = 64 << 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class FetchError(Exception):
-    """There is no answer, or none that can be used; the message says why."""
+    """There is no answer, or no usable one; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class Reply:
 async def fetch(
     method: str, url: str, *, unix: str | None = None, redirects: bool = False, body: bool = True
 ) -> Reply:
-    """Ask once, on the Unix socket `unix` if there is one; without `body` read the header alone.
+    """Send one request, over the Unix socket `unix` if given; without `body` read only the header.
 
-    With `redirects` follow them with GET. It has no limit of time. Raises `FetchError`, `OSError`.
+    With `redirects`, follow them with GET. There is no time limit. Raises `FetchError`, `OSError`.
     """
     for _ in range(MOST_REDIRECTS):
         try:
@@ -86,10 +86,10 @@ async def _connect(
     if unix is not None:
         return await asyncio.open_unix_connection(unix)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("no address of http or https")
+        raise ValueError("not an http or https address")
     if url.scheme == "http":
         return await asyncio.open_connection(url.hostname, url.port or 80)
-    # For few. The agent has imported asyncio as if there were none (agent/__main__.py).
+    # Few need TLS, and the agent imports asyncio without it (agent/__main__.py).
     import ssl
     from asyncio import sslproto
 

@@ -1,4 +1,4 @@
-"""What is asked, and what is answered."""
+"""Requests and answers of HTTP."""
 
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -9,39 +9,39 @@ JSON = "application/json"
 
 
 class BadRequest(Exception):
-    """What was asked cannot be understood; the message says why."""
+    """The request cannot be understood; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request. `target` is its path and query as they were sent, still quoted."""
+    """A complete request. `target` is its path and query as sent, still quoted."""
 
     method: str
     target: str
     headers: Mapping[str, str]
-    """By name, in lower case; the last one of a name."""
+    """Header fields by lower-case name; of repeated ones, the last."""
     body: bytes
     remote: str
-    """The address of who asks; empty on a Unix socket."""
+    """The client's address; empty on a Unix socket."""
     connection: socket.socket
-    """Tells who asks; not to be read or written."""
+    """Identifies the client; not to be read or written."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    """What stands in the path in the places that its route names, unquoted."""
+    """The values of the route's `{name}` segments, unquoted."""
 
     @property
     def path(self) -> str:
-        """The path as it was sent."""
+        """The path as sent."""
         return self.target.partition("?")[0]
 
     @property
     def query(self) -> dict[str, str]:
-        """What follows the path, unquoted."""
+        """The query, unquoted."""
         return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer. A body in pieces is made and sent piece by piece, as fast as its reader reads."""
+    """An answer. A body in pieces is built and sent piece by piece, as fast as the client reads."""
 
     body: bytes | Iterable[bytes]
     status: int = 200
@@ -49,4 +49,4 @@ class Answer:
     """Its Content-Type."""
     headers: Mapping[str, str] = field(default_factory=dict)
     sent: Callable[[], None] | None = None
-    """Called once all of it is on its way."""
+    """Called once the whole answer is sent."""

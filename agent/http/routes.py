@@ -1,4 +1,4 @@
-"""Which handler answers which method and path."""
+"""Chooses the handler for a method and path."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -10,21 +10,21 @@ Handler = Callable[[Request], Awaitable[Answer]]
 
 
 class Routes:
-    """Paths with their handlers; `{name}` in a path stands for one segment of any text."""
+    """Paths with their handlers; `{name}` in a path matches one segment."""
 
     def __init__(self, refusal: Callable[[str, int], Answer]) -> None:
         self._refusal = refusal
         self._handlers: dict[tuple[str, ...], dict[str, Handler]] = {}
 
     def add(self, method: str, path: str, handler: Handler) -> None:
-        """Have `handler` answer this method of this path; GET answers HEAD as well."""
+        """Let `handler` answer this method of this path; GET also answers HEAD."""
         methods = self._handlers.setdefault(tuple(path.split("/")), {})
         methods[method] = handler
         if method == "GET":
             methods["HEAD"] = handler
 
     async def answer(self, request: Request) -> Answer:
-        """The answer of the handler, 404 where there is no such path, 405 no such method of it."""
+        """The handler's answer; 404 for an unknown path, 405 for an unknown method of a path."""
         asked = request.path.split("/")
         for path, methods in self._handlers.items():
             variables = _variables(path, asked)
@@ -42,7 +42,7 @@ class Routes:
 
 
 def _variables(path: tuple[str, ...], asked: list[str]) -> dict[str, str] | None:
-    """What stands in the places that the path names; None where it is another path."""
+    """The values of the path's `{name}` segments; None if the path does not match."""
     if len(path) != len(asked):
         return None
     found = {}

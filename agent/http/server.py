@@ -1,4 +1,4 @@
-"""HTTP on a listening socket, for few connections: SSH needs the descriptors more than it does."""
+"""An HTTP server for few connections: SSH needs the descriptors more."""
 
 import asyncio
 import socket
@@ -20,20 +20,20 @@ from agent.http.messages import Answer, Request
 from agent.http.routes import Handler
 
 MOST_CONNECTIONS = 64
-"""Connections of one origin; the oldest goes for a new one."""
+"""The most connections of one origin; a new one replaces the oldest."""
 
 UNREAD_FOR = 15.0
-"""Seconds after which who reads nothing of an answer is cut."""
+"""Seconds after which a client that does not read its answer is disconnected."""
 
 LONGEST_HEAD = 16 << 10
-"""Bytes of a request line with its header."""
+"""The largest request line with its header, in bytes."""
 
 MOST_AHEAD = 64 << 10
-"""Bytes that a client may send before it has its answer."""
+"""The most bytes that a client may send before it has its answer."""
 
 
 def anybody(_: socket.socket) -> int:
-    """The origin of connections that are all counted together."""
+    """The origin if all connections are counted together."""
     return 0
 
 
@@ -42,17 +42,17 @@ class Manners:
     """How a server treats its clients."""
 
     keepalive: float
-    """Seconds that a connection may stay without a whole request."""
+    """Seconds that a connection may stay open without a complete request."""
     longest_body: int
     """Bytes of a request's body."""
     origin: Callable[[socket.socket], int]
-    """Together with whom a connection is counted."""
+    """The origin of a connection; connections are limited per origin."""
 
 
 class Server:
-    """Has a handler answer every request that comes to a listening socket.
+    """Lets a handler answer every request on a listening socket.
 
-    A request whose client has gone is cancelled.
+    If the client disconnects, its request is cancelled.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Server:
         self._taking: set[asyncio.Task[None]] = set()
 
     async def serve(self, listening: socket.socket) -> None:
-        """Serve on a listening socket, which is closed in the end, until cancelled."""
+        """Serve on a listening socket until cancelled, then close it."""
         listener = Listener(listening, self._arrived, self._bus)
         try:
             while True:
@@ -83,7 +83,7 @@ class Server:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def began(self, connection: "_Connection") -> None:
-        """Remember a connection, for which the oldest one of its origin may have to go."""
+        """Add a connection; if its origin has too many, close the oldest."""
         same = [each for each in self._open if each.origin == connection.origin]
         if len(same) >= MOST_CONNECTIONS:
             same[0].abort()
@@ -95,7 +95,7 @@ class Server:
         self._open.pop(connection, None)
 
     def failed(self, error: Exception) -> None:
-        """Tell an error of ours; a client's own are no line of the log: there may be any number."""
+        """Report an error of our own; clients' errors are not logged: they may be any number."""
         where = "".join(traceback.format_exception(error))
         self._bus.publish(ErrorUnhandled(problem="a request could not be answered", where=where))
 
@@ -115,11 +115,11 @@ class Server:
 
 
 class _TooLarge(Exception):
-    """The body of a request is."""
+    """The body of a request is too large."""
 
 
 class _Connection(asyncio.Protocol):
-    """One client, which asks and is answered until one of the two has enough."""
+    """One client's connection: requests and answers, until either side closes it."""
 
     def __init__(self, server: Server, origin: int) -> None:
         self.origin = origin
@@ -130,41 +130,41 @@ class _Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._unread = 0
-        """Bytes that its reader had not taken at the last look."""
+        """Bytes that the client had not read at the last look."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to listen to the client."""
+        """Start serving the client."""
         self._transport = cast(asyncio.Transport, transport)
         self._server.began(self)
         self._talk = asyncio.create_task(self._run())
 
     def data_received(self, data: bytes) -> None:
-        """Hand over what has come."""
+        """Queue the received data."""
         self._http.receive_data(data)
         self._came.set()
         if len(self._http.trailing_data[0]) > MOST_AHEAD:
             self.abort()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """End what is being done for the client."""
+        """Cancel the client's request."""
         self._talk.cancel()
         self._server.ended(self)
 
     def pause_writing(self) -> None:
-        """Make no more pieces for now."""
+        """Stop building pieces for now."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """Make pieces again."""
+        """Continue building pieces."""
         self._writable.set()
 
     def abort(self) -> "asyncio.Task[None]":
-        """End it now, whatever is unsent; what is left of it to end."""
+        """Close it now, even with unsent data; returns its task, which is ending."""
         self._transport.abort()
         return self._talk
 
     def cut_if_unread(self) -> None:
-        """End it if nothing of what was unread at the last call has been read since."""
+        """Close it if the client has read nothing since the last call."""
         unread = self._transport.get_write_buffer_size()
         if unread and unread == self._unread:
             self.abort()
@@ -174,11 +174,11 @@ class _Connection(asyncio.Protocol):
         try:
             while await self._converse():
                 self._http.start_next_cycle()
-                # Requests that were sent ahead hold up nobody else.
+                # Pipelined requests must not delay other clients.
                 await asyncio.sleep(0)
         except Exception as error:
             self._server.failed(error)
-            await self._refuse("an error of the agent's: its log has it", 500)
+            await self._refuse("an error in the agent: see its log", 500)
         finally:
             self._transport.close()
 
@@ -201,7 +201,7 @@ class _Connection(asyncio.Protocol):
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     async def _request(self) -> Request | None:
-        """The next request, or None when there is none. Raises what `_converse` answers."""
+        """The next request, or None at the end. Raises the errors that `_converse` answers."""
         self._method = ""
         head = await self._event()
         if not isinstance(head, h11.Request):
@@ -223,7 +223,7 @@ class _Connection(asyncio.Protocol):
         )
 
     async def _event(self) -> h11.Event | None:
-        """The next event of a request, or None when there is none to come."""
+        """The next event of a request, or None at the end."""
         while True:
             event = self._http.next_event()
             if event is not h11.NEED_DATA:
@@ -238,7 +238,7 @@ class _Connection(asyncio.Protocol):
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             await self._send(self._server.refusal(problem, status))
         else:
-            self.abort()  # in the middle of an answer: it must not look like a whole one
+            self.abort()  # in the middle of an answer: it must not look complete
 
     async def _send(self, answer: Answer) -> None:
         headers = {"Content-Type": answer.kind, "Date": formatdate(time.time(), usegmt=True)}

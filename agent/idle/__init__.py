@@ -1,1 +1,1 @@
-"""Whether anything happens on the machine, and putting it to sleep when nothing does."""
+"""Detects activity on the machine, and puts it to sleep when there is none."""

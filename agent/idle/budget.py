@@ -1,4 +1,4 @@
-"""The month's budget of hours awake, and how much of it is used."""
+"""The monthly budget of hours awake, and how much of it is used."""
 
 import time
 from collections.abc import Callable
@@ -7,18 +7,18 @@ from agent.settings.current import Current
 from agent.state.runs import LastWord
 
 WARN_AT = 0.8
-"""The share from which on every login sees a warning."""
+"""From this share on, every login sees a warning."""
 
 
 class Budget:
-    """Starts from what earlier runs used, in seconds; a counter knows it exactly later."""
+    """Starts from the seconds that earlier runs used, until a counter knows them exactly."""
 
     def __init__(self, current: Current, month_awake: float) -> None:
         self._current = current
         self._counted: Callable[[], float] = lambda: month_awake
 
     def count_with(self, counted: Callable[[], float]) -> None:
-        """Ask `counted` from now on: seconds awake in this calendar month."""
+        """From now on, get the seconds awake in this calendar month from `counted`."""
         self._counted = counted
 
     @property
@@ -34,7 +34,7 @@ class Budget:
 
     @property
     def is_over(self) -> bool:
-        """It is used up."""
+        """Whether it is used up."""
         return self.used >= 1
 
     def says(self) -> str | None:

@@ -1,7 +1,7 @@
-"""The greeting: written on the terminal of every new shell, so that the user knows what to expect.
+"""The greeting on the terminal of every new shell: the state of the machine, and problems.
 
-It goes straight to the terminal when sshd says that it starts a shell there: no file in /etc, no
-start-up script of a shell, and it is true at that moment.
+It is written straight to the terminal when sshd reports a shell there. So it needs no file in /etc
+and no shell start-up script, and it is current.
 """
 
 import os
@@ -97,9 +97,9 @@ def _about_volume(path: str) -> str:
     try:
         status = os.statvfs(path)
     except OSError as error:
-        return f"No volume: nothing outlives this machine ({path}: {error.strerror})."
-    if not is_mounted(path) and os.geteuid() == 0:  # an ordinary user's is a folder of a computer
-        return f"No volume is mounted at {path}: nothing outlives this machine."
+        return f"No volume: all data is lost when this machine stops ({path}: {error.strerror})."
+    if not is_mounted(path) and os.geteuid() == 0:  # for an ordinary user it is a plain folder
+        return f"No volume is mounted at {path}: all data is lost when this machine stops."
     total = status.f_blocks * status.f_frsize
     used = total - status.f_bavail * status.f_frsize
     share = used / total if total else 0

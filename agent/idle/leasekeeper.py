@@ -1,4 +1,4 @@
-"""Leases that outlive the agent: the book of leases, kept in a small file on the volume."""
+"""Leases that survive the agent: they are kept in a small file on the volume."""
 
 import asyncio
 import time
@@ -35,17 +35,17 @@ class LeaseKeeper:
         self._later: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
         self.derived: Callable[[float], Sequence[Lease]] = lambda _: ()
-        """Leases that follow from a state; nobody takes or releases them."""
+        """Leases that follow from another state; nobody takes or releases them."""
         for lease in leases:
             if lease.until > clock():
-                with suppress(LeaseError):  # of a name that none has, or one too many
+                with suppress(LeaseError):  # an invalid name, or one lease too many
                     self._book.take(lease)
 
     async def take(self, name: str, seconds: float, holder_pid: int | None) -> Lease:
         """Hold the machine awake for `seconds`, but not longer than the holder runs.
 
-        Raises `LeaseError`. It is on the volume when this returns, or within `REST` seconds where
-        leases come faster than that.
+        Raises `LeaseError`. The lease is on the volume when this returns, or within `REST` seconds
+        if leases are taken in quick succession.
         """
         now = clock()
         holder = None if holder_pid is None else _holder(holder_pid)
@@ -64,7 +64,7 @@ class LeaseKeeper:
         return True
 
     def active(self) -> list[Lease]:
-        """The leases that hold now, the longest first."""
+        """The active leases, the longest first."""
         return self._active(clock())
 
     def taken(self) -> list[Lease]:
@@ -76,7 +76,7 @@ class LeaseKeeper:
         return sorted([*self._book.active(now), *held], key=lambda lease: -lease.until)
 
     async def look(self, now: float) -> list[Sign]:
-        """One sign for each lease that holds."""
+        """One sign for each active lease."""
         over = self._book.expire(now)
         if over:
             await self._ended(over, "over")
@@ -101,7 +101,7 @@ class LeaseKeeper:
         return "".join(line + "\n" for line in lines)
 
     async def _keep(self) -> None:
-        """Write the page, at most once in `REST` seconds: each call would cost a disk its time."""
+        """Write the page, at most once in `REST` seconds, to spare the disk."""
         now = clock()
         if self._later is not None:
             return
@@ -118,7 +118,7 @@ class LeaseKeeper:
 
 
 def page(volume_path: str, bus: Bus) -> Page:
-    """Where leases are kept."""
+    """The file of leases."""
     return Page(volume_path, NAME, bus)
 
 
@@ -145,11 +145,11 @@ def _parse_line(line: str) -> Lease:
     name, since, until, pid, started, boot = line.split("\t")
     now = clock()
     shift = now - time.time()
-    # A wall clock that was set back since makes no lease longer than it was.
+    # If the wall clock was set back since, the lease does not get longer.
     shift -= max(0.0, float(since) + shift - now)
     holder = None
     if int(pid):
-        # Of another boot of the kernel, the process is gone whatever has its id now.
+        # After another boot of the kernel the process is gone, whatever has its id now.
         holder = Holder(int(pid), int(started) if boot == _boot_id() else -1)
     return Lease(name, float(since) + shift, float(until) + shift, holder)
 

@@ -1,7 +1,7 @@
 """Leases: the machine must stay awake until a time, or while a process runs.
 
-Pure: every method takes the time (seconds of a clock that never steps). Whether a process still
-runs is a function that the owner hands in.
+Pure: every method takes the time (seconds of a clock that never steps). The owner passes in a
+function that says whether a process still runs.
 """
 
 import re
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MOST = 100
-"""Most leases at one time; more would be a script's mistake."""
+"""The most leases at one time; more would be a script's mistake."""
 
 _NAME = re.compile(r"[\w.@:+-]{1,64}", re.ASCII)
 
 
 class LeaseError(ValueError):
-    """A lease that cannot be taken; the message says what would be right."""
+    """A lease that cannot be taken; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Holder:
 class Lease:
     """Keeps the machine awake until `until`, and not longer than its holder runs.
 
-    `because` says what it is for, where its name does not.
+    `because` is the reason, if the name does not say it.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Lease:
 
 
 class Leases:
-    """The leases that hold now, by name; taking one again replaces it."""
+    """The active leases by name; taking a name again replaces its lease."""
 
     def __init__(self, runs: Callable[[Holder], bool]) -> None:
         self._runs = runs
@@ -51,7 +51,7 @@ class Leases:
         """Hold a lease. Raises `LeaseError`."""
         if not _NAME.fullmatch(lease.name):
             raise LeaseError(
-                f"{lease.name!r} is no name for a lease: 1 to 64 letters, digits and . @ : + _ -"
+                f"{lease.name!r} is not a lease name: 1 to 64 letters, digits and . @ : + _ -"
             )
         if lease.name not in self._held and len(self._held) >= MOST:
             raise LeaseError(f"there are {MOST} leases already: swarm-agent awake --list")
@@ -62,14 +62,14 @@ class Leases:
         return self._held.pop(name, None)
 
     def expire(self, now: float) -> list[Lease]:
-        """End and return the leases whose time is over or whose process has ended."""
+        """End and return the leases that have expired or whose process has exited."""
         over = [lease for lease in self._held.values() if not self._holds(lease, now)]
         for lease in over:
             del self._held[lease.name]
         return over
 
     def active(self, now: float) -> list[Lease]:
-        """The leases that hold at `now`, the longest first."""
+        """The leases that are active at `now`, the longest first."""
         held = [lease for lease in self._held.values() if self._holds(lease, now)]
         return sorted(held, key=lambda lease: -lease.until)
 

@@ -1,6 +1,6 @@
-"""Whether the machine stays awake, warns, or sleeps: a function of what was seen and the time.
+"""Decides whether the machine stays awake, warns, or sleeps, from past activity and the time.
 
-Times are seconds of one clock that never steps; which clock is the caller's business.
+Times are seconds of one clock that never steps; the caller chooses the clock.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """When a signal was last active, and because of what, in the user's words."""
+    """When a signal was last active, and the reason in words."""
 
     signal: str
     at: float
@@ -30,10 +30,10 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the decision looks at.
+    """The input of the decision.
 
-    `woke` is the start of this time awake. `login` and `connections` tell whether since then
-    anybody logged in, or only knocked. `ordered` is when sleep was asked for by hand. `warned` is
+    `woke` is the start of this time awake. `login` and `connections` say whether since then
+    anybody logged in, or only connected. `ordered` is when sleep was ordered by hand. `warned` is
     when the terminals were warned of the next sleep, or None.
     """
 
@@ -47,7 +47,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Awake:
-    """Stay awake; if nothing happens, a sleep is due at `until`, and comes at `sleep_at`.
+    """Stay awake; if nothing happens, sleep is due at `until`, and begins at `sleep_at`.
 
     Both are None if the machine does not sleep by itself.
     """
@@ -59,7 +59,7 @@ class Awake:
 
 @dataclass(frozen=True, slots=True)
 class Warn:
-    """Sleep is due: tell the terminals, and sleep at `sleep_at` if nothing happens."""
+    """Sleep is due: warn the terminals, and sleep at `sleep_at` if nothing happens."""
 
     sleep_at: float
     cause: Cause
@@ -68,7 +68,7 @@ class Warn:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Read every signal once more, and sleep if the answer is still the same."""
+    """Read every signal once more, and sleep if the decision is still the same."""
 
     cause: Cause
     because: str
@@ -108,7 +108,7 @@ def sleeps_at(decision: Decision, now: float) -> float | None:
 
 
 def held(seen: Seen, until: float) -> Seen:
-    """The same while leases hold it awake until then: the last one ends as an activity."""
+    """The same input while leases hold until then: the end of the last one counts as activity."""
     latest = seen.latest
     return replace(seen, latest=replace(latest, at=max(latest.at, until)))
 

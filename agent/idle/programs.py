@@ -1,8 +1,8 @@
-"""Programs the agent runs that are not its own: activity checks, and hooks before the sleep.
+"""Runs programs of the image and the user: activity checks, and hooks before a sleep.
 
-Two folders hold them: what lies in the image's belongs to root and runs as root, what lies in the
-home of the login account runs as that account. Whoever could change a program must be whom it runs
-as, or root.
+They are in two folders: programs in the image's folder belong to root and run as root, programs in
+the home of the login account run as that account. Only root and the account that a program runs as
+may be able to change it.
 """
 
 import os
@@ -16,15 +16,15 @@ from agent.platform.account import Account, credentials_of, environment_of
 IMAGE_FOLDER = "/etc/swarm"
 HOME_FOLDER = ".config/swarm"
 OUTPUT_LIMIT = 1024
-"""Bytes that are kept of what a program says."""
+"""Bytes that are kept of a program's output."""
 
 SAID = 200
 
 MOST = 64
-"""Programs of one folder."""
+"""The most programs of one folder."""
 
 LIST_PATIENCE, LIST_LIMIT = 5.0, 32 << 10
-"""Seconds that listing a folder may take, and bytes that its programs' names may have."""
+"""Seconds that listing a folder may take, and the most bytes of its output."""
 
 _LISTED = (
     "(",
@@ -39,13 +39,13 @@ _LISTED = (
     "-printf",
     r"%d%y %U %m %f\0",
 )
-"""What find(1) tells: depth and type, owner, mode and name, with a zero byte behind each record."""
+"""Output of find(1): depth and type, owner, mode and name; each record ends with a zero byte."""
 
 _FOLDER, _PROGRAM = b"0d", b"1f"
 
 
 class ProgramError(Exception):
-    """A program cannot be used, or did not end in time; the message says which and why."""
+    """A program cannot be used, or timed out; the message says which and why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(safe.line(message))
@@ -53,7 +53,7 @@ class ProgramError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program to run; as root where `account` is None."""
+    """A program to run; as root if `account` is None."""
 
     path: str
     account: Account | None
@@ -66,7 +66,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a program ended, and the last line it said."""
+    """How a program ended, and the last line of its output."""
 
     status: ExitStatus
     said: str
@@ -77,9 +77,9 @@ async def find(
 ) -> tuple[list[Program], list[ProgramError]]:
     """The programs of `checks.d` or `sleep.d`, the image's first, each folder in order of name.
 
-    A folder with something that somebody else could have written is left out, with the error;
-    the other one is not touched by that. What lies in the home is listed by a process of the
-    account: a link there must not show what only root may see, and many files hold up nobody.
+    If somebody else could have written something in a folder, it is left out, with the error; the
+    other folder is still used. A process of the account lists the folder in the home: a link there
+    must not show what only root may see, and many files must not block the agent.
     """
     found: list[Program] = []
     errors: list[ProgramError] = []
@@ -146,7 +146,7 @@ async def _entries(place: str, owner: Account | None, children: Children) -> lis
         raise ProgramError(f"{place} cannot be read: {safe.last_line(done.output, SAID)}")
     entries = [entry for each in done.output.split(b"\0")[:-1] if (entry := _parse(each))]
     if len(entries) > MOST + 1 or len(done.output) >= LIST_LIMIT:
-        raise ProgramError(f"{place} has too many programs: {MOST} at most are run")
+        raise ProgramError(f"{place} has too many programs: at most {MOST} are allowed")
     return sorted(entries, key=lambda entry: entry.name)
 
 
@@ -172,5 +172,5 @@ def _require_owner(path: str, uid: int, mode: int, owner: Account | None) -> Non
     if uid not in trusted or mode & 0o022:
         raise ProgramError(
             f"{path} is not used: it belongs to uid {uid} with mode {mode:04o}, "
-            "so that others could have written it"
+            "so somebody else could have written it"
         )

@@ -1,7 +1,7 @@
-"""Going to sleep: hooks, then a suspend that is verified, or a stop.
+"""Puts the machine to sleep: hooks, then a suspend that is verified, or a stop.
 
-Everything up to the suspend or stop can still be called off. Whatever goes wrong with a suspend
-ends in a stop, which always works.
+Until the suspend or stop, a sleep can be cancelled. If anything goes wrong with a suspend, the
+machine stops instead, which always works.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ API_PATIENCE = 20.0
 """Seconds the Machines API may take to answer."""
 
 FREEZE_PATIENCE = 30.0
-"""Seconds between the API's yes and the freeze."""
+"""Seconds between the API's acceptance and the freeze."""
 
 TICK = 0.2
 JUMP = 1.5
-"""Seconds by which a clock must be off between two ticks to mean that we were frozen."""
+"""A clock must be off by so many seconds between two ticks to prove that we were frozen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ class Sleeper:
     """Called before the machine sleeps; each limits its own time."""
 
     def tell_terminals(self, text: str) -> int:
-        """Show lines on every open terminal; how many there are."""
+        """Write lines on every open terminal; returns the number of terminals."""
         found = {name for session in self.sessions for name in session.terminals}
         if os.geteuid() == 0:
-            # Terminals of editors and tmux belong to no session of ours.
+            # Terminals of editors and tmux belong to no SSH session.
             with suppress(OSError):
                 found |= terminals.of_account(self.account.uid)
         for name in found:
@@ -68,9 +68,9 @@ class Sleeper:
         return len(found)
 
     async def sleep(self, cause: Cause, because: str, called_off: Callable[[], bool]) -> bool:
-        """Sleep now. True after a resume; false when `called_off` said so in time.
+        """Sleep now. True after a resume; false if `called_off` became true in time.
 
-        Where the machine stops, it does not return.
+        If the machine stops, this does not return.
         """
         mode = self._mode()
         self.bus.publish(
@@ -89,7 +89,7 @@ class Sleeper:
                 if not await self._suspend(because, called_off):
                     return False
             except Exception as error:
-                # Whatever it was: a stop always works.
+                # Whatever went wrong, a stop always works.
                 self.bus.publish(SuspendFailed(problem=str(error) or repr(error)))
             else:
                 return True
@@ -122,15 +122,13 @@ class Sleeper:
         for hook in hooks:
             left = ends - clock()
             if left <= 0:
-                problem = (
-                    "not run: the hooks before it took all the time (SWARM_SLEEP_HOOK_TIMEOUT)"
-                )
+                problem = "not run: earlier hooks took all the time (SWARM_SLEEP_HOOK_TIMEOUT)"
                 self.bus.publish(HookFailed(hook=hook.name, problem=problem))
                 continue
             try:
                 done = await programs.run(hook, self.children, left, environ)
             except Exception as error:
-                # No hook blocks the sleep, whatever is wrong with it.
+                # No failing hook blocks the sleep.
                 self.bus.publish(HookFailed(hook=hook.name, problem=str(error) or repr(error)))
                 continue
             if done.status.code:
@@ -138,12 +136,12 @@ class Sleeper:
                 self.bus.publish(HookFailed(hook=hook.name, problem=problem))
 
     async def _suspend(self, because: str, called_off: Callable[[], bool]) -> bool:
-        """Be frozen and resumed; false when called off just before.
+        """Be frozen and resumed; false if called off just before.
 
-        Raises `ApiError`, and whatever else goes wrong, when it did not happen.
+        Raises `ApiError`, or any other error, if the machine was not suspended.
         """
         if self.fly is None:
-            raise ApiError("this is no machine of Fly.io, and nothing else can suspend it")
+            raise ApiError("this machine is not on Fly.io, and only Fly.io can suspend it")
         await homekeeper.bring_back(self.current.value, self.account, self.children, self.bus)
         await self.journal.end(f"suspended: {because}")
         await sync_disks()
@@ -152,17 +150,17 @@ class Sleeper:
         freeze, arrivals = _Freeze(), self.gate.arrivals
 
         def awake_again() -> bool:
-            # A short freeze leaves no trace but the client who ended it.
+            # A short freeze leaves no trace except the client who ended it.
             return freeze.happened() or self.gate.arrivals > arrivals
 
-        from agent.platform import flyapi  # it brings an HTTP client, which no boot needs
+        from agent.platform import flyapi  # imports an HTTP client, which the boot does not need
 
         asking = asyncio.create_task(flyapi.suspend(self.fly, API_PATIENCE))
         try:
             while not asking.done():
                 await asyncio.wait([asking], timeout=TICK)
                 if awake_again():
-                    return True  # the answer may be lost on the way through the freeze
+                    return True  # the answer may be lost during the freeze
             await asking
             patience = clock() + FREEZE_PATIENCE
             while clock() < patience:
@@ -173,13 +171,13 @@ class Sleeper:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
             await self.journal.beat()
-        raise ApiError(f"the platform said yes, but nothing happened for {FREEZE_PATIENCE:g} s")
+        raise ApiError(f"the platform agreed, but nothing happened for {FREEZE_PATIENCE:g} s")
 
 
 class _Freeze:
     """Notices that the process was frozen: time passed without it, or jumped afterwards.
 
-    A frozen process misses time on every clock. In a restored virtual machine the steady clocks
+    A frozen process sees a gap on every clock. In a restored virtual machine the steady clocks
     continue where they stopped, and the wall clock lags and then jumps.
     """
 

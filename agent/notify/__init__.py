@@ -1,1 +1,1 @@
-"""Messages to people outside the machine: what they say, when, and how they are sent."""
+"""Messages to people outside the machine: their text, when they are sent, and how."""

@@ -10,7 +10,7 @@ _HOURS = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)(?: ([\w+/-]+))?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """From `begin` to `end` of every day, over midnight where `end` is earlier."""
+    """From `begin` to `end` of every day, across midnight if `end` is earlier."""
 
     begin: time
     end: time

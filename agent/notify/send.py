@@ -1,8 +1,8 @@
 """The process that sends: reads one order on stdin, has Apprise send it, answers on stdout.
 
-A process of its own, without rights, secrets in its environment or a say in anything: Apprise and
-what it imports are larger than the agent. Words of Apprise or of a server never leave it, because
-they may have a secret in them.
+It is a separate process, without rights and without secrets in its environment: Apprise and its
+imports are larger than the agent. It never passes on text from Apprise or from a server, because
+that may contain a secret.
 """
 
 import json
@@ -21,7 +21,7 @@ MEMORY = 1 << 30
 
 
 class Order(TypedDict):
-    """What is asked: `says` to be sent to `urls`; without it, which hosts they need."""
+    """An order: send `says` to `urls`; without `says`, list the hosts that they need."""
 
     urls: list[str]
     title: str
@@ -29,7 +29,7 @@ class Order(TypedDict):
 
 
 class Answer(TypedDict):
-    """What came of one URL: `kind` is its scheme, `problem` empty where it was taken."""
+    """The result of one URL: `kind` is its scheme, `problem` is empty on success."""
 
     kind: str
     problem: str
@@ -37,11 +37,11 @@ class Answer(TypedDict):
 
 
 def main() -> None:
-    """Do one order."""
+    """Carry out one order."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     answers_to = os.dup(1)
     with open(os.devnull, "wb") as nowhere:
-        # What a plugin prints could have an address in it.
+        # Output of a plugin could contain an address.
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
     order: Order = json.loads(sys.stdin.buffer.read())
@@ -56,21 +56,21 @@ def _one(url: str, order: Order) -> Answer:
     kind = kind if kind.isalnum() and len(kind) < 20 else "?"
     sender = Apprise()
     if not sender.add(url):
-        return {"kind": kind, "problem": "Apprise does not know such an address", "hosts": []}
+        return {"kind": kind, "problem": "Apprise does not know this kind of address", "hosts": []}
     if not order["says"]:
         return {"kind": kind, "problem": "", "hosts": _hosts(sender)}
     sent = sender.notify(title=order["title"], body=order["says"], body_format=NotifyFormat.TEXT)
-    problem = "" if sent else "it was not taken: no answer, or a refusal"
+    problem = "" if sent else "not delivered: no answer, or a refusal"
     return {"kind": kind, "problem": problem, "hosts": []}
 
 
 def _hosts(sender: "Apprise") -> list[str]:
-    """The hosts that sending would look up: found by sending, with the look-up taken away."""
+    """The hosts that sending would look up, found by sending with look-ups disabled."""
     asked: list[str] = []
 
     def look_up(host: object, *_: object, **__: object) -> Sequence[object]:
         asked.append(host.decode() if isinstance(host, bytes) else str(host))
-        raise socket.gaierror("only asked for the name")
+        raise socket.gaierror("only the name is wanted")
 
     there = socket.getaddrinfo
     socket.getaddrinfo = look_up  # type: ignore[assignment]  # for this one look

@@ -1,1 +1,1 @@
-"""What the machine tells about itself."""
+"""How the machine reports its state: control socket, HTTP, metrics."""

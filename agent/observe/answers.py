@@ -8,11 +8,11 @@ from agent import safe
 from agent.http.messages import Answer
 
 PIECE = 32 << 10
-"""Bytes of a long answer that are made at once."""
+"""Bytes of a long answer that are built at once."""
 
 
 def encode(value: object) -> bytes:
-    """A record as JSON, whatever its texts are made of."""
+    """A record as JSON, whatever bytes its texts contain."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -20,7 +20,7 @@ def encode(value: object) -> bytes:
 
 
 def stream(records: Iterable[object]) -> Answer:
-    """A list of records, made and sent a piece at a time, as fast as its reader reads."""
+    """A list of records, built and sent in pieces, as fast as the client reads."""
     return Answer(_pieces(records))
 
 
@@ -30,7 +30,7 @@ def answer(value: object, status: int = 200) -> Answer:
 
 
 def refusal(problem: object, status: int = 400) -> Answer:
-    """Why something is not done."""
+    """An error answer: why the request is refused."""
     return answer({"error": str(problem)}, status)
 
 

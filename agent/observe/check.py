@@ -1,6 +1,7 @@
-"""What `swarm-agent check` shows: every effective setting, and what SSH needs of the machine.
+"""The report of `swarm-agent check`: every effective setting, and what SSH needs on the machine.
 
-The running agent answers for itself: only it has its environment. Nothing is started or written.
+The running agent makes the report, because only it has its environment. It starts and writes
+nothing.
 """
 
 import os
@@ -64,17 +65,17 @@ def _account(name: str) -> str:
 def _fly_api(settings: Settings) -> str:
     account = find(settings.user)
     if account.uid == os.geteuid():
-        return f"the agent runs as {account.name}: what it may do, a login may"
+        return f"the agent runs as {account.name}, so a login may use the API as well"
     if apiaccess.may_use(settings.fly_api, account):
         raise OSError(
-            f"{account.name} may use {settings.fly_api}, and so stop or change the machine"
+            f"{account.name} may use {settings.fly_api}, so it can stop or change the machine"
         )
     return f"{settings.fly_api} is closed to {account.name}"
 
 
 def _processes(settings: Settings) -> str:
     tasks = Tasks.read()
-    there = f"{tasks.now} of at most {tasks.most} run"
+    there = f"{tasks.now} of at most {tasks.most} processes run"
     if settings.max_processes is None or os.geteuid() != 0:
         return f"{there}; the login account has no limit of its own"
     limit = usual_limit(settings.max_processes, tasks)
@@ -84,7 +85,7 @@ def _processes(settings: Settings) -> str:
 def _terminals() -> str:
     left = terminals.left()
     if left < FEW:
-        raise OSError(f"{left} more can be opened: the next login takes some back")
+        raise OSError(f"only {left} more can be opened: the next login frees some")
     return f"{left} more can be opened"
 
 

@@ -1,4 +1,4 @@
-"""What can be asked and ordered of checkpoints on the control socket."""
+"""The control socket's requests and orders about checkpoints."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -39,7 +39,7 @@ OPEN_TO_ACCOUNT = (PATH, f"{PATH}/diff", f"{PATH}/restore")
 """What the login account may order; only root deletes."""
 
 LONGEST_WAIT = 8.0
-"""Seconds that a request may wait for an order to be done."""
+"""Seconds that a request may wait until an order is done."""
 
 CHANGES_SHOWN = 2000
 
@@ -142,7 +142,7 @@ class CheckpointRequests:
 
 
 def checkpoints_report(parts: Checkpoints) -> CheckpointsReport:
-    """Everything that is known of checkpoints."""
+    """All checkpoints, and the state of the parts that make and copy them."""
     keeper = parts.keeper
     record, ledger = keeper.record, keeper.repository.ledger
     return CheckpointsReport(
@@ -160,7 +160,7 @@ def checkpoints_report(parts: Checkpoints) -> CheckpointsReport:
 
 
 def checkpoint_report(checkpoint: Checkpoint) -> CheckpointReport:
-    """One of them."""
+    """One checkpoint."""
     return CheckpointReport(
         id=checkpoint.id[:8],
         at=checkpoint.at,

@@ -1,7 +1,7 @@
 """The control socket: HTTP on a Unix socket in the run folder, for the commands of the CLI.
 
-Root may do everything, the login account may read, hold leases, and make and restore checkpoints;
-who it is, the kernel says (SO_PEERCRED).
+Root may do everything; the login account may read, hold leases, send a test message, and make,
+compare and restore checkpoints. The kernel says who asks (SO_PEERCRED).
 """
 
 import os
@@ -21,10 +21,10 @@ from agent.observe.checkpoints import OPEN_TO_ACCOUNT
 from agent.observe.requests import FOR_THE_ACCOUNT, Requests
 
 KEEPALIVE = 15.0
-"""Seconds that an idle connection may stay."""
+"""Seconds after which an idle connection is closed."""
 
 LONGEST_ORDER = 16 << 10
-"""Bytes of a request's body."""
+"""The largest body of a request, in bytes."""
 
 _CREDENTIALS = struct.Struct("=3i")  # struct ucred: pid, uid, gid (unix(7))
 
@@ -37,7 +37,7 @@ class Control:
         self._bus = bus
 
     async def serve(self) -> None:
-        """Serve until cancelled. Raises `OSError` when the socket cannot be made."""
+        """Serve until cancelled. Raises `OSError` if the socket cannot be created."""
         routes = Routes(refusal)
         Requests(self._machine, peer_pid, hung_up).add_to(routes)
 
@@ -65,7 +65,7 @@ class Control:
     def _forbidden(self, request: Request) -> Answer | None:
         uid = _credentials(request)[1]
         may = request.method == "GET" or request.path in (*FOR_THE_ACCOUNT, *OPEN_TO_ACCOUNT)
-        # The agent's own account is root, but for an ordinary user's agent.
+        # The agent's own account is root, unless an ordinary user runs the agent.
         if uid not in (0, os.geteuid()) and not (may and uid == self._machine.account.uid):
             return refusal(self._only_root(), status=403)
         return None
@@ -75,19 +75,19 @@ class Control:
         if app == "swarm-local":
             how = "make shell, on the computer that runs it"
         elif app:
-            how = f"fly ssh console --app {app}; from the laptop swarm sleep {app}, swarm ssh {app}"
+            how = f"fly ssh console --app {app}; from a laptop: swarm sleep {app}, swarm ssh {app}"
         else:
             how = "from outside, such as docker exec -u root"
         return f"only root may do this: {how}"
 
 
 def peer_pid(request: Request) -> int:
-    """The process that asks, as the kernel knows it."""
+    """The process that asks, according to the kernel."""
     return _credentials(request)[0]
 
 
 def hung_up(request: Request) -> bool:
-    """The client has closed its connection, and waits for no answer."""
+    """Whether the client has closed its connection and waits for no answer."""
     if request.connection.fileno() < 0:
         return True
     kernel = select.poll()
@@ -96,7 +96,7 @@ def hung_up(request: Request) -> bool:
 
 
 def _peer_uid(connection: socket.socket) -> int:
-    # Counted apart, so that nobody else's connections cost root's.
+    # Counted separately, so that connections of other users never use up root's.
     return _peer(connection)[1]
 
 

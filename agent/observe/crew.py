@@ -1,4 +1,4 @@
-"""What is shown of the coding agents."""
+"""The reports of the coding agents."""
 
 import time
 

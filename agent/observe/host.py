@@ -1,4 +1,4 @@
-"""What the computer itself says: memory, the volume's space, the cores' time."""
+"""Figures of the host: memory, the volume's space, CPU time."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Bytes of a file system or of memory, and how many of them are free."""
+    """The size of a file system or of memory, and its free part, in bytes."""
 
     size: int
     free: int
@@ -23,7 +23,7 @@ def memory_space() -> Space:
 
 
 def volume_space(path: str) -> Space:
-    """The volume's size, and what the login user can still write; nothing where it is missing."""
+    """The volume's size, and how much the login user can still write; 0 if it is missing."""
     try:
         usage = psutil.disk_usage(path)
     except OSError:
@@ -32,6 +32,6 @@ def volume_space(path: str) -> Space:
 
 
 def cpu_busy() -> float:
-    """Seconds of CPU that all cores together have used since the kernel's boot."""
+    """CPU seconds of all cores together since the kernel booted."""
     spent = psutil.cpu_times()
     return spent.user + spent.nice + spent.system + spent.irq + spent.softirq + spent.steal

@@ -1,8 +1,8 @@
 """HTTP for everybody: metrics, health and the status page. Read-only.
 
-It shares the event loop with SSH, so it is kept cheap: what is asked for often is made at most once
-a second, and connections are few; the oldest one goes for a new one. Whoever is not the machine
-itself or on the private network sees no address, no user and no key.
+It shares the event loop with SSH, so it is kept cheap: frequent answers are built at most once
+a second, and connections are few; a new one replaces the oldest. Only the machine itself and the
+private network see addresses, users and keys.
 """
 
 import base64
@@ -29,7 +29,7 @@ from agent.observe.status import HIDDEN, chart, public, status_report
 from agent.settings.units import Endpoint
 
 FRESH = 1.0
-"""Seconds that an answer may be old."""
+"""The greatest age of an answer, in seconds."""
 
 KEEPALIVE = 75.0
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
@@ -45,7 +45,7 @@ class _Answer:
 
 
 class _Cached:
-    """Makes a new answer when the last one is older than `FRESH`."""
+    """Builds a new answer if the last one is older than `FRESH`."""
 
     def __init__(self) -> None:
         self._answers: dict[object, _Answer] = {}
@@ -78,7 +78,7 @@ class Http:
         }
 
     async def serve(self) -> None:
-        """Serve until cancelled. Raises `ListenError`, and whatever makes it crash."""
+        """Serve until cancelled. Raises `ListenError`, and any unexpected error."""
         routes = Routes(refusal)
         routes.add("GET", "/metrics", self._get_metrics)
         routes.add("GET", "/healthz", self._get_health)
@@ -93,7 +93,7 @@ class Http:
         await Server(hardened, refusal, manners, self._bus).serve(listening)
 
     async def _get_metrics(self, request: Request) -> Answer:
-        # The client names a version in what it accepts: only what we choose among may be a key.
+        # The client's Accept header is arbitrary: only the content type we choose may be a key.
         wanted = request.headers.get("accept", "")
         encode, kind = choose_encoder(OPEN_METRICS if "openmetrics" in wanted else "text/plain")
 
@@ -124,9 +124,9 @@ class Http:
         return Answer(self._page, kind="text/html; charset=utf-8")
 
     def _is_private(self, request: Request) -> bool:
-        """The machine itself, or the private network, and nobody who speaks for somebody else.
+        """Whether the machine itself or the private network asks, without a proxy in between.
 
-        A web page that has its own name point here (DNS rebinding) betrays itself by that name.
+        A web page whose own name points here (DNS rebinding) is recognised by that name.
         """
         if any(name in request.headers for name in _FORWARDED):
             return False
@@ -140,7 +140,7 @@ class Http:
 
 
 def _content_policy(page: bytes) -> str:
-    """Only the page's own script and style, and only questions to where it came from."""
+    """Only the page's own script and style, and requests only to its own origin."""
 
     def source(tag: bytes) -> str:
         content = page.partition(b"<%b>" % tag)[2].partition(b"</%b>" % tag)[0]

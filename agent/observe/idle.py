@@ -1,4 +1,4 @@
-"""The reports of the idle part: why the machine is awake, and what holds it."""
+"""The reports of the idle part: why the machine is awake, and which leases hold it."""
 
 from agent.clock import clock
 from agent.idle.idle import Idle
@@ -10,11 +10,11 @@ from agent.observe.reports import IdleReport, LeaseReport, SignalReport, SignRep
 from agent.settings import Settings
 
 SIGNALS = ("login", "terminal", "ssh", "cpu", "network", "writes", "lease", "check")
-"""In the order in which people look for a reason."""
+"""In the order of the table: the most telling signals first."""
 
 
 def idle_report(idle: Idle, settings: Settings) -> IdleReport:
-    """What `swarm-agent why` shows."""
+    """The report of `swarm-agent why`."""
     now = clock()
     decision = idle.watch.decision()
     leases = idle.leases.active()
@@ -44,7 +44,7 @@ def idle_report(idle: Idle, settings: Settings) -> IdleReport:
 
 
 def lease_reports(leases: LeaseKeeper) -> list[LeaseReport]:
-    """The leases that hold now."""
+    """The active leases."""
     return [lease_report(lease) for lease in leases.active()]
 
 

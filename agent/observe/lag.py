@@ -1,4 +1,4 @@
-"""How late the event loop is: everything the agent does waits for it."""
+"""Measures the delay of the event loop, which delays everything the agent does."""
 
 import asyncio
 from collections import deque
@@ -9,7 +9,7 @@ REMEMBERED = 6
 
 
 class Lag:
-    """Measures while `run` runs."""
+    """Measures as long as `run` runs."""
 
     def __init__(self) -> None:
         self._seen: deque[float] = deque([0.0], maxlen=REMEMBERED)

@@ -48,7 +48,7 @@ def metrics() -> str:
 
 
 def metric_names() -> set[str]:
-    """The names of all series, as queries use them."""
+    """The names of all series, as used in queries."""
     names = set()
     for family in Metrics(None).registry.collect():
         name = family.name + _SUFFIX.get(family.type, "")

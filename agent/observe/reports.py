@@ -1,13 +1,13 @@
-"""What the control socket answers: the records that the commands of the CLI show.
+"""The records of the control socket's requests and answers, which the commands show.
 
-They are the documented shape of `--json`: fields are added, never renamed.
+They are the documented format of `--json`: fields are added, never renamed.
 """
 
 import msgspec
 
 
 class SessionReport(msgspec.Struct, frozen=True):
-    """An open SSH session. Times in seconds; `since` is Unix time; bytes as the machine sees."""
+    """An open SSH session. `since` is Unix time, `idle` seconds; bytes as the machine sees them."""
 
     id: str
     user: str
@@ -34,9 +34,9 @@ class KeyReport(msgspec.Struct, frozen=True):
 
 
 class KeysReport(msgspec.Struct, frozen=True):
-    """All authorised keys, and the lines that are none (`SOURCE line N: reason`).
+    """All authorised keys, and the refused lines (`SOURCE line N: reason`).
 
-    `odd`: what is remarkable about the keys. `in_home`: why keys in the home do not count.
+    `odd`: remarks about the keys. `in_home`: why keys in the home do not count.
     """
 
     keys: list[KeyReport]
@@ -46,7 +46,7 @@ class KeysReport(msgspec.Struct, frozen=True):
 
 
 class EgressReport(msgspec.Struct, frozen=True):
-    """Where processes may connect to: names with their addresses, and what was refused lately.
+    """Where processes may connect to: names with their addresses, and recent refusals.
 
     `refused`: destination (`ADDRESS tcp/PORT`) → packets.
     """
@@ -58,14 +58,14 @@ class EgressReport(msgspec.Struct, frozen=True):
 
 
 class HealthReport(msgspec.Struct, frozen=True):
-    """Whether SSH can be used, and what is wrong, per part."""
+    """Whether SSH can be used, and the problem of each part."""
 
     healthy: bool
     problems: dict[str, str]
 
 
 class BanReport(msgspec.Struct, frozen=True):
-    """A network that stays out: `seconds` is how long still, `times` how often it was banned."""
+    """A banned network: `seconds` is the remaining time, `times` how often it was banned."""
 
     network: str
     seconds: float
@@ -74,23 +74,23 @@ class BanReport(msgspec.Struct, frozen=True):
 
 
 class BanOrder(msgspec.Struct, frozen=True):
-    """The request to ban a network; without `seconds`, for as long as its history asks for."""
+    """The request to ban a network; without `seconds`, its history decides how long."""
 
     network: str
     seconds: float | None = None
 
 
 class BansLifted(msgspec.Struct, frozen=True):
-    """How many bans held until they were lifted."""
+    """How many active bans were lifted."""
 
     lifted: int
 
 
 class LeaseReport(msgspec.Struct, frozen=True):
-    """Something that holds the machine awake for `seconds` more, or while `pid` runs if sooner.
+    """A lease that holds the machine awake for `seconds` more, or until `pid` exits.
 
-    `capped`: more was asked for than the setting `lease_max` allows.
-    `because` says what it is for, where the name does not.
+    `capped`: the requested time exceeds the setting `lease_max`. `because`: the reason, if the
+    name does not say it.
     """
 
     name: str
@@ -103,7 +103,7 @@ class LeaseReport(msgspec.Struct, frozen=True):
 class LeaseOrder(msgspec.Struct, frozen=True):
     """The request to hold the machine awake: for `seconds`, or while the asking process runs.
 
-    Never longer than the setting `lease_max`. Of the same name as one that holds, it replaces it.
+    Never longer than the setting `lease_max`. It replaces an active lease of the same name.
     """
 
     name: str
@@ -118,13 +118,13 @@ class SleepOrder(msgspec.Struct, frozen=True):
 
 
 class ReloadReport(msgspec.Struct, frozen=True):
-    """The agent reloads; `reloads` is what its status will say once it has."""
+    """The agent reloads; `reloads` is the number that its status shows afterwards."""
 
     reloads: int
 
 
 class NoticeReport(msgspec.Struct, frozen=True):
-    """Something that is not as it could be: the latest of its part. `since` is Unix time."""
+    """A degradation: the latest one of its part. `since` is Unix time."""
 
     part: str
     since: float
@@ -132,7 +132,7 @@ class NoticeReport(msgspec.Struct, frozen=True):
 
 
 class SignReport(msgspec.Struct, frozen=True):
-    """Something that a signal saw at its last look, and whether it counts as activity."""
+    """An observation of a signal at its last check, and whether it counts as activity."""
 
     counts: bool
     says: str
@@ -152,8 +152,8 @@ class SignalReport(msgspec.Struct, frozen=True):
 class IdleReport(msgspec.Struct, frozen=True):
     """Why the machine is awake, and when it sleeps.
 
-    `sleeps_in` is in seconds (null: it does not sleep by itself), `because` is the latest activity
-    or, when sleep is due, why it is. `state` is `awake`, `warned` or `sleeping`.
+    `sleeps_in` is in seconds (null: it does not sleep by itself). `because` is the latest activity
+    or, once sleep is due, its reason. `state` is `awake`, `warned` or `sleeping`.
     """
 
     state: str
@@ -166,7 +166,7 @@ class IdleReport(msgspec.Struct, frozen=True):
 
 
 class SpaceReport(msgspec.Struct, frozen=True):
-    """Bytes of the volume (its path is the name) or of memory; both 0 where there is none."""
+    """Bytes of the volume (its path is the name) or of memory; both 0 if it is missing."""
 
     name: str
     size: int
@@ -174,7 +174,7 @@ class SpaceReport(msgspec.Struct, frozen=True):
 
 
 class ServiceReport(msgspec.Struct, frozen=True):
-    """A service. `since` (Unix time) is when it got into its state, `started` when its process was.
+    """A service. `since` is when it entered its state, `started` when its process started.
 
     `state` is inactive, waiting, starting, running, stopping, backoff, failed or done; `detail`
     says why.
@@ -192,7 +192,7 @@ class ServiceReport(msgspec.Struct, frozen=True):
 
 
 class ServicesReport(msgspec.Struct, frozen=True):
-    """All services, and the files that are not used (`FILE: reason`)."""
+    """All services, and the refused files (`FILE: reason`)."""
 
     services: list[ServiceReport]
     refused: list[str]
@@ -208,7 +208,7 @@ class LineReport(msgspec.Struct, frozen=True):
 
 
 class NotifyOutcome(msgspec.Struct, frozen=True):
-    """What came of one line of SWARM_NOTIFY: its scheme, and what went wrong, or nothing."""
+    """The result of one line of SWARM_NOTIFY: its scheme, and its problem or nothing."""
 
     line: int
     kind: str
@@ -216,13 +216,13 @@ class NotifyOutcome(msgspec.Struct, frozen=True):
 
 
 class NotifyReport(msgspec.Struct, frozen=True):
-    """What came of a test message, address by address."""
+    """The result of a test message, address by address."""
 
     outcomes: list[NotifyOutcome]
 
 
 class SubagentReport(msgspec.Struct, frozen=True):
-    """A subagent of a coding agent, and what it does."""
+    """A subagent of a coding agent, and its state."""
 
     id: str
     state: str
@@ -232,9 +232,9 @@ class SubagentReport(msgspec.Struct, frozen=True):
 class CodingAgentReport(msgspec.Struct, frozen=True):
     """A coding agent. `since` and `began` are Unix time; `need` is what it needs from a person.
 
-    `state` is working, waiting, failed, unknown or ended; `works` that it holds the machine awake,
-    `urgent` that its work stands still until a person does something. `pane` is a pane of the tmux
-    server at the socket `tmux`. No text of a prompt or an answer is known.
+    `state` is working, waiting, failed, unknown or ended. `works`: it holds the machine awake.
+    `urgent`: its work is blocked until a person acts. `pane` is a pane of the tmux server at the
+    socket `tmux`. The agent knows no text of a prompt or an answer.
     """
 
     name: str
@@ -258,9 +258,9 @@ class CodingAgentReport(msgspec.Struct, frozen=True):
 
 
 class CheckpointReport(msgspec.Struct, frozen=True):
-    """A checkpoint of the volume. What is None is not known: it was copied from elsewhere.
+    """A checkpoint of the volume. None means unknown: the checkpoint was copied from elsewhere.
 
-    `added`: bytes by which it made the repository larger; `unread`: files that are not in it.
+    `added`: bytes that it added to the repository; `unread`: unreadable files that it lacks.
     """
 
     id: str
@@ -279,9 +279,8 @@ class CheckpointReport(msgspec.Struct, frozen=True):
 class StatusReport(msgspec.Struct, frozen=True):
     """Everything at a glance. `at` and `awake_since` are Unix time.
 
-    `failures` and `reloads` are how often the agent re-executed in place, and why. `name` is the
-    machine's, `region` where it is; empty where nobody knows. `checkpoints`: the
-    latest first, only a few of them.
+    `failures` and `reloads` count re-executions in place, by cause. `name` is the machine's,
+    `region` where it runs; empty if unknown. `checkpoints`: only the latest few, the latest first.
     """
 
     version: str
@@ -321,7 +320,7 @@ class ChartReport(msgspec.Struct, frozen=True):
 
 
 class HistoryReport(msgspec.Struct, frozen=True):
-    """A session that was. `opened` and `closed` are Unix time; null: open, or the end unknown."""
+    """A session. `opened` and `closed` are Unix time; null: still open, or the end is unknown."""
 
     id: str
     opened: float
@@ -350,9 +349,9 @@ class CodingHistoryReport(msgspec.Struct, frozen=True):
 
 
 class UsageReport(msgspec.Struct, frozen=True):
-    """Seconds awake by day and by month (UTC), the latest first, and what an hour costs.
+    """Seconds awake by day and by month (UTC), the latest first, and the price of an hour.
 
-    `hour_price` is null where it is not known, and `price_note` says why or what it is based on.
+    `hour_price` is null if unknown; `price_note` says why, or what the price is based on.
     """
 
     days: dict[str, float]
@@ -370,9 +369,9 @@ class Kicked(msgspec.Struct, frozen=True):
 
 
 class CheckpointsReport(msgspec.Struct, frozen=True):
-    """All checkpoints, the oldest first, and how keeping them goes.
+    """All checkpoints, the oldest first, and the state of making and copying them.
 
-    `size`: bytes that all of them take on the volume; `away`: the second repository.
+    `size`: bytes of all of them on the volume; `away`: the second repository.
     """
 
     on: bool
@@ -433,7 +432,7 @@ class ChangeReport(msgspec.Struct, frozen=True):
 
 
 class ChangesReport(msgspec.Struct, frozen=True):
-    """What differs in the second; `count` counts all, only the first are listed."""
+    """The changes in the second checkpoint; `count` counts all, `changes` lists only the first."""
 
     first: CheckpointReport
     second: CheckpointReport
@@ -442,7 +441,7 @@ class ChangesReport(msgspec.Struct, frozen=True):
 
 
 class RestoredReport(msgspec.Struct, frozen=True):
-    """What came of a restore; restoring `before` takes it back."""
+    """The result of a restore; restoring `before` undoes it."""
 
     checkpoint: CheckpointReport
     before: CheckpointReport | None
@@ -453,7 +452,7 @@ class RestoredReport(msgspec.Struct, frozen=True):
 
 
 class SettingReport(msgspec.Struct, frozen=True):
-    """A setting: its variable, its text, and where that is from."""
+    """A setting: its variable, its text, and the source of that text."""
 
     setting: str
     value: str
@@ -461,7 +460,7 @@ class SettingReport(msgspec.Struct, frozen=True):
 
 
 class FindingReport(msgspec.Struct, frozen=True):
-    """One thing that SSH needs of the machine, and whether it is as it must be."""
+    """One thing that SSH needs from the machine, and whether it is all right."""
 
     what: str
     ok: bool
@@ -469,7 +468,7 @@ class FindingReport(msgspec.Struct, frozen=True):
 
 
 class CheckReport(msgspec.Struct, frozen=True):
-    """Every setting as the agent reads it now, and what was looked at on the machine."""
+    """Every setting as the agent reads it now, and the findings on the machine."""
 
     settings: list[SettingReport]
     findings: list[FindingReport]

@@ -1,4 +1,4 @@
-"""What can be asked and ordered on the control socket; docs/control-socket.md has it for people."""
+"""The requests and orders of the control socket; docs/control-socket.md describes them."""
 
 import math
 import os
@@ -41,7 +41,7 @@ from agent.untrusted import decode
 
 LEASES, NOTIFY = "/v1/leases", "/v1/notify"
 FOR_THE_ACCOUNT = (LEASES, NOTIFY)
-"""What the login account may change or have done."""
+"""The paths at which the login account may give orders."""
 
 HISTORY_SHOWN = 1000
 
@@ -49,7 +49,7 @@ BANS_LISTED = 10_000
 
 
 class Requests:
-    """Answers requests; `peer_pid` gives the process that makes one, `hung_up` if it is gone."""
+    """Answers requests; `peer_pid` is the asking process, `hung_up` whether it is gone."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Requests:
             loaded = load(environ, privileged=os.geteuid() == 0)
         except SettingsError as error:
             return refusal(f"these settings would be refused: {error}")
-        # Whom the agent lets in is not in the settings where it chose the account itself.
+        # If the agent chose the login account itself, the settings do not name it.
         known = replace(loaded.settings, user=self._machine.account.name)
         return answer(check(replace(loaded, settings=known), environ))
 
@@ -206,7 +206,7 @@ class Requests:
         except ValueError as error:
             return refusal(error)
         if self._hung_up(request):
-            # It waited in the socket while the agent hung, and its sender has given up on it.
+            # The order waited in the socket while the agent hung, and its sender gave up.
             return refusal("the client is gone", status=408)
         self._machine.idle.watch.order_sleep(at_once=order.now)
         return answer(order)
@@ -216,7 +216,7 @@ class Requests:
             load(self._machine.environ, privileged=os.geteuid() == 0)
         except SettingsError as error:
             return refusal(f"{error}; nothing was changed")
-        # The client has its answer before this process becomes another agent.
+        # The client gets its answer before this process re-executes.
         report = answer(ReloadReport(self._machine.past.reloads + 1))
         return replace(report, sent=self._machine.stop.reload)
 

@@ -1,4 +1,4 @@
-"""The reports of services, and what can be ordered of them on the control socket."""
+"""The reports of services, and the control socket's orders for them."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -47,7 +47,7 @@ class ServiceRequests:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         try:
-            # Who has asked may go; an order that has begun is carried out.
+            # The client may disconnect; an order that has begun is carried out.
             await asyncio.shield(task)
         except UnknownService:
             return _no_service(name)

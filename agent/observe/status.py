@@ -88,7 +88,7 @@ def session_report(session: Session) -> SessionReport:
 
 
 def ban_reports(machine: Machine, most: int) -> Iterator[BanReport]:
-    """The bans that hold now, the latest first, at most so many."""
+    """The active bans, the latest first, at most `most`."""
     now = clock()
     for ban in machine.gate.jail.active(now, most):
         yield BanReport(
@@ -97,7 +97,7 @@ def ban_reports(machine: Machine, most: int) -> Iterator[BanReport]:
 
 
 def public(report: StatusReport) -> StatusReport:
-    """The same for strangers: no address, no user, no key, and no word of a program."""
+    """The same for strangers: without addresses, users, keys, and texts of programs."""
     return replace(
         report,
         name=HIDDEN,

@@ -1,4 +1,4 @@
-"""The report of time awake, and what it costs."""
+"""The report of time awake and its cost."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from agent.platform.fly import ApiError
 
 DAYS, MONTHS = 31, 12
 PATIENCE = 5.0
-"""Seconds that the Machines API may take to say what this machine is."""
+"""Seconds that the Machines API may take to report this machine's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class _Price:
 
 
 async def usage_report(machine: Machine) -> UsageReport:
-    """What `swarm-agent usage` shows."""
+    """The report of `swarm-agent usage`."""
     usage = machine.memory.usage
     await usage.beat()
     price = await _price(machine)
@@ -36,7 +36,7 @@ async def usage_report(machine: Machine) -> UsageReport:
 
 async def _price(machine: Machine) -> _Price:
     if machine.fly is None:
-        return _Price(None, "", "no costs: this is no machine of Fly.io")
+        return _Price(None, "", "no costs: this machine is not on Fly.io")
     try:
         table = prices.load(machine.current.value.prices)
         size = await flyapi.size(machine.fly, PATIENCE)
@@ -44,5 +44,5 @@ async def _price(machine: Machine) -> _Price:
     except (ApiError, prices.PriceError) as error:
         return _Price(None, "", f"no costs: {error}")
     note = f"{size.preset} with {size.memory_mb} MB, prices of {table.date} ({table.source}); "
-    note += "volume, addresses and the root file system while stopped come on top"
+    note += "without volume, addresses, and the root file system while stopped"
     return _Price(hour, table.currency, note)

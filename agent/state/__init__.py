@@ -1,1 +1,1 @@
-"""What outlives the machine: a SQLite database in our folder on the volume."""
+"""State that survives the machine: a SQLite database and small files on the volume."""

@@ -1,4 +1,4 @@
-"""Who logged in: every session from login to logout, kept in the state database."""
+"""The audit: every session from login to logout, kept in the state database."""
 
 import sqlite3
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
     id TEXT PRIMARY KEY,
     opened REAL NOT NULL,  -- Unix time
-    closed REAL,           -- empty while it is open, or when the machine ended with it
+    closed REAL,           -- NULL while it is open, or if the machine stopped meanwhile
     client TEXT NOT NULL,
     user TEXT NOT NULL,
     key TEXT NOT NULL,
@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS sessions (
 """
 
 LONGEST = 10_000
-"""Sessions that are remembered, the latest ones."""
+"""How many sessions are kept, the latest ones."""
 
 _OPEN = "INSERT OR REPLACE INTO sessions VALUES (?, ?, NULL, ?, ?, ?, ?, 0, 0, '')"
 _CLOSE = "UPDATE sessions SET closed = ?, bytes_in = ?, bytes_out = ?, reason = ? WHERE id = ?"
@@ -58,11 +58,11 @@ class Audit:
         self._bus = bus
 
     def begin(self, *, early: bool) -> None:
-        """Keep what happens from now on, and with `early` what happened since the start."""
+        """Record events from now on; with `early`, also those since the start."""
         self._bus.subscribe(self.hear, early=early)
 
     def close(self) -> None:
-        """Keep nothing more."""
+        """Stop recording."""
         self._bus.unsubscribe(self.hear)
 
     async def since(self, at: float, most: int = LONGEST) -> list[AuditEntry]:
@@ -75,7 +75,7 @@ class Audit:
         return await self._database.read(work) or []
 
     def hear(self, event: Event) -> None:
-        """Keep what an event says."""
+        """Record one event."""
         if isinstance(event, SessionOpened):
             who = (event.client, event.user, event.key, event.fingerprint)
             self._database.write(

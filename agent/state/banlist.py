@@ -1,8 +1,8 @@
-"""The bans that hold, as a small text file on the volume: what the boot reads instead of SQLite.
+"""The active bans, as a small text file on the volume: the boot reads it instead of SQLite.
 
-Somebody waits at the gate, the disk is slow, and SQLite is 1.7 MB to read; the list is a page. The
-database stays the memory of bans: it is opened when the first client was served, and what the list
-has missed is taken from there.
+At boot a client waits, the disk is slow, and SQLite is 1.7 MB to read; the list is one page. The
+database remains the record of bans: it is opened after the first client was served, and bans that
+the list lacks are read from it.
 """
 
 import sys
@@ -15,25 +15,25 @@ from agent.platform import volume
 
 NAME = "bans"
 LONGEST = 10_000
-"""Bans in the list; the latest ones. The rest are loaded a moment after the boot."""
+"""The most bans in the list, the latest ones. The rest are loaded soon after the boot."""
 
 
 LARGEST = 4 << 20
-"""Bytes of a list of that many bans, whatever their addresses and reasons."""
+"""The largest size of such a list in bytes, whatever the addresses and reasons."""
 
 
 class Clocks:
-    """Between dates (Unix time), which are kept, and the jail's clock, which never steps."""
+    """Converts between stored dates (Unix time) and the jail's clock, which never steps."""
 
     def __init__(self, jail_now: float) -> None:
         self._wall = time.time()
         self._offset = jail_now - self._wall
 
     def to_jail(self, network: str, since: float, until: float, times: int, reason: str) -> Ban:
-        """A kept ban. A wall clock that was set back since makes it no longer than it was."""
+        """A stored ban. If the wall clock was set back since, the ban does not get longer."""
         late = max(0.0, since - self._wall)
         shift = self._offset - late
-        # Of a million bans most have the same words.
+        # Most of a million bans have the same reason.
         same = sys.intern(reason)
         return Ban(Network.parse(network), since + shift, until + shift, times, same)
 
@@ -46,7 +46,7 @@ class Clocks:
         return at - self._offset
 
     def to_row(self, ban: Ban) -> tuple[str, float, float, int, str]:
-        """A ban as it is kept."""
+        """A ban as it is stored."""
         since, until = ban.since - self._offset, ban.until - self._offset
         return str(ban.network), since, until, ban.times, ban.reason
 
@@ -57,7 +57,7 @@ Row = tuple[str, float, float, int, str]
 def read(path: str, clocks: Clocks, on_replaced: Callable[[str, str], None]) -> list[Ban]:
     """The bans of the list on the volume at `path`; empty without a list.
 
-    One that is damaged is set aside: the database knows them too. Raises `OSError`,
+    A damaged list is set aside: the database has the bans too. Raises `OSError`,
     `volume.NotTrusted`.
     """
     with volume.own_folder(path, on_replaced) as folder:

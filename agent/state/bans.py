@@ -1,4 +1,4 @@
-"""The memory of bans: in the state database, and as the list that the next boot reads."""
+"""Stores bans: in the state database, and in the list that the next boot reads."""
 
 import sqlite3
 from contextlib import suppress
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS bans (
 """
 INDEX = "CREATE INDEX IF NOT EXISTS bans_since ON bans (since, network)"
 AT_ONCE = 500
-"""Rows that are taken in one step of the event loop."""
+"""Rows that are handled in one step of the event loop."""
 
 _BEFORE_ALL: Row = ("", -1e300, 0.0, 0, "")
 
@@ -35,7 +35,7 @@ _DELETE = "DELETE FROM bans WHERE network = ?"
 
 
 class BanStore:
-    """Keeps bans from `begin` until `close`. `volume_path` is where the list lies, if anywhere."""
+    """Stores bans from `begin` until `close`. `volume_path`: the volume of the list, if any."""
 
     def __init__(self, database: Database, volume_path: str | None, jail: Jail, bus: Bus) -> None:
         self._database = database
@@ -47,12 +47,12 @@ class BanStore:
         """Bans lifted while earlier bans are being read."""
 
     async def begin(self, clocks: Clocks) -> None:
-        """Tell the jail what the boot's list has missed, and keep what happens from now on."""
+        """Give the jail the bans that the boot's list lacks, and store changes from now on."""
         lifted = self._lifted = set()
         self._bus.subscribe(self._hear)
         unkept = {ban.network for ban in self._jail.all() if not ban.dry_run}
         after = _BEFORE_ALL
-        # A million of them must hold up no login, and never be in memory twice.
+        # A million bans must delay no login, and never be in memory twice.
         while rows := await self._database.read(partial(_some_rows, after)):
             for row in rows:
                 with suppress(ValueError):  # an invalid row does not cost the valid ones
@@ -65,16 +65,16 @@ class BanStore:
     def _know_again(self, ban: Ban, unkept: set[Network], lifted: set[str]) -> None:
         unkept.discard(ban.network)
         if str(ban.network) not in lifted:
-            # Known ones too: the jail keeps them in order of arrival.
+            # Also bans it knows already: the jail keeps them in order of arrival.
             self._jail.restore(self._jail.get(ban.network) or ban)
 
     def retry(self) -> None:
-        """Write the list where that has failed before."""
+        """Write the list if that failed before."""
         if self._list_is_old:
             self._database.later(self._write_list)
 
     def close(self) -> None:
-        """Keep nothing more."""
+        """Stop storing."""
         self._bus.unsubscribe(self._hear)
 
     def _hear(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""What coding agents did: every change of their states, kept in the state database."""
+"""The history of coding agents: every change of their states, kept in the state database."""
 
 import sqlite3
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ CREATE TABLE IF NOT EXISTS coding (
 """
 
 LONGEST = 10_000
-"""Changes that are remembered, the latest ones."""
+"""How many changes are kept, the latest ones."""
 
 MOST_A_MINUTE = 120
-"""More is no work of coding agents but a flood of reports; the rest of that minute is not kept."""
+"""More changes a minute are a flood, not work of coding agents; the rest of them is dropped."""
 
 _KEEP = "INSERT INTO coding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FORGET = "DELETE FROM coding WHERE rowid <= (SELECT max(rowid) FROM coding) - ?"
@@ -57,11 +57,11 @@ class CrewLog:
         self._kept = 0
 
     def begin(self, *, early: bool) -> None:
-        """Keep what happens from now on, and with `early` what happened since the start."""
+        """Record events from now on; with `early`, also those since the start."""
         self._bus.subscribe(self.hear, early=early)
 
     def close(self) -> None:
-        """Keep nothing more."""
+        """Stop recording."""
         self._bus.unsubscribe(self.hear)
 
     async def since(self, at: float, most: int = LONGEST) -> list[CrewLogEntry]:
@@ -74,7 +74,7 @@ class CrewLog:
         return await self._database.read(work) or []
 
     def hear(self, event: Event) -> None:
-        """Keep what an event says."""
+        """Record one event."""
         if not isinstance(event, CodingAgentChanged):
             return
         if not 0 <= event.at - self._minute < 60:

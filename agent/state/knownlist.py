@@ -23,7 +23,7 @@ def read(
 ) -> list[tuple[Network, float]]:
     """Each network and when it last logged in; empty without a list.
 
-    One that is damaged is set aside. Raises `OSError`, `volume.NotTrusted`.
+    A damaged list is set aside. Raises `OSError`, `volume.NotTrusted`.
     """
     with volume.own_folder(path, on_replaced) as folder:
         try:

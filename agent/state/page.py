@@ -32,12 +32,12 @@ class Page:
         self._one_at_a_time = asyncio.Lock()
         self._told = False
         self.behind = False
-        """The file does not have what was last written."""
+        """The last write of the file failed."""
 
     def read(self, parse: Callable[[str], T], nothing: T) -> T:
-        """What `parse` makes of the text; `nothing` where there is none or it cannot be read.
+        """The text as parsed by `parse`; `nothing` if there is none or it cannot be read.
 
-        A text for which `parse` raises `ValueError`, or that others can write, is set aside.
+        The file is set aside if `parse` raises `ValueError`, or if other accounts can write it.
         """
         try:
             with volume.own_folder(self._volume, self._replaced) as folder:
@@ -72,7 +72,7 @@ class Page:
             folder.write(self._name, text.encode("utf-8"))
 
     def tell(self, problem: str) -> None:
-        """Say once that the file is of no use."""
+        """Report once that the file cannot be used."""
         if not self._told:
             self._told = True
             self._bus.publish(StateNotKept(problem=f"{self.path}: {problem}"))

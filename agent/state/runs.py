@@ -1,7 +1,7 @@
 """The last word of each run: when and why it ended, and how long the machine was awake.
 
-One line on the volume, so that the next login can be told at once. A run that ended unexpectedly
-(killed, crashed, power cut) is known by its last heartbeat.
+It is one line on the volume, so that the greeting of the next login can show it at once. If a run
+ends unexpectedly (killed, crashed, power cut), its last heartbeat is the last word.
 """
 
 import os
@@ -16,10 +16,10 @@ from agent.state.page import Page
 
 NAME = "life"
 BEAT = 300.0
-"""Seconds between heartbeats: what a run that ends unexpectedly may be off by."""
+"""Seconds between heartbeats: the uncertainty about the end of a run that ends unexpectedly."""
 
 SYNC_PATIENCE = 10.0
-"""Seconds that writing everything to the disks may take."""
+"""Seconds that a sync of the disks may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,11 @@ class RunJournal:
         return time.monotonic() - self.record.began
 
     async def beat(self) -> None:
-        """The run continues."""
+        """Record that the run continues."""
         await self.end("")
 
     async def end(self, because: str) -> None:
-        """The run ends, or the machine is suspended and may never be resumed."""
+        """Record that the run ends, or that the machine is suspended and may never be resumed."""
         word = " ".join(because.split())
         month = time.strftime("%Y-%m", time.gmtime())
         fields = (time.time(), self.awake, word, month, self._month_awake())
@@ -76,7 +76,7 @@ def page(volume_path: str, bus: Bus) -> Page:
 
 
 def begin(page: Page) -> RunRecord:
-    """A run that begins now, after the one that the page tells of."""
+    """A run that begins now, after the one that the page describes."""
     return RunRecord(time.monotonic(), page.read(_parse, None))
 
 

@@ -1,4 +1,4 @@
-"""How much the machine was awake and used: ten minutes a row, kept for over a year.
+"""How long the machine was awake and used, in rows of ten minutes, kept for over a year.
 
 Days, months, the budget, and the chart of the last day are all sums of these rows.
 """
@@ -60,7 +60,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What outlived earlier lives: seconds awake, and how often (`wakes/login`) things happened."""
+    """Totals of previous runs: seconds awake, and counts of events (`wakes/login`)."""
 
     awake: float
     counters: dict[str, float]
@@ -85,7 +85,7 @@ class Usage:
         return self._month + min(time.monotonic() - self._counted, 2 * BEAT)
 
     async def begin(self, since: float, *, early: bool) -> Totals:
-        """Add up from now on; with `early`, since this life began at `since` (monotonic)."""
+        """Add up from now on; with `early`, since this run began at `since` (monotonic)."""
         if early:
             self._counted = since
         totals = await self._database.read(_totals) or Totals(0.0, {})
@@ -94,7 +94,7 @@ class Usage:
         return totals
 
     async def beat(self) -> None:
-        """Write what has come together; call it every `BEAT` seconds."""
+        """Write what was added up; call it every `BEAT` seconds."""
         self._write_slot()
         month = time.strftime("%Y-%m", time.gmtime())
         self._month = (await self.by("month", 1)).get(month, 0.0)
@@ -111,7 +111,7 @@ class Usage:
         self._database.write([(_ADD, row), (_FORGET, (slot - KEPT,))])
 
     async def close(self) -> None:
-        """Write the rest, and add up no more."""
+        """Write the rest and stop."""
         self._bus.unsubscribe(self.hear)
         self._write_slot()
 
@@ -125,7 +125,7 @@ class Usage:
         return await self._database.read(work) or []
 
     async def by(self, unit: str, most: int) -> dict[str, float]:
-        """Seconds awake by `day` or `month` (UTC), the latest first, at most so many."""
+        """Seconds awake by `day` or `month` (UTC), the latest first, at most `most`."""
         form = {"day": "%Y-%m-%d", "month": "%Y-%m"}[unit]
 
         def work(database: sqlite3.Connection) -> dict[str, float]:
@@ -138,7 +138,7 @@ class Usage:
         return await self._database.read(work) or {}
 
     def hear(self, event: Event) -> None:
-        """Keep what an event says."""
+        """Count one event."""
         if isinstance(event, SessionOpened):
             self._logins += 1
         elif isinstance(event, ConnectionClosed):

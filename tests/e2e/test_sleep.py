@@ -483,7 +483,7 @@ class Forgets(MachinesApi):
     [
         (Refuses, "status 412: machine has too much memory"),
         (Hangs, "did not answer within 20 s"),
-        (Forgets, "the platform said yes, but nothing happened for 30 s"),
+        (Forgets, "the platform agreed, but nothing happened for 30 s"),
         (None, ".sock: "),  # nobody serves there
     ],
 )

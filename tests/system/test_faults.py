@@ -136,7 +136,7 @@ def test_parts_that_crash_are_started_again_and_shown(make_box: BoxMaker, tmp_pa
         assert box.event("agent.part.failed", part=part)["problem"] == "RuntimeError: built in"
     ready(box)
     until(lambda: set(PARTS) <= set(notices(box)), "each in the status")
-    assert "crashed and was started again" in box.agent("status").stdout
+    assert "crashed and was restarted" in box.agent("status").stdout
     until(lambda: box.metric("swarm_parts_failed_total") == f"{len(PARTS)}.0", "the metric")
     assert box.agent("services").returncode == 0
     assert box.agent("why").returncode == 0
@@ -162,7 +162,7 @@ def test_a_volume_that_recovers_has_everything(make_box: BoxMaker, fault: str) -
     assert box.agent("ban", "203.0.113.2").returncode == 0
     assert box.agent("awake", "--for", "2h", "--name", "work").returncode == 0
     box.event("state.not_kept")
-    assert "something is not kept" in notices(box)["volume"]
+    assert "data could not be written" in notices(box)["volume"]
     until(lambda: float(box.metric("swarm_notices")) >= 1, "the metric")
     assert logs_in(box)
     if fault == "read-only":

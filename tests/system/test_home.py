@@ -170,7 +170,7 @@ def test_a_read_only_volume_costs_permanence_only(make_box: BoxMaker) -> None:
 def test_without_a_volume_it_is_said_at_login(make_box: BoxMaker) -> None:
     box = make_box().boot({"SWARM_VOLUME": "/srv"})
     with shell(box) as screen:
-        screen.expect("No volume is mounted at /srv: nothing outlives this machine.")
+        screen.expect("No volume is mounted at /srv: all data is lost when this machine stops.")
 
 
 def cold_start(box: Box, environ: dict[str, str] | None = None, *, plug: bool = False) -> None:

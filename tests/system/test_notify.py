@@ -86,8 +86,8 @@ def test_a_test_message_and_what_is_wrong_with_the_others(make_box: BoxMaker, ho
     done = box.agent("notify", "--test")
     lines = done.stdout.splitlines()
     assert lines[0] == "line 1 (json): sent"
-    assert lines[1].endswith("Apprise does not know such an address")
-    assert lines[2] == "line 3 (json): it was not taken: no answer, or a refusal"
+    assert lines[1].endswith("Apprise does not know this kind of address")
+    assert lines[2] == "line 3 (json): not delivered: no answer, or a refusal"
     assert done.returncode == 1
     assert hook.says("this is a test")
     assert "secret" not in box.said() + done.stdout

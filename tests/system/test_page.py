@@ -287,7 +287,7 @@ def test_old_numbers_are_dimmed_with_their_age(tmp_path: Path) -> None:
         page = chromium(url, tmp_path, budget=14_000)
     assert '<body class="stale"' in page
     assert "does not answer" in page
-    assert re.search(r"it may be asleep; what is below is \d+ s old", page)
+    assert re.search(r"it may be asleep; the data below is \d+ s old", page)
     assert float(measured(page)["opacity"]) < 0.6
     assert '<h1 id="name">my-swarm</h1>' in page
 

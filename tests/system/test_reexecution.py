@@ -21,7 +21,7 @@ from tests.support import Box, Client, ready, until
 from tests.system.test_faults import inside
 
 BREAKABLE = f"""#!{sys.executable}
-# The agent, with a fault built in: SIGTTIN is an error at its top that nobody foresaw.
+# The agent, with a built-in fault: SIGTTIN causes an unexpected error at its top.
 import asyncio, signal, sys
 from agent.life import ending
 
@@ -252,7 +252,7 @@ def test_an_error_in_one_step_is_told_and_ends_nothing(make_box: BoxMaker, tmp_p
     assert "ZeroDivisionError" in box.event("agent.error")["problem"]
     assert box.ssh("echo on").stdout == "on\n"
     assert box.metric("swarm_errors_unhandled_total") == "1.0"
-    assert "an error that nobody foresaw" in box.agent("status").stdout
+    assert "an unexpected error" in box.agent("status").stdout
     assert not box.events("agent.failed")
 
 

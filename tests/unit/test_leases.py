@@ -52,7 +52,7 @@ def test_release() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a\n", "a/b", "x" * 65, "ä", "a\tb"])
 def test_names_that_could_not_be_kept_are_refused(name: str) -> None:
-    with pytest.raises(LeaseError, match="is no name for a lease"):
+    with pytest.raises(LeaseError, match="is not a lease name"):
         Leases(Processes()).take(Lease(name, 0, 10))
 
 

@@ -39,10 +39,10 @@ def test_covers_is_what_the_standard_library_says(
         ("10.0.0.1/8", "did you mean 10.0.0.0/8"),
         ("10.0.0.0/33", "between 0 and 32"),
         ("10.0.0.0/-1", "prefix length"),
-        ("10.0.0", "no IP address"),
-        ("host", "no IP address"),
+        ("10.0.0", "not an IP address"),
+        ("host", "not an IP address"),
         ("::1/129", "between 0 and 128"),
-        ("", "no IP address"),
+        ("", "not an IP address"),
     ],
 )
 def test_networks_that_cannot_be_say_why(text: str, reason: str) -> None:

@@ -57,8 +57,8 @@ month    awake       about USD
 2026-11  81 h 02 min  1.30
 2026-10  2 s         0.00
 
-shared-cpu-2x with 2048 MB, prices of 2026-06-07 (the cheapest regions); volume, addresses and
-the root file system while stopped come on top
+shared-cpu-2x with 2048 MB, prices of 2026-06-07 (the cheapest regions); without volume,
+addresses, and the root file system while stopped
 """
 WITHOUT = "day  awake\n2026-11-30  4 s\n\nmonth  awake\n2026-11  4 s\n\nno costs: no price"
 

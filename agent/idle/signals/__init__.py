@@ -1,1 +1,1 @@
-"""The signals of activity: each looks at one thing and says in words what it saw."""
+"""The signals of activity: each checks one thing and says in words what it saw."""

@@ -1,4 +1,4 @@
-"""Checks of the user's own: programs that exit with 0 when something of theirs is busy."""
+"""The user's own checks: programs that exit with 0 when something is busy."""
 
 import asyncio
 
@@ -9,15 +9,15 @@ from agent.platform.account import Account
 
 FOLDER = "checks.d"
 CANNOT_RUN = 126
-"""Exit statuses from here on mean that the program could not be run (shell convention)."""
+"""This and higher exit statuses mean that the program could not be run (shell convention)."""
 
 
 AT_ONCE = 4
-"""Checks that run side by side."""
+"""Checks that run in parallel."""
 
 
 class Checks:
-    """Runs every check; all of one look together take at most `timeout` seconds."""
+    """Runs every check; all checks of one look together take at most `timeout` seconds."""
 
     name = "check"
 
@@ -52,7 +52,7 @@ class Checks:
     async def _sign(self, program: programs.Program, left: float) -> Sign:
         if left <= 0:
             raise programs.ProgramError(
-                f"{program.path}: no time was left of {self._timeout:g} s for all checks"
+                f"{program.path}: other checks used up the {self._timeout:g} s for all checks"
             )
         done = await programs.run(program, self._children, left, {})
         if done.status.code >= CANNOT_RUN:

@@ -1,4 +1,4 @@
-"""Writing to the volume, where the volume is a disk of its own."""
+"""Writing to the volume, if the volume is a disk of its own."""
 
 import os
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from agent.idle.signals.sign import Sign
 
 _SECTOR = 512  # of /proc/diskstats, whatever the disk (Documentation/admin-guide/iostats.rst)
 _JOURNALLED = 2
-"""What we write goes to the disk about twice: the file system's journal has it too."""
+"""The disk writes our data about twice: once more in the file system's journal."""
 
 WRITEBACK = 35.0
-"""Seconds until what was written is on the disk: the kernel keeps it for 30 (vm.dirty_expire)."""
+"""Seconds until written data is on the disk: the kernel holds it for 30 (vm.dirty_expire)."""
 
 
 class DiskWrites:
-    """Bytes written to a block device (`MAJOR:MINOR`) since the last look, by all but us.
+    """Bytes written to a block device (`MAJOR:MINOR`) since the last look, without our own.
 
-    The disk does not say whose bytes they are. So for as long as those of a checkpoint may be among
-    them, each process is asked what it has written instead. `restic_ran` says when restic last ran,
-    in the time of `look`.
+    The disk does not say which process wrote them. So while a checkpoint's bytes may be among
+    them, the writes of each process are counted instead. `restic_ran` says when restic last ran,
+    on the clock of `look`.
     """
 
     name = "writes"
@@ -41,9 +41,9 @@ class DiskWrites:
         self._looked = 0.0
 
     async def look(self, now: float) -> list[Sign]:
-        """One sign, when anything was written. Raises `OSError` when the disk is gone."""
+        """One sign, if anything was written. Raises `OSError` if the disk is gone."""
         seconds, self._looked = now - self._looked, now
-        # Bans are kept on the volume: attackers must not keep the machine awake by them.
+        # Bans are written to the volume: attackers must not keep the machine awake that way.
         written = _written_to(self._device) - _JOURNALLED * _written_by_us()
         before, self._before = self._before, written
         if self._restic_ran() + WRITEBACK >= now - seconds:
@@ -56,9 +56,9 @@ class DiskWrites:
 
 
 def disk_of(volume: str) -> str | None:
-    """`MAJOR:MINOR` of the disk that is the volume and nothing else; None where there is none.
+    """`MAJOR:MINOR` of the disk that holds only the volume; None if there is none.
 
-    A bind mount or a container's named volume is a folder of a disk that others also write to.
+    A bind mount or a container's named volume is a folder on a disk with other data.
     """
     mounts = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
@@ -72,7 +72,7 @@ def disk_of(volume: str) -> str | None:
 
 
 def _written_to(device: str) -> int:
-    # psutil counts disks by name, which a machine with device mapper gives to none of its mounts.
+    # psutil names disks differently than mounts are named on a machine with device mapper.
     with open("/proc/diskstats", encoding="ascii") as file:
         for line in file:
             fields = line.split()
@@ -82,11 +82,11 @@ def _written_to(device: str) -> int:
 
 
 def _written_by_us() -> int:
-    """What our threads have written; /proc/self/io would add what the children we reaped wrote."""
+    """Bytes that our threads have written; /proc/self/io would include reaped children."""
     total = 0
     for thread in os.listdir("/proc/self/task"):
         with (
-            suppress(FileNotFoundError, ProcessLookupError),  # it has ended
+            suppress(FileNotFoundError, ProcessLookupError),  # the thread has exited
             open(f"/proc/self/task/{thread}/io", encoding="ascii") as file,
         ):
             total += next(int(line.split()[1]) for line in file if line.startswith("write_bytes"))

@@ -1,7 +1,7 @@
 """TCP traffic with other machines that is neither SSH nor the agent's own.
 
-It is read from the sockets, not from the network card: so it is known which process it belongs to,
-and what comes to our own ports (scans, attackers, health checks, scrapes) is left out exactly.
+It is read from the sockets, not from the network card: so the process of each byte is known, and
+traffic of our own ports (scans, attackers, health checks, scrapes) is excluded exactly.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from agent.init.proctree import Process, open_files
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
-    """What went through a socket since the last look."""
+    """The traffic of a socket since the last look."""
 
     socket: TcpSocket
     count: int
@@ -28,8 +28,8 @@ class _Flow:
 class NetworkTraffic:
     """Bytes of all counted sockets since the last look; `threshold` in bytes a second.
 
-    Sockets at `own_ports` never count, nor do those of the programs in `ignored` folders or of
-    processes that cannot be seen from here.
+    Sockets at `own_ports` never count, nor do sockets of programs in `ignored` folders or of
+    processes that this one cannot see.
     """
 
     name = "network"
@@ -94,7 +94,7 @@ def _owners(inodes: set[int]) -> dict[int, Process]:
     links = {f"socket:[{inode}]": inode for inode in inodes}
     owners: dict[int, Process] = {}
     for process in user_processes():
-        with suppress(FileNotFoundError, ProcessLookupError, *_not_ours()):  # it has ended
+        with suppress(FileNotFoundError, ProcessLookupError, *_not_ours()):  # it has exited
             for file in open_files(process.pid):
                 if file in links:
                     owners[links[file]] = process
@@ -102,5 +102,5 @@ def _owners(inodes: set[int]) -> dict[int, Process]:
 
 
 def _not_ours() -> tuple[type[OSError], ...]:
-    # An ordinary user's machine may hold a set-uid program; root would be blind without knowing.
+    # An ordinary user cannot inspect a set-uid program; for root, a refusal is an error.
     return () if os.geteuid() == 0 else (PermissionError,)

@@ -1,7 +1,7 @@
 """CPU and writing of the user's processes.
 
-psutil answers for one process; the look at all of them is `proctree`'s: psutil takes 30 ms of CPU
-for 250 processes where 15 are to spare (measured), and cannot tell the kernel's threads apart.
+psutil reads single processes; `proctree` lists all of them, because psutil takes 30 ms of CPU for
+250 processes, twice the budget (measured), and cannot recognise kernel threads.
 """
 
 import asyncio
@@ -17,24 +17,23 @@ from agent.init.proctree import Process
 from agent.platform.account import CHECKPOINTS_GROUP
 
 SHOWN = 3
-"""Processes named in one look; the busiest say enough."""
+"""The most processes named in one look, the busiest ones."""
 
 OWN_COMMAND = "swarm-agent"
-"""Asking for the machine's state must not keep it awake."""
+"""Our own commands: asking for the machine's state must not keep it awake."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SSHD = ("sshd", "sshd-session", "sshd-auth")
 
 Key = tuple[int, int]
-"""A process, even if its id is used again: process id and start time."""
+"""Identifies a process even if its id is reused: process id and start time."""
 
 
 class ProcessUse:
-    """How much of something each user process used since the last look.
+    """How much of a resource each user process used since the last look.
 
-    `counter` reads what it has used in all (None: not known), `threshold` is what counts in a
-    second, `says` puts an amount per second into words. Programs in a folder named in `ignored`
-    never count.
+    `counter` reads its total use (None: unknown), `threshold` is the use per second that counts,
+    `says` puts a use per second into words. Programs in a folder named in `ignored` never count.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class ProcessUse:
 
     async def look(self, now: float) -> list[Sign]:
         """A sign for each process above the threshold, counting ones first. Raises `OSError`."""
-        # In a thread: reading of a process that hangs in the kernel can hang too.
+        # In a thread: reading about a process that hangs in the kernel can hang too.
         return await asyncio.to_thread(self._look, now)
 
     def _look(self, now: float) -> list[Sign]:
@@ -103,9 +102,9 @@ def writes(threshold: float, ignored: tuple[str, ...]) -> ProcessUse:
 
 
 def user_processes() -> list[Process]:
-    """Everything but the kernel, the platform's init, sshd, ourselves and our checkpoints.
+    """All processes except the kernel's, the platform's init, sshd, the agent and its checkpoints.
 
-    Root sees a whole machine; for an ordinary user the machine is what we started.
+    As root these are all of the machine; as an ordinary user, only descendants of the agent.
     """
     own = os.getpid()
     seen = proctree.all_processes() if os.geteuid() == 0 else proctree.descendants(own)
@@ -120,25 +119,25 @@ def user_processes() -> list[Process]:
 
 
 def keeps_checkpoints(pid: int) -> bool:
-    """The process has the group of checkpoints, which nobody else can have."""
+    """Whether the process has the group of checkpoints, which no other process can have."""
     try:
         return os.stat(f"/proc/{pid}").st_gid == CHECKPOINTS_GROUP
     except OSError:
-        return False  # it has ended: what it did counts
+        return False  # it has exited: its activity counts
 
 
 def lies_in(pid: int, folders: tuple[str, ...]) -> str | None:
-    """The folder of `folders` in which the process's program lies, or our own command's name."""
+    """The folder of `folders` that contains the process's program, or our own command's name."""
     try:
         process = psutil.Process(pid)
         argv = process.cmdline()
         try:
             program = process.exe()
         except psutil.AccessDenied:
-            # A container without CAP_SYS_PTRACE: how it was called is what anybody may see.
+            # A container without CAP_SYS_PTRACE: only the command line is readable.
             program = argv[0] if argv else ""
     except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return None  # it has ended: what it did counts
+        return None  # it has exited: its activity counts
     first, second = (os.path.basename(word) for word in [*argv, "", ""][:2])
     if first == OWN_COMMAND or (first.startswith("python") and second == OWN_COMMAND):
         return OWN_COMMAND
@@ -150,10 +149,10 @@ def _written(process: Process) -> int | None:
     try:
         return psutil.Process(process.pid).io_counters().write_bytes
     except psutil.NoSuchProcess:
-        return None  # it has ended
+        return None  # it has exited
     except psutil.AccessDenied as error:
         if os.geteuid() == 0:
-            # A container without CAP_SYS_PTRACE: we would be blind.
+            # A container without CAP_SYS_PTRACE: this process's writes cannot be read.
             raise PermissionError(f"/proc/{process.pid}/io: {error}") from error
         return None
 

@@ -1,4 +1,4 @@
-"""What a signal says."""
+"""The interface of signals, and what they report."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,17 +6,17 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """One thing a signal saw since its last look; it counts only if `active`."""
+    """An observation of a signal since its last look; it counts only if `active`."""
 
     active: bool
     because: str
 
 
 class Signal(Protocol):
-    """Looks at one kind of activity.
+    """Watches one kind of activity.
 
-    `look` answers what happened since the last look (of the first look: nothing yet, for what is
-    counted) and may raise whatever it meets: a signal that cannot be read counts as active.
+    `look` returns what happened since the last look; the first look of a signal that compares
+    counters returns nothing. It may raise any error: a signal that cannot be read counts as active.
     """
 
     @property
@@ -25,5 +25,5 @@ class Signal(Protocol):
         ...
 
     async def look(self, now: float, /) -> list[Sign]:
-        """What was seen since the last look, at `now` (seconds of a clock that never steps)."""
+        """The observations since the last look; `now` is seconds of a clock that never steps."""
         ...

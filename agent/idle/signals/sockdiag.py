@@ -1,4 +1,4 @@
-"""The machine's TCP sockets and what went through each (sock_diag(7), linux/inet_diag.h)."""
+"""The machine's TCP sockets and the traffic of each (sock_diag(7), linux/inet_diag.h)."""
 
 import socket
 import struct
@@ -26,7 +26,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 
 @dataclass(frozen=True, slots=True)
 class TcpSocket:
-    """One connected socket. `cookie` names it for its whole life, `inode` leads to its process."""
+    """One connected socket. `cookie` identifies it for ever, `inode` leads to its process."""
 
     cookie: int
     inode: int

@@ -1,4 +1,4 @@
-"""Traffic of SSH sessions: what is above the noise of keepalives and of an editor left open."""
+"""Traffic of SSH sessions above the noise of keepalives and of an editor left open."""
 
 from agent import words
 from agent.access import tcpinfo
@@ -18,7 +18,7 @@ class SshTraffic:
         self._looked = 0.0
 
     async def look(self, now: float) -> list[Sign]:
-        """One sign for each session. Raises `OSError` where the kernel does not count."""
+        """One sign for each session. Raises `OSError` if the kernel does not count the bytes."""
         before, seconds = self._before, now - self._looked
         self._before, self._looked = {}, now
         signs = []

@@ -9,7 +9,7 @@ _PTS = "/dev/pts"
 
 
 class Terminals:
-    """Compares atimes with the last look's, so that no jump of the wall clock matters."""
+    """Compares atimes with those of the last look, so that no jump of the wall clock matters."""
 
     name = "terminal"
 
@@ -35,11 +35,11 @@ def _atimes() -> dict[str, int]:
             try:
                 atimes[name] = os.stat(f"{_PTS}/{name}").st_atime_ns
             except FileNotFoundError:
-                continue  # closed since
+                continue  # closed meanwhile
     return atimes
 
 
 def _says(name: str, session: Session | None) -> str:
     if session is None:
-        return f"typing on pts/{name}, which is no login"
+        return f"typing on pts/{name}, not a login"
     return f"typing on pts/{name}: session {session.id}, {session.user} from {session.client}"
