@@ -6,7 +6,8 @@ run: setup
 shell:
 	@.venv/bin/python -m deploy.shell $(COMMAND)
 
-PYTEST = .venv/bin/pytest --numprocesses auto --dist loadgroup
+# Test modules are compiled once, not by each worker of each run.
+PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/pytest --numprocesses auto --dist loadgroup
 
 test: .venv/.ready-to-test
 	@$(PYTEST)

@@ -231,7 +231,9 @@ def _make_program(folder: Path) -> None:
     for inside in (place / "bin", site, place / "packages", place / "source/agent"):
         inside.mkdir(parents=True, exist_ok=True)
     _link(place / "bin/python", python)
-    (place / "pyvenv.cfg").write_text(f"home = {os.path.dirname(python)}\n")
+    (place / "pyvenv.cfg").write_text(
+        f"home = {os.path.dirname(python)}\ninclude-system-site-packages = false\n"
+    )
     (site / "swarm.pth").write_text(f"{PROGRAM}/source\n{PROGRAM}/packages\n")
     (place / "bin/swarm-agent").write_text(_START)
     (place / "bin/swarm-agent").chmod(0o755)

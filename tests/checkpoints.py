@@ -1,14 +1,17 @@
 """A keeper of checkpoints without an agent around it, and trees to keep."""
 
 import asyncio
+import atexit
 import hashlib
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +25,7 @@ from agent.platform.account import Account
 from agent.platform.volume import give_to
 from agent.settings import load
 from agent.settings.current import Current
+from tests import quick
 from tests.support import ROOT
 
 T = TypeVar("T")
@@ -45,6 +49,11 @@ class Volume:
     @property
     def own(self) -> Path:
         return self.path / ".swarm" / "checkpoints"
+
+    def have_repository(self) -> None:
+        """Lay down what an earlier run has made: an empty repository, as `_repository` has it."""
+        copy = ["cp", "-a", str(_repository() / ".swarm"), str(self.path)]
+        subprocess.run(copy, check=True)
 
     def give(self) -> None:
         """Make everything of the work the account's."""
@@ -85,8 +94,11 @@ class Hands:
 
 
 @contextmanager
-def volume(environ: Mapping[str, str] | None = None) -> Iterator[Volume]:
-    """A volume that the account can get to, which a folder of pytest's is not."""
+def volume(environ: Mapping[str, str] | None = None, *, new: bool = False) -> Iterator[Volume]:
+    """A volume that the account can get to, which a folder of pytest's is not.
+
+    A `new` one has no repository; to make one costs restic three seconds of CPU.
+    """
     folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
     folder.chmod(0o755)
     try:
@@ -99,9 +111,31 @@ def volume(environ: Mapping[str, str] | None = None) -> Iterator[Volume]:
             give_to(str(path), uid, gid)
         made = Volume(path, account, dict(environ or {}))
         made.give()
+        if not new:
+            made.have_repository()
         yield made
     finally:
         shutil.rmtree(folder)
+
+
+@cache
+def _repository() -> Path:
+    """A folder with the `.swarm` of a volume on which the agent has made a repository.
+
+    Its key, which the agent made too, is quick to try: half a second of CPU less for each restic.
+    """
+    kept = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    atexit.register(shutil.rmtree, kept)
+    with volume(new=True) as made:
+
+        async def use(hands: Hands) -> None:
+            async with hands.keeper.turn("a test"):
+                pass
+
+        made.run(use)
+        quick.quicken(made.own / "repo", (made.own / "key").read_bytes().strip())
+        subprocess.run(["cp", "-a", str(made.path / ".swarm"), str(kept)], check=True)
+    return kept
 
 
 Seen = tuple[int, int, str]

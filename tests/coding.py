@@ -18,6 +18,9 @@ KEY = "sk-ant-api03-stand-in-0123456789abcdef"
 QUICK = 60.0
 """Seconds within which a state must be right on a busy computer. (2 on a quiet one.)"""
 
+PLAIN = {"SWARM_CHECKPOINTS": "off"}
+"""Settings of a machine without a checkpoint before each turn, which is not the tests' subject and
+takes restic a second of CPU."""
 
 SOON = 2.0 if os.getloadavg()[0] < (os.cpu_count() or 1) else 20.0
 """Seconds from what a person does to the event of it: 2 where this computer is idle."""
@@ -117,9 +120,8 @@ class Desk:
         self.key(name, key)
 
     def agents(self) -> list[dict[str, Any]]:
-        """What `swarm-agent agents --json` says."""
-        done = self.box.agent("agents", "--json")
-        return json.loads(done.stdout) if done.returncode == 0 else []
+        """What `swarm-agent agents --json` says: the answer of the control socket."""
+        return self.box.ask("/v1/agents") or []
 
     def agent(self, folder: str) -> dict[str, Any]:
         """The latest coding agent of a folder; empty before it is known."""

@@ -38,7 +38,7 @@ def checkpoints(runs: int, count: int) -> list[Row]:
     def note(row: str, who: str, value: float) -> None:
         rows.setdefault(row, {AGENT: [], RESTIC: []})[who].append(value)
 
-    with make_volume() as volume:
+    with make_volume(new=True) as volume:
         _fill(volume)
         alone = Alone(volume.path.parent / "alone", volume)
         note("first", RESTIC, alone.backup())

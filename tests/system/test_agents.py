@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.coding import CLAUDE, SOON, Desk
+from tests.coding import CLAUDE, PLAIN, SOON, Desk
 from tests.conftest import BoxMaker
 from tests.messages import Model
 from tests.support import ready, until
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_grou
 @pytest.fixture
 def desk(make_box: BoxMaker, the_model: Model) -> Desk:
     """A machine with a folder `api` that Claude Code trusts, and it in a window of this name."""
-    desk = Desk(ready(make_box().boot()), the_model).sit_down("api", "web", "docs")
+    desk = Desk(ready(make_box().boot(PLAIN)), the_model).sit_down("api", "web", "docs")
     desk.open("api", "api")
     desk.shows("api", "Claude Code")
     desk.becomes("api", "waiting", 60, need="the next prompt")
@@ -67,6 +67,7 @@ def test_a_permission_is_reported_and_its_answer_seen_within_seconds(
         seen = datetime.fromisoformat(event["timestamp"]).timestamp()
         # What the tool itself takes to write its file is its own: it is written after the grant.
         assert seen - answered < SOON, event
+        desk.box.event("checkpoint.made", cause="before an agent's turn")
 
 
 def test_a_denied_permission_is_no_work(desk: Desk) -> None:

@@ -5,7 +5,7 @@ What each of them says and does not say is its own: what cannot be known stands 
 
 import pytest
 
-from tests.coding import Desk
+from tests.coding import PLAIN, Desk
 from tests.codingtools import INSTALL, OFFLINE, prepare, sit, tool
 from tests.conftest import BoxMaker
 from tests.messages import Model
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_grou
 @pytest.fixture
 def desk(make_box: BoxMaker, the_model: Model) -> Desk:
     """A machine with a folder `api`, and the tools' hooks where the image has them."""
-    desk = Desk(ready(make_box().boot(before=INSTALL)), the_model)
+    desk = Desk(ready(make_box().boot(PLAIN, before=INSTALL)), the_model)
     desk.sh("mkdir -p tmp api")
     return desk
 

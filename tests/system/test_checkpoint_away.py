@@ -121,7 +121,7 @@ def test_a_destroyed_machine_comes_back_from_the_other_repository(
     before = seen(volume.work)
     shutil.rmtree(volume.path)
 
-    with make_volume(server.environ()) as new:
+    with make_volume(server.environ(), new=True) as new:
         new.work.rmdir()
 
         async def come_back(hands: Hands) -> None:

@@ -178,8 +178,15 @@ def test_a_comparison_shows_what_changed_and_no_folder_for_its_time(volume: Volu
     assert volume.run(compare) == [("-", f"{work}/sub/b"), ("M", f"{work}/c")]
 
 
-def test_nobody_but_root_gets_at_the_repository(volume: Volume) -> None:
+@pytest.fixture
+def new_volume() -> Iterator[Volume]:
+    with make_volume(new=True) as made:
+        yield made
+
+
+def test_nobody_but_root_gets_at_the_repository(new_volume: Volume) -> None:
     """Modes, owners, and the group that keeps the account's own processes out of restic."""
+    volume = new_volume
     (volume.work / "a").write_text("a")
     os.chown(volume.work / "a", volume.account.uid, 5)  # a group that the account is not in
     (volume.work / "a").chmod(0o2755)

@@ -116,14 +116,14 @@ def test_a_pipeline_is_stopped_as_a_whole(services: Services) -> None:
     services.boot(
         """
         [service.pipe]
-        command = ["sh", "-c", "yes pipe-a | tail -n1234 & yes pipe-b | tail -n4321 >&2"]
+        command = ["sh", "-c", "sleep 98761 | tail -n1234 & sleep 98762 | tail -n4321 >&2"]
         """
     )
     services.becomes("pipe", "running")
-    until(lambda: len(running(services, "yes pipe-")) >= 2, "the pipeline")
+    until(lambda: len(running(services, "sleep 9876")) >= 2, "the pipeline")
     assert services.box.agent("stop", "pipe").returncode == 0
     until(
-        lambda: not running(services, "yes pipe-") and not running(services, "tail -n1234"),
+        lambda: not running(services, "sleep 9876") and not running(services, "tail -n1234"),
         "its end",
     )
 

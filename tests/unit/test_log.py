@@ -263,3 +263,18 @@ def test_of_errors_in_a_group_the_first_is_named() -> None:
     group = ExceptionGroup("unhandled errors in a TaskGroup", [ExceptionGroup("a", [inner])])
     assert words.error(group) == "ModuleNotFoundError: No module named 'h11'"
     assert words.error(inner) == words.error(group)
+
+
+def test_what_the_log_does_not_need_is_not_read_at_boot() -> None:
+    """rich is the laptop's, installed beside the agent: structlog would read it for tracebacks."""
+    script = """
+import sys
+from agent.log import Log
+log = Log("json", "info", 1000)
+log.start()
+log.close()
+print("structlog" in sys.modules, "rich" in sys.modules)
+import rich
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True False\n", "")
