@@ -1,6 +1,6 @@
 """The present problems and notices of the machine, per part, as the user reads them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.access.admission import Refusal
 from agent.events import (
@@ -89,7 +89,7 @@ class Health:
         self.notices[part] = event.at, says
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reexecutions:
     """How often this process has re-executed. `recent` has the times of recent failures."""
 
@@ -98,14 +98,11 @@ class Reexecutions:
     latest: str = ""
     recent: tuple[float, ...] = ()
 
-    def failed(self, problem: str, now: float) -> "Reexecutions":
-        """The count after an unexpected error at `now`, on a clock that never steps."""
-        recent = tuple(at for at in self.recent if now - at < WINDOW)
-        return replace(self, failures=self.failures + 1, latest=problem, recent=(*recent, now))
-
-    def reloaded(self) -> "Reexecutions":
-        """The count after a requested reload."""
-        return replace(self, reloads=self.reloads + 1)
+    def failed(self, problem: str, now: float) -> None:
+        """Count an unexpected error at `now`, on a clock that never steps."""
+        self.failures += 1
+        self.latest = problem
+        self.recent = (*(at for at in self.recent if now - at < WINDOW), now)
 
     @property
     def too_many(self) -> bool:

@@ -104,7 +104,7 @@ class Admission(Generic[Token]):
     """Decides on the connections of one door; a token stands for one that was not refused."""
 
     def __init__(self, limits: Limits, jail: Jail, known: Known) -> None:
-        self._limits = limits
+        self.limits = limits
         self._jail = jail
         self._known = known
         self._entries: dict[Token, _Entry[Token]] = {}
@@ -124,14 +124,9 @@ class Admission(Generic[Token]):
         """Why this client may not connect now, or None."""
         return self._listed(client, now) or self._over_rate(client, now)
 
-    def arrived(
-        self, token: Token, client: Client, now: float, began: float | None = None
-    ) -> list[Token]:
-        """One more connection: it waits for its turn, or had it. Those that have to go for it.
-
-        It may be among them itself.
-        """
-        entry = _Entry(token, client, self._jail.network(client.host), now, began=began)
+    def arrived(self, token: Token, client: Client, now: float) -> list[Token]:
+        """Have a connection wait for its turn. Returns the ones to close for it, perhaps itself."""
+        entry = _Entry(token, client, self._jail.network(client.host), now)
         self._entries[token] = entry
         return [each.token for each in self._too_many(entry, now)]
 
@@ -171,7 +166,7 @@ class Admission(Generic[Token]):
                     return busy[entry.network] < SLOWED_AT_ONCE
             # Where the proxy does not say who calls, all of them are one network.
             own = busy[entry.network] if entry.client.known else 0
-            return not own and strangers < self._limits.strangers_at_once
+            return not own and strangers < self.limits.strangers_at_once
 
         def order(entry: "_Entry[Token]") -> tuple[float, ...]:
             if lanes[entry] is not Lane.STRANGER:
@@ -231,7 +226,7 @@ class Admission(Generic[Token]):
         }
 
     def _listed(self, client: Client, now: float) -> Refusal | None:
-        host, limits = client.host, self._limits
+        host, limits = client.host, self.limits
         if client.known and limits.enforce_bans and self._jail.banned(host, now):
             return Refusal.BANNED
         if client.known and any_covers(limits.deny, host):
@@ -254,19 +249,19 @@ class Admission(Generic[Token]):
         same = [entry for entry, lane in lanes.items() if (lane is Lane.STRANGER) is strange]
         own = [entry for entry in same if entry.network == newcomer.network]
         going: list[_Entry[Token]] = []
-        if newcomer.client.known and len(own) > self._limits.unauthenticated_per_client:
+        if newcomer.client.known and len(own) > self.limits.unauthenticated_per_client:
             going.append(_oldest_silent(own, newcomer, now) or newcomer)
-        if len(same) - len(going) > self._limits.unauthenticated:
+        if len(same) - len(going) > self.limits.unauthenticated:
             going.append(_oldest_silent(same, newcomer, now) or _newest_of_the_busiest(same))
         return going
 
     def _is_fast(self, network: Network, now: float) -> bool:
-        limit = self._limits.connections_per_minute
+        limit = self.limits.connections_per_minute
         bucket = self._rates.get(network)
         return bucket is not None and bucket.level(limit / 60, limit, now) < 1
 
     def _within_rate(self, network: Network, now: float) -> bool:
-        limit = self._limits.connections_per_minute  # and a minute's worth at once
+        limit = self.limits.connections_per_minute  # and a minute's worth at once
         bucket = self._rates.setdefault(network, Bucket(limit, now))
         self._rates.move_to_end(network)
         if len(self._rates) > TRACKED:

@@ -18,7 +18,7 @@ from agent.access import sshd, tcpinfo, utmp
 from agent.access.authlog import AuthEvent, Step, judge, parse
 from agent.access.keyring import Keyring
 from agent.access.room import Room
-from agent.access.sessions import Login, Session, Sessions
+from agent.access.sessions import Session, Sessions
 from agent.access.values import Client, Verdict
 from agent.bus import Bus
 from agent.events import (
@@ -29,7 +29,7 @@ from agent.events import (
     ShellOpened,
     SshdSaid,
 )
-from agent.init.children import Child, Children, ExitStatus, HeldChild
+from agent.init.children import Child, Children, ExitStatus
 from agent.init.descriptor import NONE, Descriptor
 from agent.settings import Settings
 
@@ -63,18 +63,18 @@ class Outcome:
     last_line: str
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True)
 class ConnectionRecord:
-    """A connection and its sshd: what changes while it lasts.
+    """A connection and its sshd.
 
-    `errors` is our end of the pipe on which its sshd speaks, `config` the descriptor from which
-    sshd reads its configuration.
+    `socket` is our duplicate of the client's connection, `errors` our end of the pipe on which its
+    sshd speaks, `config` the descriptor from which sshd reads its configuration.
     """
 
     id: str
     client: Client
-    process: HeldChild
-    socket: Descriptor
+    process: Child
+    socket: socket.socket
     errors: Descriptor
     config: Descriptor
     started: float
@@ -82,15 +82,36 @@ class ConnectionRecord:
     user: str = ""
     last_line: str = ""
     was_cut: bool = False
-    login: Login | None = None
+    session: Session | None = None
+    """The session, once somebody has logged in."""
 
 
 _TRIES = frozenset({Step.FAILED, Step.INVALID_USER, Step.REFUSED_USER, Step.TOO_MANY})
 """Steps of a client that tries to log in."""
 
 
+def connect(connection: socket.socket, client: Client, access: Access) -> ConnectionRecord:
+    """Give an accepted connection a sshd. Raises `OSError`."""
+    name = os.urandom(4).hex()
+    config = Descriptor(_write_config(access, client, name))
+    try:
+        errors, process = _start_sshd(access, connection, config)
+    except OSError:
+        os.close(config)
+        raise
+    return ConnectionRecord(
+        id=name,
+        client=client,
+        process=process,
+        socket=connection,
+        errors=errors,
+        config=config,
+        started=time.monotonic(),
+    )
+
+
 class Connection:
-    """Runs one sshd.
+    """Attends to one sshd.
 
     `on_try` and `on_login` are called at most once, `on_end` once, when it was reaped.
     """
@@ -98,76 +119,19 @@ class Connection:
     def __init__(
         self,
         record: ConnectionRecord,
-        connection: socket.socket,
-        process: Child,
         access: Access,
         on_try: "OnStep",
         on_login: "OnStep",
         on_end: "OnEnd",
     ) -> None:
-        self.session: Session | None = None
-        self._on_try = on_try
         self._record = record
-        self._socket = connection
-        self._process = process
         self._access = access
+        self._on_try = on_try
         self._on_login = on_login
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(record.errors, self._read)
-        process.exited.add_done_callback(self._ended)
-
-    @classmethod
-    def start(
-        cls,
-        connection: socket.socket,
-        client: Client,
-        access: Access,
-        on_try: "OnStep",
-        on_login: "OnStep",
-        on_end: "OnEnd",
-    ) -> "Connection":
-        """Give an accepted connection a sshd. Raises `OSError`."""
-        name = os.urandom(4).hex()
-        config = Descriptor(_write_config(access, client, name))
-        try:
-            errors, process = _start_sshd(access, connection, config)
-        except OSError:
-            os.close(config)
-            raise
-        record = ConnectionRecord(
-            id=name,
-            client=client,
-            process=process.hold(),
-            socket=Descriptor(connection.fileno()),
-            errors=errors,
-            config=config,
-            started=time.monotonic(),
-        )
-        return cls(record, connection, process, access, on_try, on_login, on_end)
-
-    @classmethod
-    def resume(
-        cls,
-        record: ConnectionRecord,
-        access: Access,
-        on_try: "OnStep",
-        on_login: "OnStep",
-        on_end: "OnEnd",
-    ) -> "Connection":
-        """The connection that `hold` recorded: its sshd kept running."""
-        connection = socket.socket(fileno=record.socket)
-        process = access.children.adopt(record.process)
-        resumed = cls(record, connection, process, access, on_try, on_login, on_end)
-        if record.login is not None:
-            resumed.session = Session.resume(record.login, process, connection)
-            access.sessions.add(resumed.session)
-        return resumed
-
-    def hold(self) -> ConnectionRecord:
-        """All that the next agent must know of it."""
-        login = None if self.session is None else self.session.hold()
-        return replace(self._record, process=self._process.hold(), login=login)
+        record.process.exited.add_done_callback(self._ended)
 
     @property
     def id(self) -> str:
@@ -180,22 +144,22 @@ class Connection:
         return self._record.client
 
     @property
-    def stream(self) -> socket.socket:
-        """Our duplicate of the client's connection."""
-        return self._socket
+    def session(self) -> Session | None:
+        """Its session, once somebody has logged in."""
+        return self._record.session
 
     @property
     def has_banner(self) -> bool:
         """The first bytes of its sshd have reached the client."""
         try:
-            return tcpinfo.traffic(self._socket).sent >= len("SSH-")
+            return tcpinfo.traffic(self._record.socket).sent >= len("SSH-")
         except OSError:
             return True  # it is being closed
 
     @property
     def pid(self) -> int:
         """Of its sshd."""
-        return self._process.pid
+        return self._record.process.pid
 
     @property
     def has_tried(self) -> bool:
@@ -219,8 +183,8 @@ class Connection:
         """
         self._record.was_cut = True
         with suppress(OSError):  # the client was faster
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._process.send(signal.SIGKILL)
+            self._record.socket.shutdown(socket.SHUT_RDWR)
+        self._record.process.send(signal.SIGKILL)
 
     def _read(self) -> bool:
         """Read one message of sshd; False when none is left for now."""
@@ -265,16 +229,16 @@ class Connection:
         if self.session is not None:
             return
         key = self._access.keyring.keys.name_of(event.fingerprint)
-        self.session = Session(
+        session = self._record.session = Session(
             id=self.id,
             client=self.client,
             user=event.user,
             key=key,
             fingerprint=event.fingerprint,
-            process=self._process,
-            connection=self._socket,
+            process=self._record.process,
+            connection=self._record.socket,
         )
-        self._access.sessions.add(self.session)
+        self._access.sessions.add(session)
         self._access.bus.publish(
             SessionOpened(
                 session=self.id,
@@ -282,7 +246,7 @@ class Connection:
                 user=event.user,
                 key=key,
                 fingerprint=event.fingerprint,
-                pid=self._process.pid,
+                pid=self._record.process.pid,
             )
         )
         self._on_login(self)
@@ -302,14 +266,14 @@ class Connection:
         if exited.result().signal is not None:
             # Its child for the login account would go on with the client, and nobody would know.
             with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+                self._record.socket.shutdown(socket.SHUT_RDWR)
         verdict = judge(frozenset(self._record.steps), exited.result().code)
         if self.session is not None:
             self._session_closed(self.session, exited.result())
         else:
             self._access.bus.publish(self._closed(verdict))
         # The client waits for the end of the connection until the last duplicate is closed.
-        self._socket.close()
+        self._record.socket.close()
         seconds = time.monotonic() - self._record.started
         self._on_end(self, Outcome(self.client, verdict, seconds, self._record.last_line))
 

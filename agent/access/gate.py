@@ -7,23 +7,22 @@ one connection, or of the machine (no descriptors, no processes), never ends the
 """
 
 import asyncio
-import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.access.admission import Admission, Lane, Limits, Refusal
-from agent.access.connection import Access, Connection, ConnectionRecord, Outcome
-from agent.access.jail import Jail, JailRecord
+from agent.access.connection import Access, Connection, ConnectionRecord, Outcome, connect
+from agent.access.jail import Jail
 from agent.access.known import Known
-from agent.access.listener import Listener, ListenerRecord, ListenError, listen
+from agent.access.listener import Listener, ListenError, Listening, listen
 from agent.access.proxied import HeaderRecord, HeaderWait
 from agent.access.proxy_header import Source
 from agent.access.refusals import Refusals
 from agent.access.values import Ban, Client, Peer, Verdict, from_peer
-from agent.access.visitor import Visitor, VisitorRecord
+from agent.access.visitor import Visitor, stop_waiting, wait
 from agent.clock import clock
 from agent.events import AccountRefused, BanLifted, BanStarted, ClientUnknown
 from agent.init import priority
@@ -38,9 +37,6 @@ _PUBLIC = "SWARM_LISTEN"
 HEADERS_WAITING = 256
 """Connections that may wait for their PROXY header at once."""
 
-BANS_HELD = 10_000
-"""Bans that a re-execution hands over; more of them are known again once the database is read."""
-
 SILENCE = 0.5
 """The share of the login grace time after which saying nothing is a strike."""
 
@@ -48,99 +44,71 @@ HOUSEKEEPING = 30.0
 """Seconds between looks at what can be forgotten or summed up."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class GateRecord:
-    """Everything at the gate; listeners by the setting that names them."""
+    """Everything at the gate."""
 
-    arrivals: int
-    listeners: Mapping[str, ListenerRecord]
-    connections: tuple[ConnectionRecord, ...]
-    headers: tuple[HeaderRecord, ...]
-    visitors: tuple[VisitorRecord, ...]
-    jail: JailRecord
-    logins: tuple[tuple[Network, float], ...]
+    jail: Jail
+    known: Known
+    listeners: dict[str, Listening] = field(default_factory=dict)
+    """By the setting that says where."""
+    doors: dict[str, Admission[Visitor]] = field(default_factory=dict)
+    """By the same: who waits for a turn, and who has not logged in yet."""
+    headers: set[HeaderRecord] = field(default_factory=set)
+    connections: dict[str, ConnectionRecord] = field(default_factory=dict)
+    """Connections that have a sshd, by their id."""
+    arrivals: int = 0
+    """Clients that came so far, whether they were let in or not."""
 
 
 class Gate:
     """Serves SSH. `served` is set once a connection logged in or ended."""
 
-    def __init__(self, access: Access, jail: Jail, known: Known) -> None:
+    def __init__(self, record: GateRecord, access: Access) -> None:
+        """Listen, and serve whoever is at the gate already.
+
+        Raises `ListenError`, and then leaves the record unchanged.
+        """
         self._access = access
         self._settings = access.settings
-        self.jail = jail
-        self.known = known
-        # Each door has bounds of its own: who fills one keeps nobody out of the other.
-        self._doors: dict[str, Admission[Visitor]] = {
-            setting: Admission(_limits(access.settings), jail, known) for setting in self._places
-        }
+        self._record = record
+        self.jail = record.jail
+        self.known = record.known
         self._turns: dict[str, asyncio.TimerHandle] = {}
-        self._visitors: dict[Connection, Visitor] = {}
-        """Those whose sshd runs and who have not logged in, by their connection."""
+        self._visitors: dict[str, Visitor] = {}
+        """Those whose sshd runs and who have not logged in, by the id of their connection."""
+        self._connections: dict[str, Connection] = {}
         self.refusals = Refusals(access.bus)
-        self._listeners: dict[str, Listener] = {}
-        self._connections: set[Connection] = set()
+        self._listeners: list[Listener] = []
         self._headers: set[HeaderWait] = set()
         self._unknown_told = False
         self._account_told = False
         self._loop = asyncio.get_running_loop()
         self._housekeeping: asyncio.TimerHandle | None = None
         self.accepted = 0
-        self.arrivals = 0
-        """Clients that came so far, whether they were let in or not."""
         self.served = asyncio.Event()
-
-    @classmethod
-    def start(cls, access: Access, jail: Jail, known: Known) -> "Gate":
-        """Listen from now on. Raises `ListenError`."""
-        gate = cls(access, jail, known)
-        gate._open({})
-        return gate
-
-    @classmethod
-    def resume(cls, record: GateRecord, access: Access, jail: Jail, known: Known) -> "Gate":
-        """Listen on, with everything that was at the gate. Raises `ListenError`.
-
-        Then nothing was touched, and the record can be used again.
-        """
-        gate = cls(access, jail, known)
-        gate._open(record.listeners)
-        gate.arrivals = record.arrivals
-        known.restore(record.logins, clock())
-        for each in record.connections:
-            gate._resume_connection(each)
-        for header in record.headers:
-            gate._resume_header(header)
-        for visitor in record.visitors:
-            waiting = socket.socket(fileno=visitor.socket)
-            gate._enter(waiting, visitor.client, gate._door(visitor.door))
-        return gate
-
-    def hold(self) -> GateRecord:
-        """Everything at the gate, for the next agent."""
-        return GateRecord(
-            arrivals=self.arrivals,
-            listeners={
-                setting: listener.hold(str(self._places[setting]))
-                for setting, listener in self._listeners.items()
-            },
-            connections=tuple(each.hold() for each in self._connections),
-            headers=tuple(header.hold() for header in self._headers),
-            visitors=tuple(each.hold() for each in self._waiting()),
-            jail=self.jail.hold(BANS_HELD),
-            logins=tuple(self.known.logins(clock())),
-        )
+        self._listen()
+        self._open_doors()
+        for header in list(record.headers):
+            self._await_header(header)
+        for connection in list(record.connections.values()):
+            self._attend(connection)
+        self._keep_house()
 
     def close(self) -> None:
         """Accept no more connections; open ones continue."""
-        for listener in self._listeners.values():
+        for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        self._record.listeners.clear()
         for header in list(self._headers):
             header.stop()
+            self._forget_header(header)
             header.connection.close()
-        self._headers.clear()
-        for visitor in self._waiting():
-            self._send_away(visitor)
+        for door in self._record.doors.values():
+            for visitor in door.tokens():
+                if not visitor.connection:
+                    self._send_away(visitor)
         for turn in self._turns.values():
             turn.cancel()
         if self._housekeeping is not None:
@@ -152,13 +120,14 @@ class Gate:
         places = {_PUBLIC: self._settings.listen}
         return places if private is None else places | {"SWARM_PRIVATE_LISTEN": private}
 
-    def _open(self, before: Mapping[str, ListenerRecord]) -> None:
+    def _listen(self) -> None:
+        before = self._record.listeners
         opened = self._listen_everywhere(before)
         # All are open: from here on nothing fails, and listeners that no setting names can close.
-        kept = {listening.fileno() for listening in opened.values()}
-        for record in before.values():
-            if record.descriptor not in kept:
-                os.close(record.descriptor)
+        for listening in before.values():
+            if listening not in opened.values():
+                listening.socket.close()
+        self._record.listeners = opened
         proxied = self._settings.proxy_protocol == "required"
         for setting, listening in opened.items():
             arrived = (
@@ -166,53 +135,46 @@ class Gate:
                 if proxied and setting == _PUBLIC
                 else partial(self._arrived, setting)
             )
-            self._listeners[setting] = Listener(listening, arrived, self._access.bus)
-        self._keep_house()
+            self._listeners.append(Listener(listening.socket, arrived, self._access.bus))
 
-    def _listen_everywhere(self, before: Mapping[str, ListenerRecord]) -> dict[str, socket.socket]:
+    def _listen_everywhere(self, before: Mapping[str, Listening]) -> dict[str, Listening]:
         """By setting; what listens in the right place already is kept. Raises `ListenError`."""
-        opened: dict[str, socket.socket] = {}
+        opened: dict[str, Listening] = {}
         try:
             for setting, endpoint in self._places.items():
                 known = before.get(setting)
                 opened[setting] = (
-                    socket.socket(fileno=known.descriptor)
+                    known
                     if known is not None and known.place == str(endpoint)
-                    else listen(endpoint, setting)
+                    else Listening(str(endpoint), listen(endpoint, setting))
                 )
         except ListenError:
-            # The settings from before will want what they had.
-            kept = {record.descriptor for record in before.values()}
             for listening in opened.values():
-                if listening.fileno() in kept:
-                    listening.detach()
-                else:
-                    listening.close()
+                if listening not in before.values():
+                    listening.socket.close()
             raise
         return opened
 
-    def _resume_connection(self, record: ConnectionRecord) -> None:
-        entry = Connection.resume(record, self._access, self._tried, self._logged_in, self._ended)
-        self._connections.add(entry)
-        client, now = entry.client, clock()
-        if entry.session is not None:
-            if client.known:
-                self.known.opened(self.jail.network(client.host), now)
-        elif not entry.was_cut:
-            visitor = self._visitors[entry] = Visitor(entry.stream, client, _PUBLIC)
-            visitor.connection = entry
-            self._doors[_PUBLIC].arrived(visitor, client, now, began=now)
-            if entry.has_tried:
-                self._doors[_PUBLIC].tried(visitor)
+    def _open_doors(self) -> None:
+        # Each door has bounds of its own: who fills one keeps nobody out of the other.
+        doors, limits = self._record.doors, _limits(self._settings)
+        for setting in self._places:
+            doors.setdefault(setting, Admission(limits, self.jail, self.known))
+        for setting, door in doors.items():
+            door.limits = limits
+            for visitor in door.tokens():
+                if visitor.connection:
+                    self._visitors[visitor.connection] = visitor
+                else:
+                    wait(visitor, self._spoke, self._send_away)
+            self._loop.call_soon(self._serve_next, setting)
 
-    def _resume_header(self, record: HeaderRecord) -> None:
-        connection = socket.socket(fileno=record.socket)
-        try:
-            peer = connection.getpeername()
-        except OSError:
-            connection.close()  # it has gone meanwhile
-            return
-        self._await_header(connection, from_peer(peer), record.data)
+    def _attend(self, record: ConnectionRecord) -> None:
+        """Attend to a connection that has a sshd."""
+        self._record.connections[record.id] = record
+        self._connections[record.id] = Connection(
+            record, self._access, self._tried, self._logged_in, self._ended
+        )
 
     def ban(self, network: Network, seconds: float | None, reason: str) -> Ban:
         """Keep a network out from now on, and cut what it has open without a login."""
@@ -234,7 +196,7 @@ class Gate:
     @property
     def listening(self) -> bool:
         """New connections are taken now, in every place."""
-        return bool(self._listeners) and not any(each.paused for each in self._listeners.values())
+        return bool(self._listeners) and not any(each.paused for each in self._listeners)
 
     @property
     def connections(self) -> int:
@@ -244,17 +206,22 @@ class Gate:
     @property
     def awaits_banner(self) -> bool:
         """A client has not had the first bytes of its sshd."""
-        return not all(each.has_banner for each in self._connections)
+        return not all(each.has_banner for each in self._connections.values())
+
+    @property
+    def arrivals(self) -> int:
+        """Clients that came so far, whether they were let in or not."""
+        return self._record.arrivals
 
     @property
     def unauthenticated(self) -> int:
         """Connections that have not logged in yet."""
-        return sum(door.unauthenticated for door in self._doors.values())
+        return sum(door.unauthenticated for door in self._record.doors.values())
 
     @property
     def waiting(self) -> int:
         """Connections of strangers that wait for their turn."""
-        return sum(door.waiting for door in self._doors.values())
+        return sum(door.waiting for door in self._record.doors.values())
 
     @property
     def undecided(self) -> int:
@@ -268,7 +235,7 @@ class Gate:
         elif len(self._headers) >= HEADERS_WAITING:
             self._refuse(connection, Refusal.HEADER_CAP, str(proxy))
         else:
-            self._await_header(connection, proxy)
+            self._await_header(HeaderRecord(connection, proxy))
 
     def _is_proxy(self, host: Network) -> bool:
         # Our own address may lie in the proxy's networks: a process in the machine that connects
@@ -276,9 +243,11 @@ class Gate:
         listed = any_covers(self._settings.proxy_networks, host)
         return listed and (is_loopback(host) or not is_own(host))
 
-    def _await_header(self, connection: socket.socket, proxy: Client, data: bytes = b"") -> None:
+    def _await_header(self, record: HeaderRecord) -> None:
+        connection, proxy = record.socket, record.proxy
+
         def arrived(wait: HeaderWait, source: Source | None) -> None:
-            self._headers.discard(wait)
+            self._forget_header(wait)
             if source is not None:
                 self._admit(connection, Client(source.host.behind_nat64()), _PUBLIC)
             else:
@@ -286,10 +255,15 @@ class Gate:
                 self._admit(connection, Client(proxy.host, known=False), _PUBLIC)
 
         def refused(wait: HeaderWait, refusal: Refusal, detail: str) -> None:
-            self._headers.discard(wait)
+            self._forget_header(wait)
             self._refuse(connection, refusal, str(proxy), detail)
 
-        self._headers.add(HeaderWait(connection, arrived, refused, data))
+        self._record.headers.add(record)
+        self._headers.add(HeaderWait(record, arrived, refused))
+
+    def _forget_header(self, wait: HeaderWait) -> None:
+        self._headers.discard(wait)
+        self._record.headers.discard(wait.record)
 
     def _tell_unknown(self, proxy: Client) -> None:
         if not self._unknown_told:
@@ -300,8 +274,8 @@ class Gate:
         self._admit(connection, from_peer(peer), door)
 
     def _admit(self, connection: socket.socket, client: Client, door: str) -> None:
-        self.arrivals += 1
-        refusal = self._doors[door].decide(client, clock())
+        self._record.arrivals += 1
+        refusal = self._record.doors[door].decide(client, clock())
         if refusal is not None:
             self._refuse(connection, refusal, str(client))
         else:
@@ -310,22 +284,22 @@ class Gate:
     def _enter(self, connection: socket.socket, client: Client, door: str) -> None:
         """Let a connection wait for its turn, which may be now, and others go for it."""
         visitor = Visitor(connection, client, door)
-        for going in self._doors[door].arrived(visitor, client, clock()):
+        for going in self._record.doors[door].arrived(visitor, client, clock()):
             same = self.jail.network(going.client.host) == self.jail.network(client.host)
             if self._send_away(going):
                 refusal = Refusal.CLIENT_CAP if same else Refusal.TOTAL_CAP
                 self.refusals.add(refusal, str(going.client), "", clock())
         self._serve_next(door)
-        if visitor.connection is None and connection.fileno() >= 0:
-            visitor.wait(self._spoke, self._send_away)
+        if not visitor.connection and connection.fileno() >= 0:
+            wait(visitor, self._spoke, self._send_away)
 
     def _spoke(self, visitor: Visitor) -> None:
-        self._doors[visitor.door].spoke(visitor)
+        self._record.doors[visitor.door].spoke(visitor)
         self._serve_next(visitor.door)
 
     def _serve_next(self, name: str) -> None:
         """Begin every turn that can begin now, and look again when the next one can."""
-        door = self._doors[name]
+        door = self._record.doors[name]
         while (visitor := door.next(clock())) is not None:
             self._serve(visitor)
         if name in self._turns:
@@ -336,22 +310,20 @@ class Gate:
 
     def _serve(self, visitor: Visitor) -> None:
         """Give a visitor a sshd."""
-        visitor.stop_waiting()
-        client, door = visitor.client, self._doors[visitor.door]
+        stop_waiting(visitor)
+        client, door = visitor.client, self._record.doors[visitor.door]
         try:
-            entry = Connection.start(
-                visitor.socket, client, self._access, self._tried, self._logged_in, self._ended
-            )
+            record = connect(visitor.socket, client, self._access)
         except OSError as error:
             door.left(visitor)
             self._refuse(visitor.socket, Refusal.NO_PROCESS, str(client), str(error))
             return
         self.accepted += 1
         if door.lane(client, clock()) is not Lane.KNOWN:
-            priority.lower(entry.pid)
-        visitor.connection = entry
-        self._connections.add(entry)
-        self._visitors[entry] = visitor
+            priority.lower(record.process.pid)
+        visitor.connection = record.id
+        self._visitors[record.id] = visitor
+        self._attend(record)
 
     def _refuse(
         self, connection: socket.socket, refusal: Refusal, client: str, detail: str = ""
@@ -360,9 +332,9 @@ class Gate:
         self.refusals.add(refusal, client, detail, clock())
 
     def _tried(self, connection: Connection) -> None:
-        visitor = self._visitors.get(connection)
+        visitor = self._visitors.get(connection.id)
         if visitor is not None:
-            self._doors[visitor.door].tried(visitor)
+            self._record.doors[visitor.door].tried(visitor)
 
     def _logged_in(self, connection: Connection) -> None:
         priority.restore(connection.pid)
@@ -374,14 +346,14 @@ class Gate:
 
     def _leave(self, connection: Connection) -> None:
         """It is no longer a visitor: its place is free."""
-        visitor = self._visitors.pop(connection, None)
+        visitor = self._visitors.pop(connection.id, None)
         if visitor is not None:
-            self._doors[visitor.door].left(visitor)
+            self._record.doors[visitor.door].left(visitor)
             # Not within the call that ends it: what follows may be the end of others.
             self._loop.call_soon(self._serve_next, visitor.door)
 
     def _ended(self, connection: Connection, outcome: Outcome) -> None:
-        self._connections.discard(connection)
+        del self._connections[connection.id], self._record.connections[connection.id]
         self._leave(connection)
         self.served.set()
         client, now = outcome.client, clock()
@@ -404,7 +376,7 @@ class Gate:
         found = (
             []
             if dry_run
-            else [each for door in self._doors.values() for each in door.of(ban.network)]
+            else [each for door in self._record.doors.values() for each in door.of(ban.network)]
         )
         cut = [each for each in found if each.client.known and self._send_away(each)]
         self._access.bus.publish(
@@ -418,26 +390,14 @@ class Gate:
             )
         )
 
-    def _waiting(self) -> list[Visitor]:
-        return [
-            visitor
-            for door in self._doors.values()
-            for visitor in door.tokens()
-            if visitor.connection is None
-        ]
-
-    def _door(self, setting: str) -> str:
-        """The door of this setting; the public one where it has been closed meanwhile."""
-        return setting if setting in self._doors else _PUBLIC
-
     def _send_away(self, visitor: Visitor) -> bool:
         """End a connection that has not logged in; false where it turns out that it has."""
-        connection = visitor.connection
-        if connection is None:
-            visitor.stop_waiting()
-            self._doors[visitor.door].left(visitor)
+        if not visitor.connection:
+            stop_waiting(visitor)
+            self._record.doors[visitor.door].left(visitor)
             visitor.socket.close()
             return True
+        connection = self._connections[visitor.connection]
         connection.catch_up()
         if connection.session is not None:
             return False
@@ -449,7 +409,7 @@ class Gate:
         now = clock()
         for network in self.jail.expire(now):
             self._access.bus.publish(BanLifted(network=str(network), reason="its time is over"))
-        for door in self._doors.values():
+        for door in self._record.doors.values():
             for visitor in door.overdue(now, self._settings.login_grace_time):
                 self._send_away(visitor)
         self.refusals.flush(now)

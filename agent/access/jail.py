@@ -9,7 +9,7 @@ strike count longer or a ban end earlier.
 """
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -62,15 +62,6 @@ class Policy:
 
 IsOwn = Callable[[Network], bool]
 Spares = Callable[[Network, float], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class JailRecord:
-    """Bans, the latest first; strikes (time and weight) by network, on its clock."""
-
-    bans: tuple[Ban, ...]
-    strikes: Mapping[Network, list[tuple[float, float]]]
-    strikes_given: int
 
 
 def spare_nobody(_network: Network, _now: float) -> bool:
@@ -175,23 +166,17 @@ class Jail:
         ban = self._forget(network)
         return ban if ban is not None and now < ban.until else None
 
-    def hold(self, most: int) -> JailRecord:
-        """What it knows, with at most so many bans, the latest."""
-        kept = (ban for ban in reversed(self._bans.values()) if not ban.dry_run)
-        bans = tuple(islice(kept, most))
-        return JailRecord(bans, self._strikes, self.strikes_given)
+    def follow(self, policy: Policy) -> None:
+        """Decide by this policy from now on. Bans that were only tried out are no bans under it."""
+        if not policy.dry_run:
+            for ban in [ban for ban in self._bans.values() if ban.dry_run]:
+                self._forget(ban.network)
+        self.policy = policy
 
-    @classmethod
-    def resume(
-        cls, record: JailRecord, policy: Policy, is_own: IsOwn, spares: Spares = spare_nobody
-    ) -> "Jail":
-        """The jail that `hold` recorded, under a policy that may be another."""
-        jail = cls(policy, is_own, spares)
-        for ban in reversed(record.bans):
-            jail.restore(ban)
-        jail._strikes.update(record.strikes)
-        jail.strikes_given = record.strikes_given
-        return jail
+    def keep_latest(self, most: int) -> None:
+        """Forget all but the latest bans, at most so many."""
+        for network in list(self._bans)[:-most]:
+            self._forget(network)
 
     def get(self, network: Network) -> Ban | None:
         """The ban of exactly this network that is remembered, if any."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from agent.access.values import Peer
 from agent.bus import Bus
 from agent.events import ListenerPaused
-from agent.init.descriptor import Descriptor
 from agent.settings.units import Endpoint
 
 BACKLOG = 1024
@@ -26,12 +25,12 @@ class ListenError(Exception):
     """The listener cannot be opened; the message says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerRecord:
+@dataclass(frozen=True, slots=True, eq=False)
+class Listening:
     """A listening socket, and where it listens (`HOST:PORT`)."""
 
     place: str
-    descriptor: Descriptor
+    socket: socket.socket
 
 
 class Listener:
@@ -49,10 +48,6 @@ class Listener:
         self._resume: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._accept)
-
-    def hold(self, place: str) -> ListenerRecord:
-        """The socket, which listens at `place` and keeps listening while the next agent starts."""
-        return ListenerRecord(place, Descriptor(self._socket.fileno()))
 
     @property
     def paused(self) -> bool:

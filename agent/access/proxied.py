@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 from agent.access.admission import Refusal
 from agent.access.proxy_header import HeaderError, Source, parse, wanted
-from agent.init.descriptor import Descriptor
+from agent.access.values import Client
 
 TIMEOUT = 3.0
 """Seconds a header may take (the specification asks for at least 3)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class HeaderRecord:
-    """A connection that has sent this much of its PROXY header."""
+    """A connection from the proxy that has sent this much of its header."""
 
-    socket: Descriptor
-    data: bytes
+    socket: socket.socket
+    proxy: Client
+    data: bytes = b""
 
 
 class HeaderWait:
@@ -26,26 +27,20 @@ class HeaderWait:
 
     def __init__(
         self,
-        connection: socket.socket,
+        record: HeaderRecord,
         on_source: Callable[["HeaderWait", Source | None], None],
         on_refusal: Callable[["HeaderWait", Refusal, str], None],
-        data: bytes = b"",
     ) -> None:
-        self.connection = connection
+        self.record = record
+        self.connection = record.socket
         self._on_source = on_source
         self._on_refusal = on_refusal
-        self.data = data
-        """What has come of it so far."""
         self._loop = asyncio.get_running_loop()
-        connection.setblocking(False)
-        self._loop.add_reader(connection, self._read)
+        self.connection.setblocking(False)
+        self._loop.add_reader(self.connection, self._read)
         self._timer = self._loop.call_later(
             TIMEOUT, self._refuse, Refusal.SLOW_HEADER, f"not complete after {TIMEOUT:g} s"
         )
-
-    def hold(self) -> HeaderRecord:
-        """The connection and what has come of its header."""
-        return HeaderRecord(Descriptor(self.connection.fileno()), self.data)
 
     def stop(self) -> None:
         """Wait no longer; the connection is the caller's again."""
@@ -54,13 +49,13 @@ class HeaderWait:
 
     def _read(self) -> None:
         try:
-            while missing := wanted(self.data):
+            while missing := wanted(self.record.data):
                 received = self.connection.recv(missing)
                 if not received:
                     self._ended()
                     return
-                self.data += received
-            source = parse(self.data)
+                self.record.data += received
+            source = parse(self.record.data)
         except (BlockingIOError, InterruptedError):
             return
         except HeaderError as error:
@@ -73,7 +68,7 @@ class HeaderWait:
         self._on_source(self, source)
 
     def _ended(self) -> None:
-        if self.data:
+        if self.record.data:
             self._refuse(Refusal.BAD_HEADER, "the connection ended within the header")
         else:
             self._refuse(Refusal.NO_HEADER, "")

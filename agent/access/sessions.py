@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from agent.access import tcpinfo
 from agent.access.values import Client
@@ -17,37 +17,22 @@ FAREWELL = 0.3
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Login:
-    """Who logged in, when, with which key; the terminals that were opened for it since."""
+class Session:
+    """One login: who, when, with which key. `process` is the sshd of its connection."""
 
     id: str
     client: Client
     user: str
     key: str
     fingerprint: str
+    process: Child
+    connection: socket.socket
     started: float = field(default_factory=time.monotonic)
     started_at: float = field(default_factory=time.time)
     terminals: set[str] = field(default_factory=set)
+    """The terminals that were opened for it so far."""
     ended_by: str = ""
     """Why we end it, where we do."""
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Session(Login):
-    """One login. `process` is the connection's sshd, which lives as long as the session."""
-
-    process: Child
-    connection: socket.socket
-
-    @classmethod
-    def resume(cls, login: Login, process: Child, connection: socket.socket) -> "Session":
-        """The session of a login that was made before this process re-executed."""
-        known = {item.name: getattr(login, item.name) for item in fields(Login)}
-        return cls(process=process, connection=connection, **known)
-
-    def hold(self) -> Login:
-        """The login alone, without its living ends."""
-        return Login(**{item.name: getattr(self, item.name) for item in fields(Login)})
 
     def traffic(self) -> tcpinfo.Traffic:
         """Bytes each way and idle seconds, as the kernel counts them now."""

@@ -58,7 +58,7 @@ class Crew:
         self, record: CrewRecord, current: Current, account: Account, page: CrewPage, bus: Bus
     ) -> None:
         self._record = record
-        self._members = {(each.tool, each.session): each for each in record.members}
+        self._members = record.members
         self._current = current
         self._account = account
         self._page = page
@@ -70,23 +70,7 @@ class Crew:
         self._complained: set[str] = set()
         self._stopping = False
         bus.subscribe(self._hear_of_stop)
-
-    @classmethod
-    def start(cls, current: Current, account: Account, page: CrewPage, bus: Bus) -> "Crew":
-        """A crew of nobody."""
-        page.keep([])
-        return cls(CrewRecord(), current, account, page, bus)
-
-    @classmethod
-    def resume(
-        cls, record: CrewRecord, current: Current, account: Account, page: CrewPage, bus: Bus
-    ) -> "Crew":
-        """The crew of the agent that this process was before it re-executed."""
-        return cls(record, current, account, page, bus)
-
-    def hold(self) -> CrewRecord:
-        """What is known of it now."""
-        return replace(self._record, members=tuple(self._members.values()))
+        self._keep_page()
 
     @property
     def members(self) -> list[Member]:
@@ -204,14 +188,11 @@ class Crew:
         before = self._members.get(key)
         if member.ended:
             self._members.pop(key, None)
-            counted = self._record.counted
-            self._record = replace(
-                self._record,
-                ended=(member, *self._record.ended)[:MOST_ENDED],
-                counted=Counted(
-                    counted.working + member.working_seconds,
-                    counted.waiting + member.waiting_seconds,
-                ),
+            record, counted = self._record, self._record.counted
+            record.ended = (member, *record.ended)[:MOST_ENDED]
+            record.counted = Counted(
+                counted.working + member.working_seconds,
+                counted.waiting + member.waiting_seconds,
             )
             self._forget_process(member.process)
         else:
@@ -220,7 +201,10 @@ class Crew:
         if old is None or (old.state, old.need) != (member.standing.state, member.standing.need):
             self._publish(old, member)
             if not self._stopping:
-                self._page.keep([_line(each) for each in self._members.values()])
+                self._keep_page()
+
+    def _keep_page(self) -> None:
+        self._page.keep([_line(each) for each in self._members.values()])
 
     def _publish(self, old: Standing | None, member: Member) -> None:
         standing = member.standing

@@ -31,24 +31,19 @@ class Line:
 class CrewPage:
     """The page; what is kept is written soon, while `run` runs."""
 
-    def __init__(self, volume_path: str, bus: Bus) -> None:
-        self._page = Page(volume_path, NAME, bus)
+    def __init__(self, page: Page, cut_off: Sequence[Line]) -> None:
+        self._page = page
+        self._cut_off = cut_off
         self._changed = asyncio.Event()
-        nothing: list[Line] = []
-        self._cut_off = self._page.read(_parse, nothing)
-        self._text = "".join(map(_text, self._cut_off))
+        self._text: str | None = None
 
     def cut_off(self) -> list[str]:
-        """What a login should know of those whom the end of the previous run has cut off."""
+        """What a login should know of the agents that the end of the previous run cut off."""
         return [
             f"{line.who} was cut off when the machine stopped: {line.what}."
             for line in self._cut_off
             if line.counts
         ]
-
-    def resume(self) -> None:
-        """Nobody was cut off: the agent re-executed, and those on the page keep running."""
-        self._cut_off = []
 
     def keep(self, lines: Iterable[Line]) -> None:
         """Have these written soon."""
@@ -62,16 +57,27 @@ class CrewPage:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await self._page.write(self._text)
+            await self._page.write(self._text or "")
             await asyncio.sleep(REST)
+
+
+def page(volume_path: str, bus: Bus) -> Page:
+    """Where it is kept."""
+    return Page(volume_path, NAME, bus)
+
+
+def read(page: Page) -> tuple[Line, ...]:
+    """Who was at work when the previous run ended."""
+    nothing: tuple[Line, ...] = ()
+    return page.read(_parse, nothing)
 
 
 def _text(line: Line) -> str:
     return f"{line.who}\t{line.what}\t{int(line.worked)}\t{int(line.asked)}\n"
 
 
-def _parse(text: str) -> list[Line]:
-    return [_parse_line(line.split("\t")) for line in text.splitlines()]
+def _parse(text: str) -> tuple[Line, ...]:
+    return tuple(_parse_line(line.split("\t")) for line in text.splitlines())
 
 
 def _parse_line(cells: Sequence[str]) -> Line:

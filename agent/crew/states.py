@@ -212,11 +212,11 @@ class Counted:
     waiting: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CrewRecord:
-    """What is known of the crew."""
+    """What is known of the crew: members by tool and session; the latest that ended first."""
 
-    members: tuple[Member, ...] = ()
+    members: dict[tuple[str, str], Member] = field(default_factory=dict)
     ended: tuple[Member, ...] = ()
     counted: Counted = field(default_factory=Counted)
 

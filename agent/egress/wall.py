@@ -7,9 +7,9 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent import safe, unnamed
@@ -47,22 +47,19 @@ class EgressError(Exception):
     """The rules cannot be put in place; the message says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WallRecord:
-    """Addresses of allowed names, and when they were last in an answer (monotonic clock)."""
+    """Addresses of the names in `allow`, and when they were last in an answer (monotonic clock)."""
 
-    seen: Mapping[Network, float]
+    allow: tuple[str, ...] = ()
+    seen: dict[Network, float] = field(default_factory=dict)
 
 
 class Wall:
     """The egress rules of one run."""
 
     def __init__(
-        self,
-        settings: Settings,
-        children: Children,
-        bus: Bus,
-        seen: Mapping[Network, float],
+        self, record: WallRecord, settings: Settings, children: Children, bus: Bus
     ) -> None:
         self.mode = settings.egress
         self.looked_up = asyncio.Event()
@@ -75,16 +72,14 @@ class Wall:
         self._bus = bus
         self.names, fixed = _allowed(settings.egress_allow)
         self.always = Allowed((*settings.private_networks, *fixed), _resolvers())
-        self.seen: dict[Network, float] = dict(seen)
-        """Addresses of allowed names, and when they were last in an answer (monotonic clock)."""
-
-    def hold(self) -> WallRecord:
-        """The addresses that the rules let pass."""
-        return WallRecord(self.seen)
+        self._record = record
+        if record.allow != settings.egress_allow:
+            # An address has no name any more: those of a name that was removed must not stay.
+            record.allow, record.seen = settings.egress_allow, {}
 
     async def put_up(self) -> None:
         """Refuse everything that is not allowed from now on. Raises `EgressError`."""
-        await self._nft(rules.ruleset(self.mode, self.always, self.seen))
+        await self._nft(rules.ruleset(self.mode, self.always, self._record.seen))
 
     async def remove(self) -> None:
         """Take the rules away. Raises `EgressError`."""
@@ -108,14 +103,14 @@ class Wall:
 
     async def _look_up(self) -> None:
         """Look all names up side by side, so that one that hangs delays no other."""
-        now = asyncio.get_running_loop().time()
+        now, record = asyncio.get_running_loop().time(), self._record
         found = await asyncio.gather(*map(_addresses_of, self.names))
         answers = dict(zip(self.names, found, strict=True))
         self.addresses |= {name: addresses for name, addresses in answers.items() if addresses}
         for addresses in answers.values():
-            self.seen |= dict.fromkeys(addresses, now)
-        self.seen = {one: at for one, at in self.seen.items() if now - at < KEPT}
-        await self._nft(rules.replace_addresses(self.seen))
+            record.seen |= dict.fromkeys(addresses, now)
+        record.seen = {one: at for one, at in record.seen.items() if now - at < KEPT}
+        await self._nft(rules.replace_addresses(record.seen))
         self.looked_up.set()
         unresolved = tuple(name for name, addresses in answers.items() if not addresses)
         if unresolved:

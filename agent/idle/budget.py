@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from agent.settings.current import Current
 from agent.state.runs import LastWord
@@ -10,12 +11,20 @@ WARN_AT = 0.8
 """From this share on, every login sees a warning."""
 
 
+@dataclass(slots=True)
+class BudgetRecord:
+    """Seconds awake in this calendar month (UTC), as they were last counted."""
+
+    month_awake: float
+
+
 class Budget:
     """Starts from the seconds that earlier runs used, until a counter knows them exactly."""
 
-    def __init__(self, current: Current, month_awake: float) -> None:
+    def __init__(self, record: BudgetRecord, current: Current) -> None:
+        self._record = record
         self._current = current
-        self._counted: Callable[[], float] = lambda: month_awake
+        self._counted: Callable[[], float] = lambda: record.month_awake
 
     def count_with(self, counted: Callable[[], float]) -> None:
         """From now on, get the seconds awake in this calendar month from `counted`."""
@@ -24,7 +33,8 @@ class Budget:
     @property
     def awake(self) -> float:
         """Seconds awake in this calendar month (UTC)."""
-        return self._counted()
+        self._record.month_awake = self._counted()
+        return self._record.month_awake
 
     @property
     def used(self) -> float:

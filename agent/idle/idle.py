@@ -8,12 +8,13 @@ from agent.access.keyring import Keyring
 from agent.access.sessions import Sessions
 from agent.bus import Bus
 from agent.clock import clock
-from agent.crew.page import CrewPage
+from agent.crew import page as crewpage
+from agent.crew.page import CrewPage, Line
 from agent.idle import leasekeeper
-from agent.idle.budget import Budget, month_awake
+from agent.idle.budget import Budget, BudgetRecord, month_awake
 from agent.idle.greeting import Greeting
 from agent.idle.leasekeeper import LeaseKeeper
-from agent.idle.leases import Lease
+from agent.idle.leases import Leases
 from agent.idle.signals import processes
 from agent.idle.signals.checks import Checks
 from agent.idle.signals.disk import DiskWrites, disk_of
@@ -35,19 +36,23 @@ from agent.state.runs import RunJournal, RunRecord
 
 @dataclass(frozen=True, slots=True)
 class IdleRecord:
-    """What the idle part knows of this run; `month_awake` in seconds."""
+    """What the idle part knows of this run."""
 
     run: RunRecord
     watch: WatchRecord
-    leases: tuple[Lease, ...]
-    month_awake: float
+    leases: Leases
+    budget: BudgetRecord
+    cut_off: tuple[Line, ...]
+    """Coding agents that the end of the previous run cut off."""
 
     @classmethod
     def begin(cls, volume_path: str, bus: Bus) -> "IdleRecord":
         """A run that begins now, with what the volume knows of earlier ones."""
         run = runs.begin(runs.page(volume_path, bus))
-        leases = tuple(leasekeeper.read(leasekeeper.page(volume_path, bus)))
-        return cls(run, WatchRecord.begin(clock()), leases, month_awake(run.before))
+        leases = leasekeeper.read(leasekeeper.page(volume_path, bus))
+        cut_off = crewpage.read(crewpage.page(volume_path, bus))
+        budget = BudgetRecord(month_awake(run.before))
+        return cls(run, WatchRecord.begin(clock()), leases, budget, cut_off)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +66,6 @@ class Idle:
     crew_page: CrewPage
     journal: RunJournal
     budget: Budget
-
-    def hold(self) -> IdleRecord:
-        """What it knows, for the next agent."""
-        leases = tuple(self.leases.taken())
-        return IdleRecord(self.journal.record, self.watch.record, leases, self.budget.awake)
 
 
 def make(
@@ -84,7 +84,7 @@ def make(
 ) -> Idle:
     """Make the idle part, and let it hear what happens; `watch.run` is what runs it."""
     volume = current.value.volume
-    budget = Budget(current, record.month_awake)
+    budget = Budget(record.budget, current)
     journal = RunJournal(runs.page(volume, bus), record.run, lambda: budget.awake)
     leases = LeaseKeeper(leasekeeper.page(volume, bus), record.leases, bus)
     sleeper = Sleeper(
@@ -101,7 +101,7 @@ def make(
     greeting = Greeting(current, account, sessions, watch, record.run.before, budget, keyring)
     bus.subscribe(greeting.hear, early=True)
     # The first login is greeted before the crew is there.
-    crew_page = CrewPage(volume, bus)
+    crew_page = CrewPage(crewpage.page(volume, bus), record.cut_off)
     greeting.more.append(crew_page.cut_off)
     return Idle(watch, leases, greeting, sleeper, crew_page, journal, budget)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from agent import words
@@ -27,19 +27,15 @@ class LeaseKeeper:
 
     name = "lease"
 
-    def __init__(self, page: Page, leases: Iterable[Lease], bus: Bus) -> None:
+    def __init__(self, page: Page, book: Leases, bus: Bus) -> None:
         self._bus = bus
         self._page = page
-        self._book = Leases(_runs)
+        self._book = book
         self._rests_until = 0.0
         self._later: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
         self.derived: Callable[[float], Sequence[Lease]] = lambda _: ()
         """Leases that follow from another state; nobody takes or releases them."""
-        for lease in leases:
-            if lease.until > clock():
-                with suppress(LeaseError):  # an invalid name, or one lease too many
-                    self._book.take(lease)
 
     async def take(self, name: str, seconds: float, holder_pid: int | None) -> Lease:
         """Hold the machine awake for `seconds`, but not longer than the holder runs.
@@ -122,10 +118,15 @@ def page(volume_path: str, bus: Bus) -> Page:
     return Page(volume_path, NAME, bus)
 
 
-def read(page: Page) -> list[Lease]:
-    """The leases of earlier runs."""
+def read(page: Page) -> Leases:
+    """The book, with the leases of earlier runs that still hold."""
     nothing: list[Lease] = []
-    return page.read(_parse, nothing)
+    book = Leases(_runs)
+    for lease in page.read(_parse, nothing):
+        if lease.until > clock():
+            with suppress(LeaseError):  # an invalid name, or one lease too many
+                book.take(lease)
+    return book
 
 
 def says(lease: Lease, now: float) -> str:

@@ -11,7 +11,7 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, NoReturn
@@ -86,14 +86,6 @@ class Finished:
     output: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class HeldChild:
-    """A child across execve(2): its process id, and how it ended where that is known already."""
-
-    pid: int
-    exited: ExitStatus | None
-
-
 class Child:
     """A process we started. `exited` is done as soon as it was reaped, whatever holds its pipes."""
 
@@ -122,10 +114,6 @@ class Child:
             os.killpg(self.pid, number)
         except ProcessLookupError:
             os.kill(self.pid, number)
-
-    def hold(self) -> HeldChild:
-        """The child for the next agent: an end that nobody has acted on yet is not lost."""
-        return HeldChild(self.pid, None if self.running else self.exited.result())
 
     def ended(self, status: ExitStatus) -> None:
         """It was reaped; only who waits for it says so."""
@@ -179,7 +167,6 @@ class Children:
 
     def __init__(self) -> None:
         self._children: dict[int, Child] = {}
-        self._expected: dict[int, Child] = {}
         self.orphans_reaped = 0
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -284,20 +271,17 @@ class Children:
             output.close()
         return Finished(child.exited.result(), bytes(output.kept))
 
-    def expect(self, pids: Iterable[int]) -> None:
-        """Register children that this process started before it re-executed in place.
+    def adopt(self, pid: int, exited: ExitStatus | None) -> Child:
+        """Register a child that this process started before it re-executed in place.
 
-        It must be called before `watch`, or a status is taken as an orphan's.
+        `exited` is how it ended, if that is known already. It must be called before `watch`, or a
+        status is taken as an orphan's.
         """
-        for pid in pids:
-            self._children[pid] = self._expected[pid] = Child(pid)
-
-    def adopt(self, held: HeldChild) -> Child:
-        """The child again, for whom it belongs to; it may have ended since `expect`."""
-        if held.exited is None:
-            return self._expected[held.pid]
-        child = Child(held.pid)
-        child.ended(held.exited)
+        child = Child(pid)
+        if exited is None:
+            self._children[pid] = child
+        else:
+            child.ended(exited)
         return child
 
     async def pause(self) -> None:

@@ -5,10 +5,10 @@ A leaf: whoever may end the machine (idle, services) needs this and nothing else
 
 import asyncio
 import os
-import signal
 from dataclasses import dataclass
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (SIGTERM, SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,13 @@ class Reload:
     """The agent re-executes in place: it reads everything again, and nothing ends."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StopRecord:
-    """The ending that was decided, the stop signal that came, and whether a second one did."""
+    """The ending that was requested first, the latest stop signal, and whether it was a second."""
 
-    ending: Ending | None
-    signal: signal.Signals | None
-    hurry: bool
+    ending: Ending | None = None
+    signal: Signals | None = None
+    hurry: bool = False
 
 
 class Stop:
@@ -48,41 +48,33 @@ class Stop:
 
     def __init__(self, record: StopRecord) -> None:
         loop = asyncio.get_running_loop()
+        self._record = record
         self._decision: asyncio.Future[Ending | Reload] = loop.create_future()
-        self._late: Ending | None = None
-        """An ending requested while a reload was pending."""
         self.hurry = asyncio.Event()
-        self.signal = record.signal
         if record.hurry:
             self.hurry.set()
         if record.ending is not None:
-            self.because(record.ending)
+            self._decision.set_result(record.ending)
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
         if os.isatty(0):
             # Whoever started it by hand has closed the terminal.
-            loop.add_signal_handler(signal.SIGHUP, self._signalled, signal.SIGHUP)
+            loop.add_signal_handler(SIGHUP, self._signalled, SIGHUP)
         else:
             # Without a handler it would end the machine's init.
-            loop.add_signal_handler(signal.SIGHUP, lambda: None)
+            loop.add_signal_handler(SIGHUP, lambda: None)
 
-    @classmethod
-    def start(cls) -> "Stop":
-        """Nothing was requested yet."""
-        return cls(StopRecord(None, None, hurry=False))
-
-    def hold(self) -> StopRecord:
-        """What was requested so far."""
-        decision = self._decision.result() if self._decision.done() else None
-        ending = decision if isinstance(decision, Ending) else self._late
-        return StopRecord(ending, self.signal, self.hurry.is_set())
+    @property
+    def signal(self) -> Signals | None:
+        """The latest stop signal."""
+        return self._record.signal
 
     def because(self, ending: Ending) -> None:
-        """Stop now; only the first ending counts."""
+        """Stop now, or after the reload that is pending; only the first ending counts."""
+        if self._record.ending is None:
+            self._record.ending = ending
         if not self._decision.done():
             self._decision.set_result(ending)
-        elif isinstance(self._decision.result(), Reload) and self._late is None:
-            self._late = ending
 
     def reload(self) -> None:
         """Re-execute in place, unless the machine is about to end."""
@@ -93,8 +85,9 @@ class Stop:
         """Wait for the first decision."""
         return await asyncio.shield(self._decision)
 
-    def _signalled(self, number: signal.Signals) -> None:
-        if self.signal is not None:
+    def _signalled(self, number: Signals) -> None:
+        if self._record.signal is not None:
+            self._record.hurry = True
             self.hurry.set()
-        self.signal = number
+        self._record.signal = number
         self.because(Ending.stopping(number.name))

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from agent import words
@@ -23,7 +24,6 @@ from agent.events import (
     AgentFailed,
     BootFailed,
     ErrorUnhandled,
-    Event,
     Notice,
     Reexecuted,
     SettingsRefused,
@@ -32,10 +32,10 @@ from agent.health import Health, Reexecutions
 from agent.init import shutdown
 from agent.init.children import Children, reset_signals, unblock_signals
 from agent.init.foreground import FORWARDED
-from agent.life.command import Command, start_or_resume
+from agent.life.command import Command, attend, start
 from agent.life.ending import STOP_SIGNALS, Ending, Stop, StopRecord
-from agent.life.handed import Handed
 from agent.life.parts import Parts, keep_running
+from agent.life.records import Records
 from agent.life.start import FATAL, open_ssh
 from agent.life.stop import bring_down
 from agent.log import Log
@@ -45,7 +45,7 @@ from agent.settings import Settings, SettingsError, load
 from agent.settings.current import Current
 
 HANDED = "_SWARM_HANDED"
-"""The environment variable that names what the previous agent handed over."""
+"""The environment variable that names the descriptor with the records of the previous agent."""
 
 PARTS_END = 10.0
 """Seconds that the parts may take to write what they have: a disk may hang."""
@@ -56,12 +56,14 @@ STRANGERS_END = 5.0
 SETTLE = 5.0
 """Seconds that signals may take to be handled before the process re-executes."""
 
+BANS_KEPT = 10_000
+"""Bans that travel when the process re-executes; the database knows the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Starting:
     """SSH is being opened. With `strangers` there are children that this agent does not know."""
 
-    handed: Handed
     strangers: bool
 
 
@@ -104,18 +106,21 @@ def run(command: Sequence[str], environ: MutableMapping[str, str]) -> int:
     """Be the container's init until a stop signal or the end of `command`; the exit status."""
     begun = time.monotonic()
     reset_signals()
-    inherited = environ.pop(HANDED, None)
-    handed = None if inherited is None else _take(int(inherited))
+    runner, children = asyncio.Runner(), Children()
+    file = environ.pop(HANDED, None)
+    inherited = None if file is None else runner.run(_take(int(file), children))
+    records = inherited or Records()
     try:
-        settings, refused = _settings(environ, handed)
+        settings, refused = _settings(environ, records.find(Settings))
     except SettingsError as error:
         for problem in error.problems:
             sys.stderr.write(f"swarm-agent: {problem}\n")
         return os.EX_CONFIG
-    life = _Life(_machine(settings, environ, command, begun, handed))
+    machine = _machine(settings, environ, command, begun, records, children)
+    life = _Life(machine, records, runner)
     if refused:
-        life.machine.bus.publish(SettingsRefused(problem=refused))
-    phase: Phase = Starting(handed or Handed(), inherited is not None and handed is None)
+        machine.bus.publish(SettingsRefused(problem=refused))
+    phase: Phase = Starting(strangers=file is not None and inherited is None)
     try:
         while True:
             match phase:
@@ -130,15 +135,16 @@ def run(command: Sequence[str], environ: MutableMapping[str, str]) -> int:
                 case Over():
                     return phase.status
     finally:
-        life.machine.log.close()
+        machine.log.close()
 
 
 class _Life:
     """What the phases of one run share. Each phase returns the next one."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, records: Records, runner: asyncio.Runner) -> None:
         self.machine = machine
-        self._runner = asyncio.Runner()
+        self.records = records
+        self._runner = runner
 
     def step(self, phase: Awaitable[Phase], after_error: Phase) -> Phase:
         """Run a phase; an unexpected error is reported and leads to `after_error`."""
@@ -150,36 +156,37 @@ class _Life:
             return self._runner.run(coroutine())
         except Exception as error:
             problem = words.error(error)
-            machine = self.machine
-            machine.past = machine.past.failed(problem, clock())
-            machine.bus.publish(AgentFailed(problem=problem, where=_where(error)))
-            return Over(os.EX_SOFTWARE) if machine.past.too_many else after_error
+            past = self.machine.past
+            past.failed(problem, clock())
+            self.machine.bus.publish(AgentFailed(problem=problem, where=_where(error)))
+            return Over(os.EX_SOFTWARE) if past.too_many else after_error
 
     async def start(self, phase: Starting) -> Phase:
         """Open SSH; the parts follow in the background."""
-        machine, handed = self.machine, phase.handed
+        machine, records = self.machine, self.records
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._unhandled)
-        machine.stop = Stop(handed.of(StopRecord) or StopRecord(None, None, hurry=False))
-        machine.children.expect(handed.pids)
-        command = start_or_resume(machine, handed) if handed.records else None
+        machine.stop = Stop(records.of(StopRecord, StopRecord))
+        command = records.find(Command)
+        if command is not None:
+            attend(command, machine)
         unblock_signals()
         machine.children.watch(loop)
         if phase.strangers:
             await _end_strangers(machine)
         try:
-            if not await self._open_or_stop(
-                handed, first=not handed.records and not phase.strangers
-            ):
+            if not await self._open_or_stop(first=not records.inherited and not phase.strangers):
                 return Over(os.EX_OK)
         except FATAL as error:
             machine.bus.publish(BootFailed(problem=str(error)))
             return Over(os.EX_CONFIG if isinstance(error, AccountError) else os.EX_UNAVAILABLE)
-        parts = Parts(machine, handed)
-        if handed.records:
-            parts.resume()
+        parts = Parts(machine, records)
+        if records.inherited:
+            parts.make_at_once()
             machine.bus.publish(_reexecuted(machine, parts))
-        command = command or start_or_resume(machine, handed)
+        if command is None:
+            command = records.of(Command, partial(start, machine))
+            attend(command, machine)
         running = asyncio.create_task(keep_running("parts", parts.run, machine.bus))
         return Serving(command, parts, running)
 
@@ -201,41 +208,35 @@ class _Life:
 
     def re_execute(self, phase: Reexecuting) -> Phase:
         """Become a new agent; if that is impossible, the process ends."""
-        missed: list[Event] = []
-        self.machine.bus.subscribe(missed.append)
+        machine, records = self.machine, self.records
+        machine.bus.subscribe(phase.serving.parts.missed.append)
         with suppress(Exception):  # the loop itself may be what is broken
             self._runner.run(_end_parts(phase.serving))
         if phase.reload:  # not before: who asks for the count must hear the next agent
-            self.machine.past = self.machine.past.reloaded()
+            machine.past.reloads += 1
         # Blocked signals wait through execve(2), and are heard by the new agent.
         signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, *FORWARDED})
         with suppress(Exception):  # as above
-            self._runner.run(_settled(self.machine.children))
+            self._runner.run(_settled(machine.children))
+        # Nothing may happen in the event loop from here on.
+        machine.gate.jail.keep_latest(BANS_KEPT)
+        records.put(machine.current.value)
         try:
-            records = self._hold(phase.serving, missed)
-            self.machine.log.close()
+            machine.log.close()
             from agent.life.reexec import re_execute
 
-            folder = self.machine.current.value.run_dir
-            re_execute(Handed(records), self.machine.environ, HANDED, folder)
+            re_execute(records, machine.environ, HANDED, machine.current.value.run_dir)
         except Exception as failure:
             sys.stderr.write(f"swarm-agent: cannot re-execute {sys.executable}: {failure!r}\n")
             return Over(os.EX_SOFTWARE)
 
-    def _hold(self, serving: Serving, missed: list[Event]) -> list[object]:
-        """Every record of this run. Nothing may happen in the event loop from here on."""
-        machine = self.machine
-        held = [machine.past, machine.current.value, machine.stop.hold(), machine.gate.hold()]
-        optional = [serving.command.hold(), None if machine.wall is None else machine.wall.hold()]
-        return [*held, *filter(None, optional), serving.parts.hold(missed)]
-
-    async def _open_or_stop(self, handed: Handed, *, first: bool) -> bool:
+    async def _open_or_stop(self, *, first: bool) -> bool:
         """Open SSH; false where the machine was to stop before, and nothing of it runs any more.
 
         A program that hangs there must not hold up a stop.
         """
         machine = self.machine
-        opening = asyncio.create_task(self._open(handed, first=first))
+        opening = asyncio.create_task(self._open(first=first))
         stopping = asyncio.create_task(machine.stop.wait())
         await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -244,27 +245,27 @@ class _Life:
             return True
         opening.cancel()
         await asyncio.wait([opening])
-        before = handed.of(Settings)
+        before = self.records.find(Settings)
         if before is not None:  # the sessions and services of before are ended in their order
             machine.current.value = before
-            await open_ssh(machine, handed, first=False, configure=False)
+            await open_ssh(machine, self.records, first=False, configure=False)
             return True
         deadline = asyncio.get_running_loop().time() + machine.current.value.stop_timeout
         await shutdown.end_descendants(deadline, machine.stop.hurry, set())
         return False
 
-    async def _open(self, handed: Handed, *, first: bool) -> None:
+    async def _open(self, *, first: bool) -> None:
         """Open SSH; if the new settings do not work, with the ones from before the re-execution."""
-        machine, before = self.machine, handed.of(Settings)
+        machine, before = self.machine, self.records.find(Settings)
         same = before == machine.current.value
         try:
-            await open_ssh(machine, handed, first=first, configure=not same)
+            await open_ssh(machine, self.records, first=first, configure=not same)
         except FATAL as error:
             if before is None or same:
                 raise
             machine.bus.publish(SettingsRefused(problem=str(error)))
             machine.current.value = before
-            await open_ssh(machine, handed, first=first, configure=True)
+            await open_ssh(machine, self.records, first=first, configure=True)
 
     def _unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -277,14 +278,15 @@ def _machine(
     environ: Mapping[str, str],
     command: Sequence[str],
     begun: float,
-    handed: Handed | None,
+    records: Records,
+    children: Children,
 ) -> Machine:
     log = Log(settings.log_format, settings.log_level, settings.log_line_limit)
     bus, health = Bus(), Health()
     bus.subscribe(log.write)
     bus.subscribe(health.hear)
-    past = (None if handed is None else handed.of(Reexecutions)) or Reexecutions()
-    return Machine(Current(settings), environ, command, begun, past, bus, log, Children(), health)
+    past = records.of(Reexecutions, Reexecutions)
+    return Machine(Current(settings), environ, command, begun, past, bus, log, children, health)
 
 
 async def _end_parts(serving: Serving) -> None:
@@ -309,15 +311,14 @@ async def _end_strangers(machine: Machine) -> None:
     await shutdown.end_descendants(deadline, machine.stop.hurry, set())
 
 
-def _take(file: int) -> Handed | None:
+async def _take(file: int, children: Children) -> Records | None:
     from agent.life.reexec import take
 
-    return take(file)
+    return take(file, children)
 
 
-def _settings(environ: Mapping[str, str], handed: Handed | None) -> tuple[Settings, str]:
+def _settings(environ: Mapping[str, str], before: Settings | None) -> tuple[Settings, str]:
     """The settings, and the reason if the previous ones stay in force. Raises `SettingsError`."""
-    before = None if handed is None else handed.of(Settings)
     try:
         wanted = load(environ, privileged=os.geteuid() == 0).settings
     except SettingsError as error:

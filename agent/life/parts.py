@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from agent.bus import Bus
 from agent.clock import clock
 from agent.events import Event, Notice, PartFailed
 from agent.init.children import leave_signals
-from agent.life.handed import Handed
+from agent.life.records import PartRecords, Records
 from agent.machine import Machine
 from agent.pace import doubled
 
@@ -60,38 +60,43 @@ class When(IntEnum):
     """Once nobody is likely to wait for a first login."""
 
 
+@dataclass(slots=True)
+class Missed:
+    """Events that the database has not heard."""
+
+    events: list[Event] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part. `make` puts it on the machine and returns what runs until cancelled, if anything.
+    """One part: `make` prepares it, and returns what runs until it is cancelled, if anything does.
 
-    `modules` are imported in a thread before that. A part with a record is made from that record
-    where it was handed over, and `at_once` unless that can wait; `hold` makes the record.
+    `modules` are imported in a thread before that. `at_once`: after a re-execution it is made
+    before anything else happens in the event loop.
     """
 
     name: str
     when: When
-    make: Callable[[Machine, Handed], Run | None]
+    make: Callable[[Machine, Records], Run | None]
     modules: tuple[str, ...] = ()
-    hold: Callable[[Machine], object] | None = None
-    at_once: bool = True
+    at_once: bool = False
 
 
-def _host_name(machine: Machine, _: Handed) -> None:
+def _host_name(machine: Machine, _: Records) -> None:
     from agent.platform.hostname import take_name
 
     take_name(machine.environ)
 
 
-def _idle(machine: Machine, handed: Handed) -> None:
+def _idle(machine: Machine, records: Records) -> None:
     # A few small modules, in place: the greeting of the first login is theirs.
     from agent.idle.idle import IdleRecord, make
     from agent.platform.fly import FlyMachine
 
     settings = machine.current.value
     machine.fly = FlyMachine.here(machine.environ, settings.fly_api)
-    record = handed.of(IdleRecord) or IdleRecord.begin(settings.volume, machine.bus)
     machine.idle = make(
-        record,
+        records.of(IdleRecord, lambda: IdleRecord.begin(settings.volume, machine.bus)),
         machine.current,
         machine.account,
         machine.children,
@@ -104,8 +109,6 @@ def _idle(machine: Machine, handed: Handed) -> None:
         partial(_checkpoint_before_sleep, machine),
         partial(_restic_ran, machine),
     )
-    if handed.of(IdleRecord) is not None:
-        machine.idle.crew_page.resume()
 
 
 async def _checkpoint_before_sleep(machine: Machine, patience: float) -> None:
@@ -117,11 +120,11 @@ def _restic_ran(machine: Machine) -> float:
     return machine.checkpoints.keeper.restic_ran if hasattr(machine, "checkpoints") else -math.inf
 
 
-def _egress(machine: Machine, _: Handed) -> Run | None:
+def _egress(machine: Machine, _: Records) -> Run | None:
     return None if machine.wall is None else machine.wall.run
 
 
-def _services(machine: Machine, handed: Handed) -> Run:
+def _services(machine: Machine, records: Records) -> Run:
     from agent.services.runner import Surroundings
     from agent.services.supervisor import ServicesRecord, Supervisor
 
@@ -133,13 +136,8 @@ def _services(machine: Machine, handed: Handed) -> Run:
         machine.current.value.run_dir,
         machine.bus,
     )
-    record = handed.of(ServicesRecord)
-    if record is None:
-        supervisor = Supervisor(around, machine.current, machine.account, machine.stop)
-    else:
-        supervisor = Supervisor.resume(
-            record, around, machine.current, machine.account, machine.stop
-        )
+    record = records.of(ServicesRecord, ServicesRecord)
+    supervisor = Supervisor(record, around, machine.current, machine.account, machine.stop)
     machine.supervisor = supervisor
 
     async def run() -> None:
@@ -150,15 +148,15 @@ def _services(machine: Machine, handed: Handed) -> Run:
     return run
 
 
-def _log(machine: Machine, _: Handed) -> None:
+def _log(machine: Machine, _: Records) -> None:
     machine.log.start()
 
 
-def _watch(machine: Machine, _: Handed) -> Run:
+def _watch(machine: Machine, _: Records) -> Run:
     return machine.idle.watch.run
 
 
-def _checkpoints(machine: Machine, _: Handed) -> Run:
+def _checkpoints(machine: Machine, _: Records) -> Run:
     from agent.checkpoints.part import Checkpoints
 
     def active() -> float:
@@ -176,17 +174,18 @@ def _checkpoints(machine: Machine, _: Handed) -> Run:
     return machine.checkpoints.run
 
 
-def _memory(machine: Machine, handed: Handed) -> Run:
+def _memory(machine: Machine, records: Records) -> Run:
     from agent.state.banlist import Clocks
     from agent.state.memory import Memory, MemoryRecord
 
     memory = machine.memory = Memory(
+        records.of(MemoryRecord, MemoryRecord),
+        records.of(Missed, Missed).events,
         _safe_volume(machine.current.value.volume, machine.bus),
         machine.gate.jail,
         machine.sessions,
         machine.began,
         machine.bus,
-        handed.of(MemoryRecord) or MemoryRecord(),
     )
 
     # Until the database was read, the budget is what the previous run left.
@@ -200,36 +199,31 @@ def _memory(machine: Machine, handed: Handed) -> Run:
     return run
 
 
-def _known(machine: Machine, _: Handed) -> Run:
+def _known(machine: Machine, _: Records) -> Run:
     from agent.state.knownlist import KnownKeeper
 
     return KnownKeeper(machine.gate.known, machine.current.value.volume, machine.bus).run
 
 
-def _crew(machine: Machine, handed: Handed) -> Run:
+def _crew(machine: Machine, records: Records) -> Run:
     from agent.crew.keeper import Crew, greeting
     from agent.crew.states import CrewRecord
 
     idle, page = machine.idle, machine.idle.crew_page
-    record = handed.of(CrewRecord)
-    if record is None:
-        crew = Crew.start(machine.current, machine.account, page, machine.bus)
-    else:
-        crew = Crew.resume(record, machine.current, machine.account, page, machine.bus)
-    machine.crew = crew
+    record = records.of(CrewRecord, CrewRecord)
+    crew = machine.crew = Crew(record, machine.current, machine.account, page, machine.bus)
     idle.leases.derived = crew.leases
     idle.greeting.more.append(lambda: greeting(crew, clock()))
     return crew.run
 
 
-def _notifier(machine: Machine, handed: Handed) -> Run:
+def _notifier(machine: Machine, records: Records) -> Run:
     from agent.notify import notifier
-    from agent.notify.outbox import NotifyRecord
 
     settings = machine.current.value
     page = notifier.page(settings.volume, machine.bus)
     machine.notifier = notifier.Notifier(
-        handed.of(NotifyRecord) or notifier.read(page),
+        records.of(notifier.NotifyRecord, lambda: notifier.read(page)),
         notifier.addresses_in(machine.environ),
         notifier.machine_name(machine.environ),
         machine.current,
@@ -243,20 +237,20 @@ def _notifier(machine: Machine, handed: Handed) -> Run:
     return machine.notifier.run
 
 
-def _lag(machine: Machine, _: Handed) -> Run:
+def _lag(machine: Machine, _: Records) -> Run:
     from agent.observe.lag import Lag
 
     machine.lag = Lag()
     return machine.lag.run
 
 
-def _control(machine: Machine, _: Handed) -> Run:
+def _control(machine: Machine, _: Records) -> Run:
     from agent.observe.control import Control
 
     return Control(machine, machine.bus).serve
 
 
-def _http(machine: Machine, _: Handed) -> Run | None:
+def _http(machine: Machine, _: Records) -> Run | None:
     from agent.observe.http import Http
     from agent.observe.metrics import Metrics
 
@@ -272,7 +266,7 @@ def _http(machine: Machine, _: Handed) -> Run | None:
     return Http(endpoint, machine, metrics, machine.bus).serve
 
 
-def _files(machine: Machine, _: Handed) -> Run:
+def _files(machine: Machine, _: Records) -> Run:
     from agent.follow import Files
 
     return Files(
@@ -285,13 +279,13 @@ def _files(machine: Machine, _: Handed) -> Run:
     ).follow
 
 
-def _home_keys(machine: Machine, _: Handed) -> Run:
+def _home_keys(machine: Machine, _: Records) -> Run:
     from agent.access.homekeys import HomeKeys
 
     return HomeKeys(machine.keyring, machine.account, machine.children, machine.bus).run
 
 
-def _home(machine: Machine, _: Handed) -> Run:
+def _home(machine: Machine, _: Records) -> Run:
     from agent.platform.homekeeper import HomeKeeper
 
     machine.home = HomeKeeper(machine.current.value, machine.account, machine.children, machine.bus)
@@ -300,30 +294,16 @@ def _home(machine: Machine, _: Handed) -> Run:
 
 TABLE = (
     Part("host name", When.BANNER, _host_name),
-    Part("idle", When.BANNER, _idle, hold=lambda machine: machine.idle.hold()),
+    Part("idle", When.BANNER, _idle, at_once=True),
     Part("egress", When.SERVED, _egress),
-    Part("services", When.SERVED, _services, hold=lambda machine: machine.supervisor.hold()),
+    Part("services", When.SERVED, _services, at_once=True),
     Part("log", When.QUIET, _log),
     Part("watch", When.QUIET, _watch),
     Part("checkpoints", When.QUIET, _checkpoints, ("agent.checkpoints.part",)),
     Part("state", When.QUIET, _memory, ("agent.state.memory",)),
     Part("known networks", When.QUIET, _known),
-    Part(
-        "coding agents",
-        When.QUIET,
-        _crew,
-        ("agent.crew.keeper",),
-        hold=lambda machine: machine.crew.hold(),
-        at_once=False,
-    ),
-    Part(
-        "messages",
-        When.QUIET,
-        _notifier,
-        ("agent.notify.notifier",),
-        hold=lambda machine: machine.notifier.hold(),
-        at_once=False,
-    ),
+    Part("coding agents", When.QUIET, _crew, ("agent.crew.keeper",)),
+    Part("messages", When.QUIET, _notifier, ("agent.notify.notifier",)),
     Part("lag", When.QUIET, _lag),
     Part("control socket", When.QUIET, _control, ("agent.observe.control",)),
     Part("http", When.QUIET, _http, ("agent.observe.http", "agent.observe.metrics")),
@@ -335,27 +315,19 @@ TABLE = (
 the files may have changed, or be out of reach."""
 
 
-@dataclass(frozen=True, slots=True)
-class PartsRecord:
-    """The records of all parts, at most one of each type."""
-
-    records: tuple[object, ...]
-
-
 class Parts:
     """Makes the parts of one run, and keeps them running."""
 
-    def __init__(self, machine: Machine, handed: Handed) -> None:
+    def __init__(self, machine: Machine, records: Records) -> None:
         self._machine = machine
-        record = handed.of(PartsRecord)
-        self._handed = Handed(() if record is None else record.records)
+        self._records = records.of(PartRecords, PartRecords)
         self._runs: dict[str, Run | None] = {}
         """By the part's name, once it is made."""
 
-    def resume(self) -> None:
-        """Make at once what this process had before it re-executed in place."""
+    def make_at_once(self) -> None:
+        """Make what must not wait after a re-execution: it has processes, and knows who is here."""
         for part in TABLE:
-            if part.hold is not None and part.at_once and self._handed.records:
+            if part.at_once:
                 try:
                     self._make(part)
                 except Exception as error:
@@ -364,24 +336,12 @@ class Parts:
                     self._machine.bus.publish(
                         PartFailed(part=part.name, problem=problem, retry_in=0.0)
                     )
-                    self._handed = Handed()
+                    self._records.clear()
 
-    def hold(self, missed: list[Event]) -> PartsRecord:
-        """The records of the parts; for a part not made yet, the record it was handed.
-
-        `missed` are events that were published after the parts had stopped.
-        """
-        from agent.state.memory import MemoryRecord
-
-        made = [p.hold(self._machine) for p in TABLE if p.hold and p.name in self._runs]
-        if "state" in self._runs:
-            made.append(self._machine.memory.hold(missed))
-        else:
-            before = self._handed.of(MemoryRecord) or MemoryRecord()
-            made.append(MemoryRecord(before.unwritten, (*before.missed, *missed)))
-        kinds = {type(record) for record in made}
-        made += [record for record in self._handed.records if type(record) not in kinds]
-        return PartsRecord(tuple(made))
+    @property
+    def missed(self) -> list[Event]:
+        """For events that are published when no part hears any more: the next agent keeps them."""
+        return self._records.of(Missed, Missed).events
 
     @property
     def supervisor(self) -> "Supervisor | None":
@@ -429,7 +389,7 @@ class Parts:
 
     def _make(self, part: Part) -> Run | None:
         if part.name not in self._runs:
-            self._runs[part.name] = part.make(self._machine, self._handed)
+            self._runs[part.name] = part.make(self._machine, self._records)
         return self._runs[part.name]
 
 

@@ -31,7 +31,7 @@ from agent.events import (
     Trouble,
 )
 from agent.init.children import become_subreaper
-from agent.life.handed import Handed
+from agent.life.records import Records
 from agent.machine import Machine
 from agent.network import is_own
 from agent.platform import apiaccess, home, homekeeper, volume
@@ -58,15 +58,15 @@ FATAL = (StartError, AccountError, hostkeys.HostKeyError, sshd.SshdError, Listen
 """What `open_ssh` raises if SSH cannot be served."""
 
 
-async def open_ssh(machine: Machine, handed: Handed, *, first: bool, configure: bool) -> None:
-    """Go through the phases. Raises what `FATAL` has; `handed` can be used again then.
+async def open_ssh(machine: Machine, records: Records, *, first: bool, configure: bool) -> None:
+    """Go through the phases. Raises what `FATAL` has; it can be called again then.
 
     Where this process has re-executed (not the `first` time), what SSH needs is in place: a full
     disk or too many processes are no reason to end what is open. sshd's configuration is written
     and checked with `configure`.
     """
     settings, bus = machine.current.value, machine.bus
-    before = handed.of(Settings)
+    before = records.find(Settings)
     phases = _Phases(bus, machine.began)
     with phases("settings"):
         account = machine.account = find(settings.user)
@@ -88,14 +88,15 @@ async def open_ssh(machine: Machine, handed: Handed, *, first: bool, configure: 
             if problem:
                 bus.publish(Trouble(part="sshd", problem=problem))
     with phases("state"):
-        known = Known()
-        jail = _open_jail(settings, known, bus, handed)
+        record = records.of(GateRecord, lambda: _gate_record(settings, bus))
+        record.jail.follow(_policy(settings))
     machine.wall = None
     if settings.egress != "open" or (before is not None and before.egress != "open"):
         with phases("egress"):
-            machine.wall = await _open_wall(machine, handed)
+            machine.wall = await _open_wall(machine, records)
     with phases("listener"):
-        machine.gate = _open_gate(machine, jail, known, handed)
+        machine.sessions = records.of(Sessions, Sessions)
+        machine.gate = Gate(record, _access(machine))
     bus.publish(
         ListenerOpened(
             listen=str(settings.listen),
@@ -105,10 +106,9 @@ async def open_ssh(machine: Machine, handed: Handed, *, first: bool, configure: 
     )
 
 
-def _open_gate(machine: Machine, jail: Jail, known: Known, handed: Handed) -> Gate:
+def _access(machine: Machine) -> Access:
     settings = machine.current.value
-    machine.sessions = Sessions()
-    access = Access(
+    return Access(
         settings,
         machine.session_env,
         machine.keyring,
@@ -117,10 +117,6 @@ def _open_gate(machine: Machine, jail: Jail, known: Known, handed: Handed) -> Ga
         machine.sessions,
         machine.bus,
     )
-    record = handed.of(GateRecord)
-    if record is None:
-        return Gate.start(access, jail, known)
-    return Gate.resume(record, access, jail, known)
 
 
 class _Phases:
@@ -206,24 +202,19 @@ def _session_env(machine: Machine) -> Mapping[str, str]:
     return found.variables
 
 
-async def _open_wall(machine: Machine, handed: Handed) -> "Wall | None":
+async def _open_wall(machine: Machine, records: Records) -> "Wall | None":
     """Enforce SWARM_EGRESS before anybody is in. Raises `StartError`."""
     settings, bus = machine.current.value, machine.bus
-    before = handed.of(Settings)
     from agent.egress.wall import EgressError, Wall, WallRecord
 
-    record = handed.of(WallRecord)
-    # Addresses are known by no name any more: those of a name that was taken out must not stay.
-    same = before is not None and before.egress_allow == settings.egress_allow
-    seen = record.seen if record is not None and same else {}
-    wall = Wall(settings, machine.children, bus, seen)
+    wall = Wall(records.of(WallRecord, WallRecord), settings, machine.children, bus)
     try:
         if settings.egress == "open":
             await wall.remove()
             return None
         await wall.put_up()
     except EgressError as error:
-        if before == settings:
+        if records.find(Settings) == settings:
             notice = f"the rules from before are in force: {error}"
             bus.publish(Notice(part="egress", notice=notice))
             return wall
@@ -235,9 +226,8 @@ async def _open_wall(machine: Machine, handed: Handed) -> "Wall | None":
     return wall
 
 
-def _open_jail(settings: Settings, known: Known, bus: Bus, handed: Handed) -> Jail:
-    """The jail with the bans, and `known` with the logins, of earlier runs."""
-    policy = Policy(
+def _policy(settings: Settings) -> Policy:
+    return Policy(
         maxretry=settings.maxretry,
         findtime=settings.findtime,
         bantime=settings.bantime,
@@ -246,10 +236,12 @@ def _open_jail(settings: Settings, known: Known, bus: Bus, handed: Handed) -> Ja
         ignore=settings.ignoreip,
         dry_run=settings.ban_dry_run,
     )
-    gate = handed.of(GateRecord)
-    if gate is not None:
-        return Jail.resume(gate.jail, policy, is_own, known.spared)
-    jail = Jail(policy, is_own, known.spared)
+
+
+def _gate_record(settings: Settings, bus: Bus) -> GateRecord:
+    """A gate with the bans and logins of earlier runs."""
+    known = Known()
+    jail = Jail(_policy(settings), is_own, known.spared)
 
     def replaced(reason: str, kept_as: str) -> None:
         bus.publish(StateReplaced(reason=reason, kept_as=kept_as))
@@ -263,4 +255,4 @@ def _open_jail(settings: Settings, known: Known, bus: Bus, handed: Handed) -> Ja
     except (OSError, volume.NotTrusted) as error:
         notice = f"bans and logins of earlier runs are not known: {settings.volume}: {error}"
         bus.publish(Notice(part="state", notice=notice))
-    return jail
+    return GateRecord(jail, known)

@@ -6,7 +6,7 @@ the machine only where the setting says so.
 """
 
 import socket
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from agent import words
 from agent.events import (
@@ -64,32 +64,15 @@ class Known:
     budget_month: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NewsRecord:
-    """All that is remembered."""
-
-    known: Known = field(default_factory=Known)
-    spells: tuple[tuple[str, Spell], ...] = ()
-    bans: tuple[float, ...] = ()
-    storm_told: float | None = None
-    volume_told: bool = False
-
-
 class NewsDesk:
     """Turns what happens into news. `wait` and `done_after` are settings, in seconds."""
 
-    def __init__(self, record: NewsRecord) -> None:
-        self.known = record.known
-        self._spells = dict(record.spells)
-        self._bans = list(record.bans)
-        self._storm_told = record.storm_told
-        self._volume_told = record.volume_told
-
-    def hold(self) -> NewsRecord:
-        """What is remembered now."""
-        spells = tuple(self._spells.items())
-        bans = tuple(self._bans)
-        return NewsRecord(self.known, spells, bans, self._storm_told, self._volume_told)
+    def __init__(self, known: Known) -> None:
+        self.known = known
+        self._spells: dict[str, Spell] = {}
+        self._bans: list[float] = []
+        self._storm_told: float | None = None
+        self._volume_told = False
 
     def hear(self, event: Event, now: float, done_after: float) -> list[News]:
         """What follows from an event."""

@@ -20,8 +20,9 @@ from agent.clock import clock
 from agent.events import Event, NewsNotSent, NewsSent
 from agent.idle.budget import this_month
 from agent.init.children import Children, Credentials, NotDone, clean_environment
-from agent.notify.news import Known, News, NewsDesk, NewsRecord
-from agent.notify.outbox import Letter, NotifyRecord, Outbox, OutboxRecord
+from agent.notify import outbox
+from agent.notify.news import Known, News, NewsDesk
+from agent.notify.outbox import Letter, Outbox
 from agent.notify.send import Answer, Order
 from agent.settings.current import Current
 from agent.state.page import Page
@@ -53,7 +54,15 @@ class _Kept(msgspec.Struct, frozen=True):
     """The page: what is known, and what waits to be sent."""
 
     known: Known
-    outbox: OutboxRecord
+    outbox: outbox.Kept
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyRecord:
+    """What makes the news, and what waits to be sent."""
+
+    desk: NewsDesk
+    outbox: Outbox
 
 
 class TooSoon(Exception):
@@ -102,8 +111,8 @@ class Notifier:
         bus: Bus,
     ) -> None:
         self._addresses = {zlib.crc32(each.encode()): each for each in addresses}
-        self._desk = NewsDesk(record.news)
-        self._outbox = Outbox(record.outbox)
+        self._desk = record.desk
+        self._outbox = record.outbox
         self._machine = machine
         self._current = current
         self._children = children
@@ -115,13 +124,9 @@ class Notifier:
         self._one_at_a_time = asyncio.Lock()
         self._troubled: set[int] = set()
         self._next_test = 0.0
-        self._saved = self._desk.known, self._outbox.hold()
+        self._saved = self._desk.known, self._outbox.kept()
         if self._addresses:
             bus.subscribe(self._hear, early=True)
-
-    def hold(self) -> NotifyRecord:
-        """What is remembered now."""
-        return NotifyRecord(self._desk.hold(), self._outbox.hold())
 
     async def run(self) -> None:
         """Send messages until cancelled."""
@@ -251,7 +256,7 @@ class Notifier:
         return done.output
 
     async def _keep(self) -> None:
-        now = self._desk.known, self._outbox.hold()
+        now = self._desk.known, self._outbox.kept()
         if now != self._saved or self._page.behind:
             self._saved = now
             await self._page.write(msgspec.json.encode(_Kept(*now)).decode())
@@ -276,13 +281,13 @@ def page(volume_path: str, bus: Bus) -> Page:
 
 def read(page: Page) -> NotifyRecord:
     """What earlier runs have left on the volume."""
-    nothing = _Kept(Known(), OutboxRecord())
+    nothing = _Kept(Known(), outbox.Kept())
 
     def parse(text: str) -> _Kept:
         return msgspec.json.decode(text, type=_Kept)
 
     kept = page.read(parse, nothing)
-    return NotifyRecord(NewsRecord(kept.known), kept.outbox)
+    return NotifyRecord(NewsDesk(kept.known), Outbox(kept.outbox))
 
 
 def _used(path: str) -> float:

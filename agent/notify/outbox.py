@@ -6,7 +6,7 @@ Pure: every method takes the time, as Unix time, because what waits outlives the
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from agent.notify.news import News, NewsRecord
+from agent.notify.news import News
 from agent.pace import doubled
 
 LETTERS, WINDOW = 6, 600.0
@@ -35,8 +35,8 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True)
-class OutboxRecord:
-    """What waits to be sent, and what was sent lately."""
+class Kept:
+    """What waits to be sent, and what was sent lately, as it outlives the machine."""
 
     letters: tuple[Letter, ...] = ()
     pending: tuple[News, ...] = ()
@@ -45,29 +45,21 @@ class OutboxRecord:
     keys: tuple[tuple[str, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NotifyRecord:
-    """All that is remembered."""
-
-    news: NewsRecord
-    outbox: OutboxRecord
-
-
 class Outbox:
     """Collects news and gives out letters."""
 
-    def __init__(self, record: OutboxRecord) -> None:
-        self._letters = list(record.letters)
-        self._pending = list(record.pending)
-        self._left_out = record.left_out
-        self._sent = list(record.sent)
-        self._keys = dict(record.keys)
+    def __init__(self, kept: Kept) -> None:
+        self._letters = list(kept.letters)
+        self._pending = list(kept.pending)
+        self._left_out = kept.left_out
+        self._sent = list(kept.sent)
+        self._keys = dict(kept.keys)
 
-    def hold(self) -> OutboxRecord:
-        """What waits now."""
+    def kept(self) -> Kept:
+        """What waits and what was sent, now."""
         keys = tuple(self._keys.items())
         pending, sent = tuple(self._pending), tuple(self._sent)
-        return OutboxRecord(tuple(self._letters), pending, self._left_out, sent, keys)
+        return Kept(tuple(self._letters), pending, self._left_out, sent, keys)
 
     def add(self, news: Iterable[News], now: float) -> None:
         """Queue these, unless they were sent lately."""

@@ -191,7 +191,7 @@ _READ = (
     _Read(
         "service_up",
         "1 while a service runs and is ready, or a oneshot service has succeeded.",
-        lambda m: {name: each.state in READY for name, each in m.supervisor.runners.items()},
+        lambda m: {name: each.record.state in READY for name, each in m.supervisor.runners.items()},
         "service",
     ),
     _Read(
@@ -205,9 +205,9 @@ _READ = (
         "service_start_time_seconds",
         "When a service's process was started (Unix time).",
         lambda m: {
-            name: each.started_at
+            name: each.record.started_at
             for name, each in m.supervisor.runners.items()
-            if each.started_at is not None
+            if each.record.started_at is not None
         },
         "service",
     ),

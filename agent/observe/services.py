@@ -82,10 +82,10 @@ def service_report(runner: Runner) -> ServiceReport:
     """One service."""
     return ServiceReport(
         name=runner.service.name,
-        state=runner.state.value,
-        detail=runner.detail,
-        since=runner.since,
-        started=runner.started_at,
+        state=runner.record.state.value,
+        detail=runner.record.detail,
+        since=runner.record.since,
+        started=runner.record.started_at,
         pid=runner.pid,
         restarts=runner.restarts,
         command=list(runner.service.command),

@@ -10,10 +10,10 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent import safe
-from agent.init.descriptor import Descriptor
+from agent.init.descriptor import NONE, Descriptor
 from agent.pace import Bucket
 
 LINE_LIMIT = 64 << 10
@@ -38,7 +38,7 @@ class Line:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stream:
     """Our end of a pipe (-1: it has ended), and what was read of a line that has begun."""
 
@@ -46,33 +46,41 @@ class Stream:
     begun: bytes = b""
 
 
+@dataclass(slots=True)
+class Lines:
+    """The last lines of a service, their size in memory, and how many there were in all."""
+
+    kept: deque[Line] = field(default_factory=deque)
+    size: int = 0
+    count: int = 0
+
+
 class Ring:
     """The last lines of a service, and who follows them."""
 
-    def __init__(self) -> None:
-        self._lines: deque[Line] = deque()
-        self._size = 0
-        self._count = 0
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
         self.changed = asyncio.Event()
 
     def add(self, at: float, stream: str, text: str) -> None:
         """One more line."""
-        self._count += 1
-        line = Line(self._count, at, stream, text)
-        self._lines.append(line)
-        self._size += _size(line)
-        while len(self._lines) > KEPT_LINES or self._size > KEPT_BYTES:
-            self._size -= _size(self._lines.popleft())
+        lines = self.lines
+        lines.count += 1
+        line = Line(lines.count, at, stream, text)
+        lines.kept.append(line)
+        lines.size += _size(line)
+        while len(lines.kept) > KEPT_LINES or lines.size > KEPT_BYTES:
+            lines.size -= _size(lines.kept.popleft())
         self.changed.set()
         self.changed = asyncio.Event()
 
     def after(self, number: int) -> list[Line]:
         """The kept lines after number `number`."""
-        return [line for line in self._lines if line.number > number]
+        return [line for line in self.lines.kept if line.number > number]
 
     def last(self, count: int) -> str:
         """The last lines as one text."""
-        return " | ".join(line.text for line in list(self._lines)[-count:])
+        return " | ".join(line.text for line in list(self.lines.kept)[-count:])
 
 
 def _size(line: Line) -> int:
@@ -92,23 +100,18 @@ class Output:
         on_line: Callable[[str], None],
         on_lost: Callable[[int], None],
     ) -> None:
-        self._descriptor: int = stream.descriptor
-        descriptor = self._descriptor
+        self._stream = stream
+        descriptor = stream.descriptor
         self._on_line = on_line
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        self._buffer = stream.begun
         self._cutting = False
         self._lost = 0
         self._bucket = Bucket(BURST, self._loop.time())
         os.set_blocking(descriptor, False)
         fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         self._loop.add_reader(descriptor, self._readable)
-
-    def hold(self) -> Stream:
-        """The pipe as it is now."""
-        return Stream(Descriptor(self._descriptor), self._buffer)
 
     def close(self) -> None:
         """Read the rest and close the pipe; does nothing the second time."""
@@ -118,17 +121,17 @@ class Output:
 
     def _readable(self) -> bool:
         """Read one piece; False when nothing is left for now."""
-        if self._descriptor < 0:
+        if self._stream.descriptor < 0:
             return False
         try:
             if self._has_tokens():
-                data = os.read(self._descriptor, _CHUNK)
+                data = os.read(self._stream.descriptor, _CHUNK)
                 count = len(data)
                 self._bucket.take(count, RATE, BURST, self._loop.time())
                 self._split(data)
             else:
                 count = os.splice(
-                    self._descriptor, self._null, _PIPE_SIZE, flags=os.SPLICE_F_NONBLOCK
+                    self._stream.descriptor, self._null, _PIPE_SIZE, flags=os.SPLICE_F_NONBLOCK
                 )
                 self._throw_away(count)
         except BlockingIOError:
@@ -148,15 +151,15 @@ class Output:
         return True
 
     def _throw_away(self, count: int) -> None:
-        if not self._lost and self._buffer:
-            self._line(self._buffer, cut=True)
-        self._buffer = b""
+        if not self._lost and self._stream.begun:
+            self._line(self._stream.begun, cut=True)
+        self._stream.begun = b""
         # What comes next begins in the middle of a line.
         self._cutting = True
         self._lost += count
 
     def _split(self, data: bytes) -> None:
-        *lines, rest = (self._buffer + data).split(b"\n")
+        *lines, rest = (self._stream.begun + data).split(b"\n")
         for line in lines:
             if self._cutting:
                 self._cutting = False
@@ -165,20 +168,20 @@ class Output:
         if len(rest) > LINE_LIMIT and not self._cutting:
             self._line(rest, cut=True)
             self._cutting = True
-        self._buffer = b"" if self._cutting else rest
+        self._stream.begun = b"" if self._cutting else rest
 
     def _line(self, line: bytes, *, cut: bool) -> None:
         text = safe.output(line[:LINE_LIMIT])
         self._on_line(text + _CUT if cut else text)
 
     def _end(self) -> None:
-        if self._descriptor < 0:
+        if self._stream.descriptor < 0:
             return
-        self._loop.remove_reader(self._descriptor)
-        if self._buffer:
-            self._line(self._buffer, cut=False)
+        self._loop.remove_reader(self._stream.descriptor)
+        if self._stream.begun:
+            self._line(self._stream.begun, cut=False)
         if self._lost:
             self._on_lost(self._lost)
-        os.close(self._descriptor)
+        os.close(self._stream.descriptor)
         os.close(self._null)
-        self._descriptor = -1
+        self._stream.descriptor = NONE

@@ -9,7 +9,6 @@ from contextlib import suppress
 
 from agent import safe
 from agent.init.children import Children, NotDone
-from agent.init.descriptor import Descriptor
 from agent.platform.account import credentials_of, environment_of
 from agent.services.definition import Check, Service
 
@@ -89,32 +88,17 @@ class Notify:
     """The socket of sd_notify(3): a datagram with READY=1 sets `ready`."""
 
     def __init__(self, path: str, listening: socket.socket) -> None:
-        self.path = path
-        self.ready = asyncio.Event()
+        self._path = path
         self._socket = listening
-        self._socket.setblocking(False)
+        self.ready = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._socket, self._read)
-
-    @classmethod
-    def start(cls, path: str, uid: int) -> "Notify":
-        """Listen at `path` for the account `uid`. Raises `OSError`."""
-        return cls(path, _bind(path, uid))
-
-    @classmethod
-    def resume(cls, path: str, descriptor: Descriptor) -> "Notify":
-        """Continue with the socket that `hold` recorded."""
-        return cls(path, socket.socket(fileno=descriptor))
-
-    def hold(self) -> Descriptor:
-        """The socket."""
-        return Descriptor(self._socket.fileno())
 
     def close(self) -> None:
         """Stop listening."""
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
         with suppress(FileNotFoundError):
-            os.unlink(self.path)
+            os.unlink(self._path)
 
     def _read(self) -> None:
         with suppress(BlockingIOError):
@@ -122,10 +106,12 @@ class Notify:
                 self.ready.set()
 
 
-def _bind(path: str, uid: int) -> socket.socket:
+def listen(path: str, uid: int) -> socket.socket:
+    """The socket at `path` for `Notify`, which the account `uid` may use. Raises `OSError`."""
     with suppress(FileNotFoundError):
         os.unlink(path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    bound.setblocking(False)
     bound.bind(path)
     os.chmod(path, 0o600)
     if os.geteuid() == 0:

@@ -12,9 +12,10 @@ import asyncio
 import os
 import pwd
 import signal
+import socket
 import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import Any, Protocol
@@ -29,13 +30,13 @@ from agent.events import (
     ServiceStarted,
     ServiceStopped,
 )
-from agent.init.children import Child, Children, HeldChild
-from agent.init.descriptor import NONE, Descriptor
+from agent.init.children import Child, Children
 from agent.services import process
 from agent.services.backoff import Again, Backoff, GiveUp, Over
 from agent.services.definition import OnFailure, Service
-from agent.services.output import Output, Ring, Stream
-from agent.services.probes import Notify, look
+from agent.services.output import Lines, Output, Ring
+from agent.services.probes import Notify, listen, look
+from agent.services.process import Started
 
 FIRST_LOOK, SLOWEST_LOOK = 0.02, 1.0
 """Seconds between two looks whether a service is ready: doubled each time."""
@@ -127,31 +128,22 @@ class Surroundings:
     bus: Bus
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessRecord:
-    """A service's process; `leader_started` and `group` as in `process.Started`."""
-
-    child: HeldChild
-    streams: Mapping[str, Stream]
-    notify: Descriptor
-    leader_started: int
-    group: str | None
-    ready_since: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ServiceRecord:
-    """Where a service is in its life. `wanted`: it has a task that was not told to end."""
+    """Where a service is in its life, and its process while it has one."""
 
-    state: ServiceState
-    detail: str
-    since: float
-    started_at: float | None
-    starts: int
-    restarts: int
-    said: tuple[tuple[float, str, str], ...]
-    wanted: bool
-    process: ProcessRecord | None
+    backoff: Backoff
+    lines: Lines = field(default_factory=Lines)
+    state: ServiceState = ServiceState.INACTIVE
+    detail: str = ""
+    since: float = field(default_factory=time.time)
+    started_at: float | None = None
+    starts: int = 0
+    process: Started | None = None
+    notify: socket.socket | None = None
+    """Where its process reports itself ready, if it does."""
+    ready_since: float | None = None
+    """On the monotonic clock, while its process is ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,89 +157,53 @@ class _Outcome:
 
 
 class Runner:
-    """Runs one service while `run` runs."""
+    """Runs one service while `run` runs. `ring` has the lines of the record."""
 
-    def __init__(self, service: Service, around: Surroundings, siblings: "Siblings") -> None:
+    def __init__(
+        self,
+        record: ServiceRecord,
+        ring: Ring,
+        service: Service,
+        around: Surroundings,
+        siblings: "Siblings",
+    ) -> None:
+        self.record = record
+        self.ring = ring
         self.service = service
-        self.state = ServiceState.INACTIVE
-        self.detail = ""
-        self.since = time.time()
-        self.started_at: float | None = None
-        self.starts = 0
-        self.ring = Ring()
         self._around = around
         self._siblings = siblings
-        self._backoff = Backoff(service)
-        self._process: process.Started | None = None
-        self._outputs: dict[str, Output] = {}
+        self._outputs: list[Output] = []
         self._notify: Notify | None = None
-        self._ready_since: float | None = None
-
-    def hold(self, *, wanted: bool) -> ServiceRecord:
-        """Where it is in its life; `wanted` as in `ServiceRecord`."""
-        return ServiceRecord(
-            state=self.state,
-            detail=self.detail,
-            since=self.since,
-            started_at=self.started_at,
-            starts=self.starts,
-            restarts=self._backoff.restarts,
-            said=tuple((line.at, line.stream, line.text) for line in self.ring.after(0)),
-            wanted=wanted,
-            process=self._hold_process(),
-        )
-
-    @classmethod
-    def resume(
-        cls, record: ServiceRecord, service: Service, around: Surroundings, siblings: "Siblings"
-    ) -> "Runner":
-        """The runner that `hold` recorded; its process, if it has one, is `run`'s to continue."""
-        runner = cls(service, around, siblings)
-        if record.process is not None:
-            # Without a state of its own it was being stopped.
-            stopping = record.state is ServiceState.INACTIVE
-            runner.state = ServiceState.STOPPING if stopping else record.state
-        elif record.state in (ServiceState.FAILED, ServiceState.DONE) and not record.wanted:
-            runner.state = record.state
-        runner.detail, runner.since = record.detail, record.since
-        runner.started_at, runner.starts = record.started_at, record.starts
-        runner._backoff.restarts = record.restarts
-        for at, stream, text in record.said:
-            runner.ring.add(at, stream, text)
-        return runner
 
     @property
     def pid(self) -> int | None:
         """Of its process, while it has one."""
-        return None if self._process is None else self._process.child.pid
+        return None if self.record.process is None else self.record.process.child.pid
 
     @property
     def restarts(self) -> int:
         """Starts after the first."""
-        return max(0, self.starts - 1)
+        return max(0, self.record.starts - 1)
 
-    async def run(self, running: "ProcessRecord | None" = None) -> None:
-        """Be the service until it is over; cancelling stops it.
-
-        `running` is its process where it has one already.
-        """
+    async def run(self) -> None:
+        """Be the service until it is over; cancelling stops it."""
         try:
             while True:
-                if running is None:
+                if self.record.process is None:
                     self._move(ServiceState.WAITING)
                     await self._siblings.siblings_ready(self.service)
                     outcome = await self._run_once()
                 else:
-                    outcome, running = await self._resume_process(running), None
+                    outcome = await self._see_through(self.record.process)
                 if not await self._again(outcome):
                     return
         finally:
-            if self.state not in (ServiceState.FAILED, ServiceState.DONE):
+            if self.record.state not in (ServiceState.FAILED, ServiceState.DONE):
                 self._move(ServiceState.INACTIVE)
                 self._around.bus.publish(ServiceStopped(service=self.service.name))
 
     async def _again(self, outcome: _Outcome) -> bool:
-        match self._backoff.ended(failed=outcome.failed, ran=outcome.ran):
+        match self.record.backoff.ended(failed=outcome.failed, ran=outcome.ran):
             case Again(delay=delay, number=number):
                 self._move(ServiceState.BACKOFF, outcome.because)
                 self._around.bus.publish(
@@ -279,66 +235,55 @@ class Runner:
             self._siblings.ended_for_good(self.service, outcome.status)
 
     async def _run_once(self) -> _Outcome:
+        record = self.record
         self._move(ServiceState.STARTING)
-        self._ready_since = None
-        self._notify = self._listen()
+        record.ready_since = None
+        record.notify = self._listen()
         try:
-            try:
-                began = process.start(self.service, self._around.children, self._environment())
-            except OSError as error:
-                reason = f"cannot start {self.service.command[0]}: {error.strerror}"
-                return _Outcome(True, reason, 0.0, 127)
-            self.starts += 1
-            self.started_at = time.time()
-            self._around.bus.publish(
-                ServiceStarted(
-                    service=self.service.name, pid=began.child.pid, restarts=self.restarts
-                )
-            )
-            return await self._see_through(began)
-        finally:
+            began = process.start(self.service, self._around.children, self._environment())
+        except OSError as error:
             self._listen_no_more()
+            reason = f"cannot start {self.service.command[0]}: {error.strerror}"
+            return _Outcome(True, reason, 0.0, 127)
+        record.process = began
+        record.starts += 1
+        record.started_at = time.time()
+        self._around.bus.publish(
+            ServiceStarted(service=self.service.name, pid=began.child.pid, restarts=self.restarts)
+        )
+        return await self._see_through(began)
 
-    async def _resume_process(self, record: ProcessRecord) -> _Outcome:
-        child = self._around.children.adopt(record.child)
-        self._ready_since = record.ready_since
-        if record.notify >= 0:
-            self._notify = Notify.resume(self._notify_path, record.notify)
-        try:
-            return await self._see_through(
-                process.Started(
-                    self.service.name, child, record.streams, record.leader_started, record.group
-                )
-            )
-        finally:
-            self._listen_no_more()
-
-    async def _see_through(self, began: process.Started) -> _Outcome:
-        child = began.child
-        self._process = began
-        self._outputs = {
-            stream: self._output(stream, pipe)
+    async def _see_through(self, began: Started) -> _Outcome:
+        """Attend to the process until nothing of the service is left."""
+        record = self.record
+        if record.notify is not None:
+            self._notify = Notify(self._notify_path, record.notify)
+        self._outputs = [
+            Output(pipe, partial(self._said, stream), self._lost)
             for stream, pipe in began.streams.items()
             if pipe.descriptor >= 0
-        }
+        ]
         try:
-            if self.state is ServiceState.STOPPING:
+            if record.state is ServiceState.STOPPING:
                 await self._stop(began)
                 return _Outcome(True, "was stopping when the agent re-executed", 0.0, 1)
             return await self._until_end(began)
         finally:
-            if child.running:
+            if began.child.running:
                 self._move(ServiceState.STOPPING)
-            # Also what a program that ended by itself has left: it ends as in a stop.
-            await _to_its_end(self._stop(began))
-            for output in self._outputs.values():
-                output.close()
-            process.forget(began)
-            self._process = None
+            try:
+                # Also what a program that ended by itself has left: it ends as in a stop.
+                await _to_its_end(self._stop(began))
+            finally:
+                for output in self._outputs:
+                    output.close()
+                process.forget(began)
+                record.process = None
+                self._listen_no_more()
 
-    async def _until_end(self, began: process.Started) -> _Outcome:
+    async def _until_end(self, began: Started) -> _Outcome:
         child = began.child
-        ready = self._ready_since
+        ready = self.record.ready_since
         if ready is None:
             since = time.monotonic()
             problem = await self._until_ready(child)
@@ -348,25 +293,13 @@ class Runner:
             if not child.running:
                 return self._ended(child, 0.0)
             self._move(ServiceState.RUNNING)
-            ready = self._ready_since = time.monotonic()
+            ready = self.record.ready_since = time.monotonic()
             self._around.bus.publish(ServiceReady(service=self.service.name, seconds=ready - since))
         problem = await self._until_unwell(child)
         if problem is not None:
             await self._stop_failed(began)
             return _Outcome(True, problem, time.monotonic() - ready, _status(child))
         return self._ended(child, time.monotonic() - ready)
-
-    def _hold_process(self) -> ProcessRecord | None:
-        if self._process is None:
-            return None
-        return ProcessRecord(
-            child=self._process.child.hold(),
-            streams={stream: output.hold() for stream, output in self._outputs.items()},
-            notify=NONE if self._notify is None else self._notify.hold(),
-            leader_started=self._process.leader_started,
-            group=self._process.group,
-            ready_since=self._ready_since,
-        )
 
     def _ended(self, child: Child, ran: float) -> _Outcome:
         status = child.exited.result()
@@ -390,7 +323,7 @@ class Runner:
                 return f"{type(error).__name__}: {error}"
             if ready.done() or not child.running:
                 return None
-            return f"not ready within {self.service.ready_timeout:g} s: {self.detail}"
+            return f"not ready within {self.service.ready_timeout:g} s: {self.record.detail}"
         finally:
             ready.cancel()
             await asyncio.gather(ready, return_exceptions=True)
@@ -398,15 +331,15 @@ class Runner:
     async def _ready(self) -> None:
         check = self.service.ready
         if self._notify is not None:
-            self.detail = "it has not said READY=1"
+            self.record.detail = "it has not said READY=1"
             await self._notify.ready.wait()
         elif check is not None:
             pause = FIRST_LOOK
             while problem := await look(check, self.service, self._around.children, LOOK_PATIENCE):
-                self.detail = problem
+                self.record.detail = problem
                 await asyncio.sleep(pause)
                 pause = min(SLOWEST_LOOK, pause * 2)
-        self.detail = ""
+        self.record.detail = ""
 
     async def _until_unwell(self, child: Child) -> str | None:
         """Wait for the end, or for what health checks find."""
@@ -421,16 +354,16 @@ class Runner:
                 return None
             problem = await look(health, self.service, self._around.children, health.timeout)
             failures = failures + 1 if problem else 0
-            self.detail = problem or ""
+            self.record.detail = problem or ""
             if failures >= health.failures:
                 return f"unwell {failures} times in a row: {problem}"
 
-    async def _stop_failed(self, began: process.Started) -> None:
+    async def _stop_failed(self, began: Started) -> None:
         if began.child.running:
-            self._move(ServiceState.STOPPING, self.detail)
+            self._move(ServiceState.STOPPING, self.record.detail)
             await self._stop(began)
 
-    async def _stop(self, began: process.Started) -> None:
+    async def _stop(self, began: Started) -> None:
         """Ask everything of the service to end, and kill what has not when its time is over."""
         if process.has_ended(began):
             return
@@ -447,13 +380,14 @@ class Runner:
         given = dict(around.session_env) if service.user == around.login else {}
         given |= {name: around.environ[name] for name in service.secrets if name in around.environ}
         given |= service.env
-        return given if self._notify is None else given | {"NOTIFY_SOCKET": self._notify.path}
+        listens = self.record.notify is not None
+        return given | {"NOTIFY_SOCKET": self._notify_path} if listens else given
 
-    def _listen(self) -> Notify | None:
+    def _listen(self) -> socket.socket | None:
         if self.service.ready is None or not self.service.ready.notify:
             return None
         os.makedirs(os.path.dirname(self._notify_path), mode=0o755, exist_ok=True)
-        return Notify.start(self._notify_path, pwd.getpwnam(self.service.user).pw_uid)
+        return listen(self._notify_path, pwd.getpwnam(self.service.user).pw_uid)
 
     @property
     def _notify_path(self) -> str:
@@ -462,10 +396,9 @@ class Runner:
     def _listen_no_more(self) -> None:
         if self._notify is not None:
             self._notify.close()
-            self._notify = None
-
-    def _output(self, stream: str, pipe: Stream) -> Output:
-        return Output(pipe, partial(self._said, stream), self._lost)
+        elif self.record.notify is not None:
+            self.record.notify.close()
+        self._notify = self.record.notify = None
 
     def _said(self, stream: str, text: str) -> None:
         now = time.time()
@@ -478,11 +411,12 @@ class Runner:
         self._around.bus.publish(ServiceOutputLost(service=self.service.name, bytes=count))
 
     def _move(self, state: ServiceState, detail: str = "") -> None:
-        if state is self.state:
+        record = self.record
+        if state is record.state:
             return
-        if state not in MOVES[self.state]:
-            raise AssertionError(f"{self.service.name}: {self.state.value} → {state.value}")
-        self.state, self.detail, self.since = state, detail, time.time()
+        if state not in MOVES[record.state]:
+            raise AssertionError(f"{self.service.name}: {record.state.value} → {state.value}")
+        record.state, record.detail, record.since = state, detail, time.time()
         self._siblings.moved(self.service.name, state)
 
 
@@ -499,7 +433,7 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
         raise cancelled
 
 
-async def _ended_within(began: process.Started, patience: float) -> bool:
+async def _ended_within(began: Started, patience: float) -> bool:
     """Wait until nothing of the service runs any more; false when `patience` seconds are over."""
     # asyncio.timeout does not work in a task that is being cancelled (before Python 3.11.4).
     loop = asyncio.get_running_loop()

@@ -4,21 +4,24 @@ A failure here does not touch SSH, and a failing service does not touch other se
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from agent.events import ServiceCrashed, ServicesChanged, ServicesRefused
 from agent.life.ending import Ending, Stop
 from agent.platform.account import Account
 from agent.services import graph
+from agent.services.backoff import Backoff
 from agent.services.definition import Service
 from agent.services.load import Plan, Refused, load, paths
-from agent.services.runner import ProcessRecord, Runner, ServiceRecord, ServiceState, Surroundings
+from agent.services.output import Ring
+from agent.services.runner import Runner, ServiceRecord, ServiceState, Surroundings
 from agent.settings.current import Current
 from agent.settings.load import config_path
 
 READY = (ServiceState.RUNNING, ServiceState.DONE)
 SETTLED = (*READY, ServiceState.FAILED)
+OVER = (ServiceState.DONE, ServiceState.FAILED)
 
 MOST = 200
 """Services at one time."""
@@ -28,12 +31,18 @@ class UnknownService(KeyError):
     """No service has that name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServicesRecord:
-    """The plan in force, and where each of its services is."""
+    """The plan in force, and where each of its services is.
 
-    plan: Plan
-    services: Mapping[str, ServiceRecord]
+    `wanted` have a task that was not told to end; `to_begin` are being stopped in order to begin
+    again.
+    """
+
+    plan: Plan = field(default_factory=Plan)
+    services: dict[str, ServiceRecord] = field(default_factory=dict)
+    wanted: set[str] = field(default_factory=set)
+    to_begin: set[str] = field(default_factory=set)
 
 
 class Supervisor:
@@ -41,58 +50,41 @@ class Supervisor:
 
     def __init__(
         self,
+        record: ServicesRecord,
         around: Surroundings,
         current: Current,
         account: Account,
         stop: Stop,
     ) -> None:
+        """Continues with each service that the record has, where it is."""
         self.runners: dict[str, Runner] = {}
         self.refused: list[Refused] = []
+        self._record = record
         self._around = around
         self._current = current
         self._account = account
         self._stop = stop
         self._bus = around.bus
-        self._plan = Plan()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._deadline: float | None = None
         self._one_at_a_time = asyncio.Lock()
         # The event loop itself keeps no strong reference to a task.
         self._waiting_again: set[asyncio.Task[None]] = set()
-        self._to_begin: set[str] = set()
-        """Services that are being stopped in order to begin again."""
-
-    @classmethod
-    def resume(
-        cls,
-        record: ServicesRecord,
-        around: Surroundings,
-        current: Current,
-        account: Account,
-        stop: Stop,
-    ) -> "Supervisor":
-        """The supervisor that `hold` recorded, with every process that kept running."""
-        supervisor = cls(around, current, account, stop)
-        supervisor._plan = record.plan
         for name, each in record.services.items():
-            service = record.plan.services[name]
-            supervisor.runners[name] = Runner.resume(each, service, around, supervisor)
-            if each.wanted or each.process is not None:
-                supervisor._begin_task(name, each.process)
-                if not each.wanted:
-                    # Not before it has begun: what was never run cleans up nothing.
-                    asyncio.get_running_loop().call_soon(supervisor._tasks[name].cancel)
-        return supervisor
+            self._continue(name, each)
 
-    def hold(self) -> ServicesRecord:
-        """The plan and what runs of it."""
-        wanted = {name for name, task in self._tasks.items() if not task.cancelling()}
-        wanted |= self._to_begin
-        services = {
-            name: runner.hold(wanted=name in wanted) for name, runner in self.runners.items()
-        }
-        return ServicesRecord(self._plan, services)
+    def _continue(self, name: str, record: ServiceRecord) -> None:
+        ring, service = Ring(record.lines), self._record.plan.services[name]
+        self.runners[name] = Runner(record, ring, service, self._around, self)
+        wanted = name in self._record.wanted | self._record.to_begin
+        if record.process is None and (wanted or record.state not in OVER):
+            record.state = ServiceState.INACTIVE  # it had begun to wait
+        if wanted or record.process is not None:
+            self._begin_task(name)
+        if not wanted and name in self._tasks:
+            # Not before it has begun: what was never run cleans up nothing.
+            asyncio.get_running_loop().call_soon(self._cancel, name)
 
     @property
     def files(self) -> list[str]:
@@ -104,7 +96,7 @@ class Supervisor:
         async with self._one_at_a_time:
             if self._deadline is not None:
                 return  # the machine stops
-            before = self._plan
+            before = self._record.plan
             plan, self.refused = load(self.files, self._account, before)
             for refused in self.refused:
                 self._bus.publish(ServicesRefused(file=refused.file, reason=refused.reason))
@@ -122,16 +114,16 @@ class Supervisor:
         """Stop a service by hand, after the services that require it. Raises `UnknownService`."""
         self._service(name)
         async with self._one_at_a_time:
-            await self._end({name} | graph.dependents(self._plan.services, name))
+            await self._end({name} | graph.dependents(self._record.plan.services, name))
 
     async def restart(self, name: str) -> None:
         """Restart a service and the services that require it. Raises `UnknownService`."""
         self._service(name)
         async with self._one_at_a_time:
-            services = self._plan.services
+            services = self._record.plan.services
             touched = {name} | graph.dependents(services, name)
             running = {each for each in touched if each in self._tasks} | {name}
-            self._to_begin |= running
+            self._record.to_begin |= running
             await self._end(touched)
             if self._deadline is None:
                 for each in running:
@@ -155,8 +147,8 @@ class Supervisor:
             ]
             if not pending:
                 return
-            runner = self.runners[service.name]
-            runner.detail = f"waits for {', '.join(sorted(pending))}"
+            record = self.runners[service.name].record
+            record.detail = f"waits for {', '.join(sorted(pending))}"
             await changed.wait()
 
     def moved(self, name: str, state: ServiceState) -> None:
@@ -164,7 +156,7 @@ class Supervisor:
         self._wake_waiting()
         if state is ServiceState.FAILED:
             # Services that require it cannot run without it.
-            for other in graph.dependents(self._plan.services, name):
+            for other in graph.dependents(self._record.plan.services, name):
                 if other in self._tasks and self._state(other) is not ServiceState.WAITING:
                     self._wait_again(other)
 
@@ -181,7 +173,7 @@ class Supervisor:
         return max(0.0, min(service.stop_timeout, left))
 
     async def _become(self, plan: Plan) -> None:
-        old, new = self._plan.services, plan.services
+        old, new = self._record.plan.services, plan.services
         if len(new) > MOST:
             reason = f"{len(new)} services; {MOST} is the most"
             self._bus.publish(ServicesRefused(file="all files", reason=reason))
@@ -189,13 +181,13 @@ class Supervisor:
         removed, added = set(old) - set(new), set(new) - set(old)
         changed = {name for name in set(old) & set(new) if old[name] != new[name]}
         running = {name for name in changed if name in self._tasks}
-        self._to_begin |= running
+        self._record.to_begin |= running
         await self._end(removed | changed)
-        self._plan = plan
+        self._record.plan = plan
         for name in removed:
-            del self.runners[name]
+            del self.runners[name], self._record.services[name]
         for name in changed | added:
-            self.runners[name] = self._runner(new[name])
+            self._renew(new[name])
         for name in running | {name for name in added if new[name].autostart}:
             for service in self._with_required(new[name]):
                 self._begin(service)
@@ -208,31 +200,42 @@ class Supervisor:
                 )
             )
 
-    def _runner(self, service: Service) -> Runner:
-        runner = Runner(service, self._around, self)
+    def _renew(self, service: Service) -> None:
+        """Give the service a new runner, which keeps its lines and its count of starts."""
         before = self.runners.get(service.name)
-        if before is not None:
-            runner.ring, runner.starts = before.ring, before.starts
-        return runner
+        record = ServiceRecord(backoff=Backoff(service))
+        if before is None:
+            ring = Ring(record.lines)
+        else:
+            ring = before.ring
+            record.lines, record.starts = ring.lines, before.record.starts
+        self._record.services[service.name] = record
+        self.runners[service.name] = Runner(record, ring, service, self._around, self)
 
     def _begin(self, service: Service) -> None:
         if service.name in self._tasks:
             return
-        runner = self.runners[service.name]
-        if runner.state is not ServiceState.INACTIVE:
-            # A new try by hand begins with a clean slate.
-            self.runners[service.name] = self._runner(service)
+        if self._state(service.name) is not ServiceState.INACTIVE:
+            self._renew(service)  # a new try by hand begins with a clean slate
         self._begin_task(service.name)
 
-    def _begin_task(self, name: str, running: ProcessRecord | None = None) -> None:
-        self._to_begin.discard(name)
-        task = asyncio.create_task(self.runners[name].run(running), name=f"service {name}")
+    def _begin_task(self, name: str) -> None:
+        self._record.to_begin.discard(name)
+        self._record.wanted.add(name)
+        task = asyncio.create_task(self.runners[name].run(), name=f"service {name}")
         self._tasks[name] = task
         task.add_done_callback(lambda done: self._over(name, done))
+
+    def _cancel(self, name: str) -> None:
+        self._record.wanted.discard(name)
+        task = self._tasks.get(name)
+        if task is not None and not task.cancelling():  # a second time would break off its stop
+            task.cancel()
 
     def _over(self, name: str, task: "asyncio.Task[None]") -> None:
         if self._tasks.get(name) is task:
             del self._tasks[name]
+            self._record.wanted.discard(name)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._bus.publish(ServiceCrashed(service=name, problem=repr(error)))
         self._wake_waiting()
@@ -244,13 +247,12 @@ class Supervisor:
     async def _end(self, names: Iterable[str]) -> None:
         """Stop these, each after its followers, otherwise in parallel."""
         ending = {name: self._tasks[name] for name in names if name in self._tasks}
-        services = self._plan.services
+        services = self._record.plan.services
 
         async def end(name: str) -> None:
             behind = [ends[other] for other in graph.followers(services, name) if other in ends]
             await asyncio.gather(*behind)
-            if not ending[name].cancelling():  # a second time would break off its stop
-                ending[name].cancel()
+            self._cancel(name)
             await asyncio.gather(ending[name], return_exceptions=True)
 
         # Followers first, so that each can wait for those behind it.
@@ -263,17 +265,17 @@ class Supervisor:
     def _wait_again(self, name: str) -> None:
         async def again() -> None:
             async with self._one_at_a_time:
-                self._to_begin.add(name)
+                self._record.to_begin.add(name)
                 await self._end([name])
                 if self._deadline is None and name in self.runners:
-                    self._begin(self._plan.services[name])
+                    self._begin(self._record.plan.services[name])
 
         task = asyncio.create_task(again(), name=f"service {name} waits again")
         self._waiting_again.add(task)
         task.add_done_callback(self._waiting_again.discard)
 
     def _with_required(self, service: Service) -> list[Service]:
-        services = self._plan.services
+        services = self._record.plan.services
         found: dict[str, Service] = {}
         waiting = [service]
         while waiting:
@@ -285,7 +287,7 @@ class Supervisor:
 
     def _service(self, name: str) -> Service:
         try:
-            return self._plan.services[name]
+            return self._record.plan.services[name]
         except KeyError:
             raise UnknownService(name) from None
 
@@ -294,4 +296,4 @@ class Supervisor:
         return state in SETTLED or (state is ServiceState.INACTIVE and name not in self._tasks)
 
     def _state(self, name: str) -> ServiceState:
-        return self.runners[name].state
+        return self.runners[name].record.state

@@ -93,8 +93,8 @@ class Database:
         written = asyncio.wrap_future(self._worker.submit(lambda: None))
         await asyncio.wait([written], timeout=patience)
 
-    def hold(self) -> tuple[Change, ...]:
-        """What could not be written."""
+    def unwritten(self) -> tuple[Change, ...]:
+        """What could not be written so far."""
         self._take_pending()
         return tuple(self._unwritten)
 

@@ -2,7 +2,6 @@
 time awake."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.access.jail import Jail
@@ -23,27 +22,31 @@ PATIENCE = 5.0
 SCHEMA = (bans.SCHEMA, bans.INDEX, audit.SCHEMA, crewlog.SCHEMA, *usage.SCHEMA)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MemoryRecord:
-    """Changes the volume has not taken, and events published after the database closed."""
+    """Changes that could not be written until `run` ended."""
 
     unwritten: tuple[Change, ...] = ()
-    missed: tuple[Event, ...] = ()
 
 
 class Memory:
-    """Keeps it while `run` runs. `volume_path` is None where nothing can be kept safely."""
+    """Keeps it while `run` runs. `volume_path` is None where nothing can be kept safely.
+
+    Events in `missed` are kept as well, and leave the list then.
+    """
 
     def __init__(
         self,
+        record: MemoryRecord,
+        missed: list[Event],
         volume_path: str | None,
         jail: Jail,
         sessions: Sessions,
         began: float,
         bus: Bus,
-        record: MemoryRecord,
     ) -> None:
-        self._missed = record.missed
+        self._record = record
+        self._missed = missed
         self._database = Database(volume_path, SCHEMA, bus, record.unwritten)
         self._began = began
         self._bans = BanStore(self._database, volume_path, jail, bus)
@@ -52,10 +55,6 @@ class Memory:
         self.usage = Usage(self._database, lambda: len(sessions), bus)
         self.totals: asyncio.Future[Totals] = asyncio.get_running_loop().create_future()
         """What earlier lives had, once it was read."""
-
-    def hold(self, missed: Sequence[Event]) -> MemoryRecord:
-        """What is not written yet; `missed` was published after `run` ended."""
-        return MemoryRecord(self._database.hold(), (*self._missed, *missed))
 
     async def run(self, clocks: Clocks) -> None:
         """Keep what happened since the start and what happens, until cancelled."""
@@ -70,7 +69,7 @@ class Memory:
                 self.audit.hear(event)
                 self.crew.hear(event)
                 self.usage.hear(event)
-            self._missed = ()
+            self._missed.clear()
             if first:
                 self.totals.set_result(totals)
             while True:
@@ -83,3 +82,4 @@ class Memory:
             self.crew.close()
             await self.usage.close()
             await self._database.flush(PATIENCE)
+            self._record.unwritten = self._database.unwritten()

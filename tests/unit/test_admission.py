@@ -1,5 +1,7 @@
 """Who is served, in which order, and who goes: known networks never wait for strangers."""
 
+import pickle
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,7 +137,9 @@ def test_a_network_alone_has_one_place_however_many_are_free() -> None:
 
 def test_who_had_a_turn_before_a_re_execution_has_no_other_and_keeps_its_place() -> None:
     door = Door(at_once=1)
-    door.arrived("203.0.113.1a", A, 0.0, began=0.0)
+    door.comes("203.0.113.1a")
+    assert door.begin(0.0) == ["203.0.113.1a"]
+    door = pickle.loads(pickle.dumps(door))
     door.comes("198.51.100.1a")
     assert door.begin(TURN / 2) == []
     assert door.begin(TURN) == ["198.51.100.1a"]

@@ -9,7 +9,7 @@ from agent.bus import Bus
 from agent.events import Event
 from agent.idle.leasekeeper import LeaseKeeper, read
 from agent.idle.leases import MOST
-from agent.services.output import KEPT_BYTES, LINE_LIMIT, Ring
+from agent.services.output import KEPT_BYTES, LINE_LIMIT, Lines, Ring
 from agent.state.page import Page
 
 pytestmark = pytest.mark.attack
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.attack
 
 def test_the_last_lines_of_a_service_are_bounded_in_bytes() -> None:
     async def main() -> None:
-        ring = Ring()
+        ring = Ring(Lines())
         for number in range(1000):
             ring.add(float(number), "stdout", "x" * LINE_LIMIT)
         kept = ring.after(0)

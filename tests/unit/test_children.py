@@ -12,7 +12,6 @@ from agent.init.children import (
     MOST_OUTPUT,
     Children,
     Finished,
-    HeldChild,
     NotDone,
     clean_environment,
 )
@@ -108,12 +107,13 @@ def test_a_child_that_ends_before_it_is_adopted_is_known_with_its_status() -> No
 
     pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {})
 
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
     async def main() -> None:
         children = Children()
-        children.expect([pid])
+        child = children.adopt(pid, None)
         children.watch(asyncio.get_running_loop())
-        child = children.adopt(HeldChild(pid, None))
-        await child.exited
-        assert children.adopt(HeldChild(pid, None)).exited.result().code == 3
+        assert (await child.exited).code == 3
+        assert children.orphans_reaped == 0
 
     asyncio.run(main())

@@ -12,14 +12,19 @@ from pathlib import Path
 import pytest
 
 from agent.bus import Bus
-from agent.crew import keeper
+from agent.crew import keeper, page
 from agent.crew.keeper import Crew
 from agent.crew.page import CrewPage
+from agent.crew.states import CrewRecord
 from agent.crew.tell import SOCKET, send
 from agent.platform.account import Account
 from agent.settings.current import Current
 from agent.settings.load import load
 from tests.support import until
+
+
+def a_page(folder: Path, bus: Bus) -> CrewPage:
+    return CrewPage(page.page(str(folder), bus), ())
 
 
 def states(crew: Crew) -> list[str]:
@@ -40,7 +45,7 @@ def test_the_first_one_is_looked_at_however_long_there_was_nobody(
 
     async def scene(pid: int) -> None:
         bus = Bus()
-        crew = Crew.start(Current(settings), account, CrewPage(str(tmp_path), bus), bus)
+        crew = Crew(CrewRecord(), Current(settings), account, a_page(tmp_path, bus), bus)
         running = asyncio.create_task(crew.run())
         await asyncio.to_thread(until, (tmp_path / SOCKET).exists, "the socket")
         await asyncio.sleep(4 * keeper.LATER)  # so long that a look was due, with nobody there
@@ -67,7 +72,7 @@ def test_a_process_of_one_conversation_is_one_member(tmp_path: Path, tool: str, 
 
     async def scene() -> None:
         bus = Bus()
-        crew = Crew.start(Current(settings), account, CrewPage(str(tmp_path), bus), bus)
+        crew = Crew(CrewRecord(), Current(settings), account, a_page(tmp_path, bus), bus)
         events = {"gemini": ("SessionStart", "BeforeAgent")}
         for number, event in enumerate(events.get(tool, ("SessionStart", "UserPromptSubmit"))):
             report = {"tool": tool, "event": event, "session": f"s{number}", "pid": os.getpid()}

@@ -214,23 +214,29 @@ def test_a_ban_lifted_while_its_turn_comes_is_no_mistake() -> None:
     assert made.expire(60 + HISTORY_DECAY) == []
 
 
-def test_what_is_held_is_resumed_under_another_policy() -> None:
+def test_what_is_known_is_judged_by_another_policy() -> None:
     made = jail()
     fail(made, 3, host=A)
     for number, host in enumerate((C, D)):
         made.ban(host, 60 + number, 0, "test")
     made.restore(Ban(Network.host("192.0.2.1"), 0, 60, 1, "tried", dry_run=True))
-    strict = Policy(4, 600, 600, 600, 64, ())
-    again = Jail.resume(made.hold(10), strict, lambda host: host == C)
-    assert again.policy == strict
-    assert [ban.network for ban in again.all()] == [C, D]
-    assert again.banned(C, 1) is None  # its own address
-    assert again.banned(D, 1) == made.banned(D, 1)
-    assert again.strikes_given == 3
-    assert again.weight(A, 1) == 3
-    assert fail(again, 3, now=1, host=B) is None
-    assert fail(again, 1, now=1, host=A) is not None
-    assert [ban.network for ban in made.hold(1).bans] == [D]
+    tried = Policy(4, 600, 600, 600, 64, (), dry_run=True)
+    made.follow(tried)
+    assert len(made.all()) == 3  # nothing was enforced and nothing is
+    strict = Policy(4, 600, 600, 600, 64, (C,))
+    made.follow(strict)
+    assert made.policy == strict
+    assert [ban.network for ban in made.all()] == [C, D]
+    assert made.banned(C, 1) is None  # it is ignored now
+    assert made.banned(D, 1) is not None
+    assert made.strikes_given == 3
+    assert made.weight(A, 1) == 3
+    assert fail(made, 3, now=1, host=B) is None
+    assert fail(made, 1, now=1, host=A) is not None
+    made.keep_latest(1)
+    assert [ban.network for ban in made.all()] == [A]
+    made.keep_latest(1)
+    assert len(made.all()) == 1
 
 
 def test_one_more_than_are_remembered_is_one_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def test_names_come_from_variable_then_comment() -> None:
     assert not from_environment({"SSH_AUTHORIZED_KEYSX": ED25519, "OTHER": ED25519}).usable
 
 
-@given(st.text())
+@given(st.text().filter(lambda text: not text.strip().startswith("/")))  # no path of a file
 def test_no_secret_breaks_the_parser(text: str) -> None:
     keys = from_environment({"SSH_AUTHORIZED_KEYS": text})
     lines = unwrap(text).split("\n")

@@ -1,5 +1,6 @@
 """What is told to people outside, when, and how often."""
 
+import pickle
 from datetime import UTC, datetime
 
 import pytest
@@ -13,8 +14,8 @@ from agent.events import (
     SleepBegan,
     SleepWarned,
 )
-from agent.notify.news import STORM, Known, News, NewsDesk, NewsRecord
-from agent.notify.outbox import LETTERS, LIFETIME, WINDOW, Outbox, OutboxRecord
+from agent.notify.news import STORM, Known, News, NewsDesk
+from agent.notify.outbox import LETTERS, LIFETIME, WINDOW, Kept, Outbox
 from agent.notify.quiet import QuietHours
 
 WAIT, DONE = 30.0, 300.0
@@ -43,7 +44,7 @@ def login(client: str, fingerprint: str = "SHA256:a") -> Event:
 
 @pytest.fixture
 def desk() -> NewsDesk:
-    return NewsDesk(NewsRecord())
+    return NewsDesk(Known())
 
 
 def says(news: list[News]) -> list[str]:
@@ -115,7 +116,7 @@ def test_a_key_from_a_new_network_is_told_and_outlives_the_machine(desk: NewsDes
     news = desk.hear(login("198.51.100.1"), 3.0, DONE)
     assert [each.detail for each in news] == ["ann from 198.51.100.1"]
     assert "198.51" not in news[0].says
-    later = NewsDesk(NewsRecord(desk.known))
+    later = NewsDesk(desk.known)
     assert later.hear(login("198.51.100.2"), 4.0, DONE) == []
     assert later.hear(login("2001:db8::1"), 5.0, DONE)
     assert later.hear(login("2001:db8:0:ffff::1"), 6.0, DONE) == [], "the same /48"
@@ -143,16 +144,16 @@ def letters(outbox: Outbox, now: float, *, quiet: bool = False) -> list[str]:
 
 
 def test_nothing_is_told_twice() -> None:
-    outbox = Outbox(OutboxRecord())
+    outbox = Outbox(Kept())
     outbox.add([news(1), news(1)], 0.0)
     assert letters(outbox, 0.0) == ["news 1"]
-    outbox = Outbox(outbox.hold())
+    outbox = Outbox(outbox.kept())
     outbox.add([news(1)], 100.0)
     assert letters(outbox, 100.0) == []
 
 
 def test_a_flood_becomes_few_letters_that_sum_it_up() -> None:
-    outbox = Outbox(OutboxRecord())
+    outbox = Outbox(Kept())
     sent = []
     for second in range(int(WINDOW)):
         outbox.add([news(second)], float(second))
@@ -165,7 +166,7 @@ def test_a_flood_becomes_few_letters_that_sum_it_up() -> None:
 
 
 def test_quiet_hours_keep_what_happened_for_afterwards() -> None:
-    outbox = Outbox(OutboxRecord())
+    outbox = Outbox(Kept())
     outbox.add([news(1)], 0.0)
     outbox.add([news(2)], 10.0)
     assert letters(outbox, 20.0, quiet=True) == []
@@ -173,13 +174,13 @@ def test_quiet_hours_keep_what_happened_for_afterwards() -> None:
 
 
 def test_what_fails_is_tried_again_ever_more_seldom_by_those_who_have_not_got_it() -> None:
-    outbox = Outbox(OutboxRecord())
+    outbox = Outbox(Kept())
     outbox.add([news(1)], 0.0)
     outbox.seal(0.0, quiet=False, details=False)
     now, pauses = 0.0, []
     while ready := outbox.ready(now):
         outbox.failed(ready[0], [7], now)
-        outbox = Outbox(outbox.hold())  # over a sleep
+        outbox = Outbox(outbox.kept())  # over a sleep
         due = outbox.due(now)
         assert due is not None
         pauses.append(due - now)
@@ -191,7 +192,7 @@ def test_what_fails_is_tried_again_ever_more_seldom_by_those_who_have_not_got_it
 
 def test_details_leave_only_when_asked_for() -> None:
     for details, says_ in ((False, "news 1"), (True, "news 1 (/a/path)")):
-        outbox = Outbox(OutboxRecord())
+        outbox = Outbox(Kept())
         outbox.add([news(1)], 0.0)
         outbox.seal(0.0, quiet=False, details=details)
         assert [each.says for each in outbox.ready(0.0)] == [says_]
@@ -226,7 +227,7 @@ def test_other_quiet_hours_are_refused(text: str) -> None:
 
 
 def test_the_desk_can_be_put_down_and_taken_up() -> None:
-    desk = NewsDesk(NewsRecord(Known(budget_month="2026-11")))
+    desk = NewsDesk(Known(budget_month="2026-11"))
     desk.hear(coding("working"), 0.0, DONE)
-    again = NewsDesk(desk.hold())
+    again = pickle.loads(pickle.dumps(desk))
     assert again.hear(coding("waiting", "the next prompt"), 400.0, DONE)

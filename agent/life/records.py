@@ -1,0 +1,41 @@
+"""The state of one run, which survives a re-execution: one object of each kind.
+
+Whatever has state that must not be lost keeps it in one record from here, and in nothing else. It
+is created from that record, whether the record is new or comes from the previous agent: there is
+one constructor and no second way. `reexec.py` passes on all records as they are.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+T = TypeVar("T")
+
+
+class Records:
+    """The records of one run by their type. `inherited`: the previous agent left them."""
+
+    def __init__(self) -> None:
+        self.inherited = False
+        self._kept: dict[type, object] = {}
+
+    def of(self, kind: type[T], make: Callable[[], T]) -> T:
+        """The record of this type; created by `make` if there is none yet."""
+        if kind not in self._kept:
+            self._kept[kind] = make()
+        return cast(T, self._kept[kind])
+
+    def find(self, kind: type[T]) -> T | None:
+        """The record of this type, if there is one."""
+        return cast("T | None", self._kept.get(kind))
+
+    def put(self, record: object) -> None:
+        """Keep a record in the place of the one of its type."""
+        self._kept[type(record)] = record
+
+    def clear(self) -> None:
+        """Forget all records."""
+        self._kept.clear()
+
+
+class PartRecords(Records):
+    """The records of the parts that SSH does not depend on."""
