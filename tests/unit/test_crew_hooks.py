@@ -1,6 +1,11 @@
 """What hooks send, and what becomes of it: the payloads are those that the tools really send."""
 
+import asyncio
 import json
+import os
+import socket
+import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.crew.hooks import ReportError, read
+from agent.crew.inbox import BATCH, PACE, Inbox
 from agent.crew.states import Kind, Need, Report
 from agent.crew.tell import MOST_SENT, SENT_BY_TOOL, pick
 
@@ -140,3 +146,29 @@ NAMES = st.sampled_from([*SENT_BY_TOOL.values(), "prompt", "details", "backgroun
 @given(st.dictionaries(NAMES, VALUES))
 def test_any_payload_is_picked_from(payload: dict[str, Any]) -> None:
     assert len(json.dumps(pick(payload, SENT_BY_TOOL)).encode()) <= MOST_SENT * 5
+
+
+def test_of_a_flood_a_few_are_read_at_a_time(tmp_path: Path) -> None:
+    """The event loop, which SSH shares, is free between two batches."""
+
+    class Endless(socket.socket):
+        def recvmsg(self, *_: object) -> Any:
+            sender = struct.pack("=3i", os.getpid(), os.geteuid(), os.getegid())
+            return b"x", [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, sender)], 0, None
+
+    async def main() -> None:
+        taken: list[bytes] = []
+        inbox = Inbox(str(tmp_path), os.geteuid(), os.getegid(), taken.append)
+        loop = asyncio.get_running_loop()
+        with Endless(socket.AF_UNIX, socket.SOCK_DGRAM) as flood:
+            inbox._socket = flood
+            began = loop.time()
+            for batch in range(1, 4):
+                inbox._read()
+                assert len(taken) == batch * BATCH
+                assert not loop.remove_reader(flood), "it is not read for a while"
+                while not loop.remove_reader(flood):  # noqa: ASYNC110  # the loop alone knows
+                    await asyncio.sleep(PACE / 5)
+            assert loop.time() - began >= 3 * PACE
+
+    asyncio.run(main())
