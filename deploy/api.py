@@ -18,7 +18,7 @@ ANSWER_FIRST = 0.2
 """Seconds from the answer to a suspend or stop until it begins."""
 
 LONGEST_WAIT = 60.0
-"""Seconds after which the platform's own proxy ends a wait."""
+"""Seconds after which the platform's own proxy cuts off a wait."""
 
 
 _STATES = {state.value: state for state in MachineState}
@@ -111,7 +111,7 @@ class MachinesApi:
         return web.json_response({"ok": True})
 
     async def suspend(self, _: web.Request) -> web.Response:
-        """Answer, and freeze the machine a moment later."""
+        """Answer, then freeze the machine."""
         if self.standin.identity.memory_mb > SUSPEND_LIMIT:
             raise ApiError(400, f"machines with more than {SUSPEND_LIMIT} MB cannot be suspended")
         if self.standin.state is not MachineState.STARTED:
@@ -120,7 +120,7 @@ class MachinesApi:
         return web.json_response({"ok": True})
 
     async def stop(self, request: web.Request) -> web.Response:
-        """Answer, and end the machine; the body may name the signal and the timeout."""
+        """Answer, then stop the machine; the body may name the signal and the timeout."""
         body = await request.read()
         try:
             order = msgspec.json.decode(body, type=StopOrder) if body else StopOrder()
@@ -131,7 +131,7 @@ class MachinesApi:
         return web.json_response({"ok": True})
 
     async def start(self, _: web.Request) -> web.Response:
-        """Begin to start or resume the machine; the answer does not wait for it."""
+        """Start or resume the machine; the answer does not wait for it."""
         before = self.standin.state
         if before in (MachineState.STOPPING, MachineState.SUSPENDING, MachineState.REPLACING):
             raise _not_now("start", before)

@@ -1,4 +1,4 @@
-"""What `make run` shows of a machine's log: a line for each event that matters to somebody."""
+"""The part of a machine's log that `make run` shows: one line for each important event."""
 
 import json
 import time
@@ -25,15 +25,15 @@ _SAYS = {
     "checkpoint.failed": "no checkpoint ({cause}): {problem}",
     "checkpoint.replaced": "the checkpoints cannot be used and were set aside: {reason}",
     "checkpoint.upload.failed": "checkpoints are not copied away: {problem}; again in {retry_in}",
-    "settings.refused": "settings are not used: {problem}",
+    "settings.refused": "settings were refused: {problem}",
 }
-"""Events and their words; of others, warnings and errors are shown as they are."""
+"""Events and their texts; of all other events, warnings and errors are shown unchanged."""
 
 LISTENING = "boot.listening"
 
 
 def event_of(line: str) -> dict[str, object] | None:
-    """The record of a log line; None where it is something else, such as a program's output."""
+    """The record of a log line; None if it is something else, such as a program's output."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -42,7 +42,7 @@ def event_of(line: str) -> dict[str, object] | None:
 
 
 def shown(line: str, at: float) -> str | None:
-    """What to show of a line that came at `at` (Unix time); None where it matters to nobody."""
+    """The text for a line that came at `at` (Unix time); None if it is not shown."""
     record = event_of(line)
     said = safe.line(line.strip()) if record is None else _words(record)
     return f"{time.strftime('%H:%M:%S', time.localtime(at))}  {said}" if said else None
@@ -55,7 +55,7 @@ def _words(record: dict[str, object]) -> str:
         try:
             return safe.line(_SAYS[name].format(**fields))
         except KeyError:
-            pass  # an event of another version: shown as it is
+            pass  # an event of another version: shown unchanged
     if record.get("level") in ("warning", "error"):
         rest = [f"{key}={value}" for key, value in fields.items() if key not in _HEAD]
         return safe.line(" ".join([name, *rest]))

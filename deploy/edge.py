@@ -58,7 +58,7 @@ class Edge:
 
 
 def to_port(port: int) -> Connect:
-    """Connects to a machine that is always there."""
+    """Connects to a machine that is always awake."""
 
     async def connect(_client: str) -> Streams:
         return await asyncio.open_connection("127.0.0.1", port, limit=CHUNK)
@@ -67,7 +67,7 @@ def to_port(port: int) -> Connect:
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy until the end, and pass on how it ended: a close as a close, a reset as a reset."""
+    """Copy until the end, and forward how it ended: a close as a close, a reset as a reset."""
     try:
         while data := await reader.read(CHUNK):
             writer.write(data)

@@ -45,13 +45,13 @@ class Freezer:
         """Thaw them; does nothing if nothing is frozen."""
         if self._cgroup is not None:
             _set(self._cgroup, frozen=False)
-        # Children first: a shell that wakes before them believes that the user stopped them.
+        # Children first: a shell that wakes before its children assumes that the user stopped them.
         for pid in reversed(self._stopped):
             _signal(pid, signal.SIGCONT)
         self._stopped = []
 
     def remove(self) -> None:
-        """Remove the cgroup, after the machine has ended."""
+        """Remove the cgroup, after the machine has stopped."""
         if self._cgroup is not None:
             with suppress(OSError):
                 self._cgroup.rmdir()
@@ -63,7 +63,7 @@ def _make_cgroup(name: str) -> Path | None:
     try:
         folder.mkdir(exist_ok=True)
     except OSError:
-        return None  # a container whose cgroups cannot be written
+        return None  # in a container, cgroups may be read-only
     return folder if any(path.exists() for path in _controls(folder)) else None
 
 

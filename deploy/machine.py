@@ -1,8 +1,8 @@
-"""A machine on this computer: swarm-agent as PID 1 of namespaces of its own.
+"""A machine on this computer: swarm-agent as PID 1 of its own namespaces.
 
-As root the machine has its own processes, mounts, /run, terminals and login account, and the
-host keeps everything it had. As an ordinary user the agent runs as a plain process, with that
-user as the only login.
+As root, the machine has its own processes, mounts, /run, terminals and login account, and nothing
+on the host changes. As an ordinary user, the agent runs as a plain process, with that user as the
+only login.
 """
 
 import os
@@ -24,7 +24,7 @@ UID = 1000
 VOLUME = "/mnt"
 
 PROGRAM = "/run/swarm-agent"
-"""Where the agent's program is in a machine: its login account may enter the folder."""
+"""The folder of the agent's program in a machine; the login account may enter it."""
 
 _ENTER = Path(__file__).with_name("enter.sh")
 AGENT = (str(Path(sys.executable).with_name("swarm-agent")), "run")
@@ -113,7 +113,7 @@ class LocalMachine:
     def init(self) -> int:
         """The process id of the machine's PID 1, as the host sees it.
 
-        Raises `ProcessLookupError` while there is none: it has ended or not started yet.
+        Raises `ProcessLookupError` while there is none: it has exited or not started yet.
         """
         pid = self.process.pid
         if not self.namespaces:
@@ -128,7 +128,7 @@ class LocalMachine:
         os.kill(self.init, number)
 
     def running(self) -> bool:
-        """The machine has not ended."""
+        """Whether the machine has not exited yet."""
         return self._process is not None and self._process.poll() is None
 
     def wait(self, timeout: float | None = None) -> int:
@@ -147,7 +147,7 @@ class LocalMachine:
             try:
                 os.kill(self.init, signal.SIGKILL)
             except ProcessLookupError:
-                self.process.kill()  # its init has just ended, or has not started yet
+                self.process.kill()  # its init has just exited, or has not started yet
             if wait:
                 self.wait()
         for process in below:
@@ -192,7 +192,7 @@ class LocalMachine:
 
 
 def namespaces_problem() -> str:
-    """Why no machine with its own namespaces can be made here; empty if it can."""
+    """Why no machine with its own namespaces can be created here; empty if it can."""
     probe = [*_UNSHARE, "sh", "-c", "mount --make-rprivate / && mount -t tmpfs tmpfs /run"]
     try:
         done = subprocess.run(probe, capture_output=True, text=True, timeout=10, check=False)
@@ -202,7 +202,7 @@ def namespaces_problem() -> str:
 
 
 def machine_init(folder: Path) -> int | None:
-    """The PID 1 of the machine of this folder, as this computer sees it; None while it has none."""
+    """The process id of this folder's machine's PID 1, on this computer; None while it has none."""
     try:
         pid = int((folder / _PID).read_text())
         argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -220,9 +220,9 @@ def _child(pid: int) -> int | None:
 
 
 def _make_program(folder: Path) -> None:
-    """A virtual environment of the machine's own, and what enter.sh binds into it.
+    """Create the machine's own virtual environment, and the files that enter.sh binds into it.
 
-    The agent is the one that runs this, and so are its packages: nothing is copied.
+    It uses the agent and the packages that run this program: nothing is copied.
     """
     place = folder / "program"
     python = os.path.realpath(sys.executable)
@@ -238,7 +238,7 @@ def _make_program(folder: Path) -> None:
     (place / "bin/swarm-agent").write_text(_START)
     (place / "bin/swarm-agent").chmod(0o755)
     source = Path(agent.__file__).parent
-    if source.stat().st_mode & 0o005 != 0o005:  # of a clone made with a strict umask
+    if source.stat().st_mode & 0o005 != 0o005:  # a clone made with a strict umask
         source = _readable_copy(source, folder / "copy" / "agent")
     _link(folder / "from/agent", str(source))
     _link(folder / "from/packages", sysconfig.get_path("purelib"))

@@ -1,7 +1,7 @@
-"""`make run`: a machine behind the stand-in for the platform, with a key made for the purpose.
+"""`make run`: a machine behind the stand-in for the platform, with its own new key.
 
-On the screen are its steps, one closing block, and then the events that matter; the whole log is
-in .run/log. `make shell` is a root shell in the machine.
+The screen shows its steps, one closing block, and then the important events; the whole log is in
+.run/log. `make shell` opens a root shell in the machine.
 """
 
 import asyncio
@@ -31,18 +31,18 @@ from deploy.scrape import Scraper
 from deploy.standin import MachineState, StandIn, socket_path
 
 FOLDER = Path(os.environ.get("RUN_FOLDER") or Path(__file__).resolve().parent.parent / ".run")
-"""Everything that `make run` makes. RUN_FOLDER names another place, for a second machine."""
+"""The folder of all files of `make run`. RUN_FOLDER names another one, for a second machine."""
 STARTS = 60.0
 """Seconds that the machine may take until SSH is open."""
 
 LAST_LINES = 15
 
 SOCKET_NAME = 107
-"""Bytes in the name of a Unix socket (unix(7))."""
+"""The longest path of a Unix socket in bytes (unix(7))."""
 
 
 class CannotRun(Exception):
-    """Why there is no machine, in the user's words."""
+    """There can be no machine; the message tells the user why."""
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def _main() -> int:
         _continue_without_root(problem)
     if len(os.fsencode(socket_path(FOLDER))) > SOCKET_NAME:
         raise CannotRun(
-            f"{FOLDER} has too long a name for a socket in it: RUN_FOLDER=/tmp/run make run"
+            f"the path {FOLDER} is too long for a socket in it: RUN_FOLDER=/tmp/run make run"
         )
     FOLDER.mkdir(parents=True, exist_ok=True)
     lock = (FOLDER / "lock").open("w")  # held until this process ends
@@ -71,7 +71,7 @@ def _main() -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise CannotRun(
-            "a machine of this folder runs already; for another one: RUN_FOLDER=/tmp/two make run"
+            "a machine runs in this folder already; for a second one: RUN_FOLDER=/tmp/two make run"
         ) from None
     host = os.environ.get("HOST", "127.0.0.1")
     ssh_port = _port("PORT", 10022, host)
@@ -98,12 +98,12 @@ def _main() -> int:
 
 
 def _continue_without_root(problem: str) -> NoReturn:
-    """Become the ordinary account of this computer, whose machine needs no namespaces.
+    """Switch to the ordinary account of this computer, which needs no namespaces.
 
-    Root as a plain process would be root of this computer, and so would its machine. Raises
-    `CannotRun` where there is no such account.
+    A machine that runs as a plain process of root would be root on this computer. Raises
+    `CannotRun` if there is no such account.
     """
-    needs = f"as root it needs namespaces of its own, which this computer refuses ({problem})"
+    needs = f"as root it needs its own namespaces, which this computer refuses ({problem})"
     remedy = "run it as an ordinary user, or in a container with --privileged"
     try:
         account = pwd.getpwuid(DEFAULT_UID)
@@ -126,7 +126,7 @@ def _continue_without_root(problem: str) -> NoReturn:
 
 
 class _Run:
-    """The machine and what is around it, until a signal."""
+    """The machine and the services around it, until a signal."""
 
     def __init__(
         self, machine: LocalMachine, environ: Mapping[str, str], machine_port: int, closing: str
@@ -144,7 +144,7 @@ class _Run:
         self._ended = asyncio.Event()
 
     async def serve(self, host: str, ssh_port: int, http_port: int) -> int:
-        """Serve until a signal, and end the machine in order; the exit status."""
+        """Serve until a signal, then stop the machine in order; returns the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal)
@@ -163,23 +163,23 @@ class _Run:
             ended = asyncio.create_task(self._signalled.wait())
             done, _ = await asyncio.wait([ended, *background], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()  # whatever fails here ends it
+                task.result()  # raises whatever failed
             return 0
         finally:
             began = time.monotonic()
-            print("\nthe machine ends; Ctrl-C again pulls the plug", flush=True)
+            print("\nthe machine stops; Ctrl-C again kills it", flush=True)
             await self._standin.close()
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             self._log.close()
             print(
-                f"ended after {time.monotonic() - began:.1f} s; its files are in "
-                f"{_short(self._machine.folder)}, make run continues with them"
+                f"stopped after {time.monotonic() - began:.1f} s; its files stay in "
+                f"{_short(self._machine.folder)}, and make run continues with them"
             )
 
     async def _comes_up(self) -> bool:
-        """Wait until SSH is open, and show the closing block; or why it never will be."""
+        """Wait until SSH is open, and show the closing block; or show why it does not open."""
         waits = [
             asyncio.create_task(each)
             for each in (
@@ -196,12 +196,12 @@ class _Run:
             return True
         if self._signalled.is_set():
             return True
-        await asyncio.sleep(0.2)  # what it said last is on its way
-        print("\n".join(["the machine does not open SSH. It said last:", *self._latest]))
+        await asyncio.sleep(0.2)  # its last output is still on the way
+        print("\n".join(["the machine does not open SSH. Its last output:", *self._latest]))
         return False
 
     async def _show(self, reader: asyncio.StreamReader) -> None:
-        """Write all of the log to a file, and on the screen what matters."""
+        """Write the whole log to a file, and the important events on the screen."""
         while line := (await reader.readline()).decode(errors="backslashreplace"):
             self._log.write(line)
             self._log.flush()
@@ -247,12 +247,12 @@ The machine is up: {kind},
 behind a stand-in for Fly.io's edge. In another terminal, in this folder:
 
   log in         ssh -F {config} swarm
-  in there       {command} status, why, awake --for 1h, …: {command} -h
+  in it          {command} status, why, awake --for 1h, …: {command} -h
   {root}
   status page    http://127.0.0.1:{http}/
   settings       NAME=VALUE … make run, such as SWARM_IDLE_TIMEOUT=1m
                  SWARM_IDLE_WARNING=20s to see it sleep and wake soon;
-                 docs/configuration.md has them all
+                 docs/configuration.md lists all
   ports          PORT=, HTTP_PORT=, MACHINE_PORT= make run
   whole log      {log}
   end            Ctrl-C
@@ -274,7 +274,7 @@ def _closing(machine: LocalMachine, command: str, http_port: int, config: Path) 
 
 
 def _environ(key: Path, machine: LocalMachine, machine_port: int, http_port: int) -> dict[str, str]:
-    """What a user would set as secrets and in fly.toml; what the caller sets wins."""
+    """Variables that users set as secrets and in fly.toml; the caller's own override them."""
     given = {name: text for name, text in os.environ.items() if name.startswith("SWARM_")}
     ours = {
         "SSH_AUTHORIZED_KEYS": key.with_suffix(".pub").read_text(),
@@ -282,7 +282,7 @@ def _environ(key: Path, machine: LocalMachine, machine_port: int, http_port: int
         "TERM": os.environ.get("TERM", "dumb"),
     }
     if not machine.namespaces:
-        # Where its commands look for it without being told.
+        # The folder in which its commands look by default.
         ours["SWARM_RUN_DIR"] = os.path.expanduser(places.RUN_DIR_UNPRIVILEGED)
     fixed = {
         "SWARM_LISTEN": f"127.0.0.1:{machine_port}",
@@ -297,7 +297,7 @@ def _port(variable: str, default: int, host: str, *, any_other: bool = False) ->
     """The port that a variable names, which must be free. Raises `CannotRun`."""
     text = os.environ.get(variable, str(default))
     if not text.isdigit() or not 0 < int(text) < 65536:
-        raise CannotRun(f"{variable}={text} is no port")
+        raise CannotRun(f"{variable}={text} is not a port")
     for port in (int(text), 0) if any_other and variable not in os.environ else (int(text),):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -315,9 +315,9 @@ def _port(variable: str, default: int, host: str, *, any_other: bool = False) ->
 
 @contextmanager
 def _command_in_path(machine: LocalMachine) -> Iterator[str]:
-    """How `swarm-agent` is called in a login; where it has no place of its own, a link makes one.
+    """The command that runs `swarm-agent` in a login; if it is not in PATH, create a link.
 
-    Debian's login shells have ~/.local/bin in their PATH where it exists.
+    Debian's login shells have ~/.local/bin in their PATH if it exists.
     """
     link = Path.home() / ".local/bin" / AGENT[0].rpartition("/")[2]
     if machine.namespaces:
@@ -332,7 +332,7 @@ def _command_in_path(machine: LocalMachine) -> Iterator[str]:
     try:
         yield link.name
     finally:
-        with suppress(OSError):  # somebody has taken it away
+        with suppress(OSError):  # somebody has removed it
             link.unlink()
 
 

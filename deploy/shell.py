@@ -9,10 +9,10 @@ from deploy.run import FOLDER
 
 
 def main() -> None:
-    """Become the shell."""
+    """Execute the shell in place of this process."""
     words = sys.argv[1:] or ["bash", "-l"]
     if os.geteuid() != 0:
-        sys.exit("make shell: a machine of an ordinary user has no root; log in, you may do all")
+        sys.exit("make shell: this machine runs as an ordinary user, without root: just log in")
     init = machine_init(FOLDER / "machine")
     if init is None:
         sys.exit("make shell: no machine is awake here: make run, or a login wakes it")

@@ -46,7 +46,7 @@ PRESETS = {
 
 
 def problem(size: str, memory_mb: int) -> str:
-    """Why no such machine can be bought; empty if it can."""
+    """Why Fly.io does not sell such a machine; empty if it does."""
     preset = PRESETS.get(size)
     if preset is None:
         return f"there is no size {size}: {', '.join(PRESETS)}"

@@ -1,14 +1,14 @@
 """A stand-in for the platform: the life of one machine, as Fly.io runs it.
 
-It imitates: the first connection starts or resumes a machine that sleeps, and is held meanwhile; a
-machine that ends with status 0 stays stopped, one that fails is restarted, ten times in five
+It imitates: the first connection starts or resumes a sleeping machine, and is held meanwhile; a
+machine that exits with status 0 stays stopped, one that fails is restarted, ten times in five
 minutes (`on-failure`); the Machines API on a Unix socket inside the machine (state, start, stop,
-suspend, wait); transitional states; a suspend freezes every process; SIGINT and a kill timeout end
+suspend, wait); transitional states; a suspend freezes every process; SIGINT and a kill timeout stop
 a machine; metrics are scraped every 15 seconds while it is awake (deploy/scrape.py).
 
-It does not imitate: a virtual machine of its own (the machine shares this computer's kernel,
-network and file system outside its home, volume, /run and terminals, and its clocks keep running
-while it is frozen), a root file system that is reset, health checks that route, limits, prices.
+It does not imitate: a virtual machine (the machine shares this computer's kernel, network and file
+system outside its home, volume, /run and terminals, and its clocks keep running while it is
+frozen), a root file system that is reset, health checks that route, limits, prices.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ ON_THE_WAY = (
 
 @dataclass(frozen=True)
 class Identity:
-    """What the platform tells a machine about itself, besides what the user asked for."""
+    """The platform's facts about a machine, besides those that the user chose."""
 
     app: str = "swarm-local"
     machine: str = "d8e0standin"
@@ -138,7 +138,7 @@ class StandIn:
                 await asyncio.sleep(_RETRY)
 
     async def wake(self, because: str) -> None:
-        """Start or resume a machine that sleeps; does nothing to one that is awake."""
+        """Start or resume a sleeping machine; does nothing if it is awake."""
         async with self._one_at_a_time:
             if self.state is MachineState.SUSPENDED:
                 await self.resume(because)
@@ -179,30 +179,30 @@ class StandIn:
         await self._set(MachineState.STARTED)
 
     async def stop(self, number: int = signal.SIGINT, *, kill_after: float = KILL_TIMEOUT) -> None:
-        """End the machine as the platform does: a signal, then a kill."""
+        """Stop the machine as the platform does: a signal, then a kill."""
         async with self._one_at_a_time:
             if self.state is MachineState.SUSPENDED:
                 await self.resume("it is stopped")
             if self._watching is None or not self._machine.running():
                 return
             await self._pass(MachineState.STOPPING)
-            with suppress(ProcessLookupError):  # it has just ended
+            with suppress(ProcessLookupError):  # it has just exited
                 self._machine.signal(number)
         try:
             async with asyncio.timeout(kill_after):
                 await asyncio.shield(self._watching)
         except TimeoutError:
-            self._tell(f"the machine is killed: it did not end within {kill_after:g} s")
+            self._tell(f"the machine is killed: it did not stop within {kill_after:g} s")
             self._machine.kill()
             await self._watching
 
     async def replace(self) -> None:
-        """End the machine for its next version; a suspended one loses its memory."""
+        """Stop the machine for its next version; a suspended one loses its memory."""
         if self.state is not MachineState.SUSPENDED:
             await self.stop()
             return
         async with self._one_at_a_time:
-            self._tell("the machine is replaced: its suspended memory is thrown away")
+            self._tell("the machine is replaced: its suspended memory is lost")
             await self._pass(MachineState.REPLACING)
             self._machine.kill(wait=False)
             await asyncio.to_thread(self._freezer.thaw)
@@ -215,12 +215,12 @@ class StandIn:
             await self._changed.wait_for(lambda: self.state in states)
 
     async def close(self) -> None:
-        """End the machine and leave nothing behind."""
+        """Stop the machine and leave nothing behind."""
         await self.stop()
         self._freezer.remove()
 
     async def _watch(self) -> None:
-        """Wait for one run of the machine to end, and restart it if it failed."""
+        """Wait for the end of one run of the machine, and restart it if it failed."""
         status = await asyncio.to_thread(self._machine.wait)
         self.last_status = status
         was_told_to = self.state in (MachineState.STOPPING, MachineState.REPLACING)
@@ -248,5 +248,5 @@ class StandIn:
 
 
 def socket_path(folder: Path) -> Path:
-    """Where the Machines API of a machine with this folder listens."""
+    """The socket of the Machines API of the machine with this folder."""
     return folder / "api.sock"

@@ -1,1 +1,1 @@
-"""Checkpoints of the work: restic's, on the volume and away from it."""
+"""Checkpoints of the user's work with restic, on the volume and away from it."""

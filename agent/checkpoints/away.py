@@ -1,6 +1,6 @@
 """Copies checkpoints to a repository away from the machine, whenever that can be reached.
 
-A copy that was cut short is resumed: what is there already is not sent again.
+An interrupted copy is resumed: data that is there already is not sent again.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from agent.platform.environment import OWN_SECRETS
 PASSWORD, SSH_KEY, KNOWN_HOSTS = OWN_SECRETS
 PATIENCE = 6 * 3600.0
 LISTING = 120.0
-"""Seconds that the list of what is there may take."""
+"""Seconds that listing the remote repository may take."""
 
 _SFTP = re.compile(
     r"sftp:(?://)?(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.-]+|\[[0-9a-fA-F:]+\])(?::(?P<port>\d+))?"
@@ -34,18 +34,18 @@ _SFTP = re.compile(
 
 
 def remote_of(url: str, environ: Mapping[str, str], run_dir: str) -> Remote | None:
-    """The repository that the settings name; None where there is none.
+    """The repository that the settings name; None if they name none.
 
-    What SFTP needs is written to the run folder. Raises `Refused` where a secret is missing, and
-    `OSError`.
+    The files that SFTP needs are written to the run folder. Raises `Refused` if a secret is
+    missing, and `OSError`.
     """
     if not url:
         return None
     password = environ.get(PASSWORD, "")
     if not password:
         raise Refused(
-            f"no copy at {url}: set the secret {PASSWORD}, and keep it somewhere else too; with a "
-            "key that only this machine has, a copy is of no use without the machine"
+            f"no copy at {url}: set the secret {PASSWORD}, and store it elsewhere too; if only "
+            "this machine has the key, the copy is useless without the machine"
         )
     secrets = {name: value for name, value in environ.items() if CREDENTIALS.fullmatch(name)}
     secrets["RESTIC_PASSWORD"] = password
@@ -111,7 +111,7 @@ class Away:
         return remote_of(settings.checkpoint_repo, self._keeper.environ, settings.run_dir)
 
     async def listing(self) -> list[Checkpoint]:
-        """What is there, the oldest first. Raises `ResticError`, `Refused`, `OSError`."""
+        """The checkpoints there, the oldest first. Raises `ResticError`, `Refused`, `OSError`."""
         remote = self.remote()
         if remote is None:
             raise Refused("there is no repository away from the machine (SWARM_CHECKPOINT_REPO)")
@@ -120,7 +120,7 @@ class Away:
         return [known(each) for each in there]
 
     async def fetch(self, name: str) -> str:
-        """Copy a checkpoint from there to the volume; its id here. Call it in a `turn`."""
+        """Copy a checkpoint from there to the volume; returns its id here. Call it in a `turn`."""
         repository, remote = self._keeper.repository, self.remote()
         if remote is None:
             raise Refused("there is no repository away from the machine (SWARM_CHECKPOINT_REPO)")
@@ -131,7 +131,7 @@ class Away:
         if name == "latest":
             found = (await restic.snapshots(remote))[-1:]
         if len(found) != 1:
-            raise Refused(f"{name!r} is no checkpoint away from the machine")
+            raise Refused(f"there is no checkpoint {name!r} away from the machine")
         before = {each.id for each in repository.ledger.checkpoints}
         await restic.fetch(found[0].id, remote)
         await repository.refresh()
@@ -147,7 +147,7 @@ class Away:
         return same[0]
 
     async def _check_sometimes(self) -> None:
-        """Weekly: remove what no rule keeps there, and check the rest with a part of its data."""
+        """Weekly: remove checkpoints that no rule keeps; check the rest and part of its data."""
         keeper, repository, remote = self._keeper, self._keeper.repository, self.remote()
         due = policy.is_check_due(repository.ledger.uploads_checked, time.time())
         if remote is None or not due:
@@ -183,7 +183,7 @@ class Away:
 
 
 def is_pending(keeper: Keeper) -> bool:
-    """A checkpoint is not away from the machine yet."""
+    """Whether a checkpoint has not been copied away from the machine yet."""
     ledger = keeper.repository.ledger
     return bool(keeper.settings.checkpoint_repo and ledger.checkpoints) and (
         ledger.upload_of != ledger.checkpoints[-1].id
@@ -208,7 +208,7 @@ def _ssh(url: str, key: str, hosts: str) -> list[str]:
     }
     words = ["ssh", "-F", "none", "-i", key]
     words += [f"-o{name}={value}" for name, value in options.items()]
-    # sftp:host:path has no port; what follows the colon there is the path.
+    # sftp:host:path has no port; the path follows the colon.
     port = match["port"] if url.startswith("sftp://") else None
     words += ["-p", port] if port else []
     words += ["-l", match["user"]] if match["user"] else []
@@ -216,7 +216,7 @@ def _ssh(url: str, key: str, hosts: str) -> list[str]:
 
 
 def _write_for_restic(path: str, content: str) -> None:
-    """A secret that only restic's processes may read."""
+    """Write a secret that only restic's processes may read."""
     temporary = f"{path}.new"
     with suppress(FileNotFoundError):
         os.unlink(temporary)

@@ -1,4 +1,4 @@
-"""Orders that take longer than a request may: begun one after the other, asked for until done."""
+"""Orders that take longer than a request: carried out in turn; clients ask until one is done."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,10 +9,10 @@ from agent.checkpoints.faults import ResticError
 from agent.checkpoints.repository import Refused
 
 MOST_ORDERS = 8
-"""Orders that may wait."""
+"""The most orders that may wait."""
 
 REMEMBERED = 16
-"""Orders whose results can be asked for."""
+"""How many orders keep their results."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Desk:
                 job.done.set()
 
     def order(self, work: Callable[[], Awaitable[object]]) -> int:
-        """Have something done; its number. Raises `Refused`."""
+        """Queue an order; returns its number. Raises `Refused`."""
         job = Job(self._count + 1, work, asyncio.Event())
         try:
             self._queue.put_nowait(job)
@@ -62,7 +62,7 @@ class Desk:
         return job.number
 
     async def wait(self, number: int, patience: float) -> Job:
-        """The order, done or not after so many seconds. Raises `KeyError`."""
+        """The order, once it is done or after `patience` seconds. Raises `KeyError`."""
         job = self._jobs[number]
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):

@@ -1,7 +1,7 @@
-"""How two checkpoints differ, noted for the process that places files.
+"""The differences of two checkpoints, written down for the process that places files.
 
-The login account chooses how many files there are and how long their paths: what is noted goes
-into a file without a name as it comes, and never into our memory.
+The login account decides how many files there are and how long their paths are: so they go
+straight into a file without a name, and never into our memory.
 """
 
 import os
@@ -12,7 +12,7 @@ from agent import unnamed
 from agent.checkpoints.restic import Change
 
 MOST_CHANGES, MOST_BYTES = 1_000_000, 64 << 20
-"""Changes that a restore in place can work with, and bytes of their paths."""
+"""The most changes that a restore in place can handle, and the most bytes of their paths."""
 
 MOST_PATHS = 100
 
@@ -20,8 +20,8 @@ _PIECE = 64 << 10
 
 
 class Differences:
-    """The file. `count` is how many there are; `replaced` has the first paths at which another kind
-    of entry follows."""
+    """The file. `count` is the number of changes; `replaced` has the first paths at which a folder
+    becomes something else."""
 
     def __init__(self, file: int) -> None:
         self.file = file
@@ -33,11 +33,11 @@ class Differences:
 
     @property
     def too_many(self) -> bool:
-        """Some were left out."""
+        """Whether some were left out."""
         return self.count > MOST_CHANGES or self._size > MOST_BYTES
 
     def add(self, change: Change) -> None:
-        """One more; `end` raises what goes wrong here."""
+        """Add a change; errors are raised by `end`."""
         line = f"{change.modifier[:1]} {change.path}\0".encode("utf-8", "surrogatepass")
         self.count += 1
         self._size += len(line)
@@ -54,7 +54,7 @@ class Differences:
             self.replaced.append(change.path)
 
     def end(self) -> None:
-        """All are there: the file is read from its beginning. Raises `OSError`."""
+        """Finish: rewind the file for reading. Raises `OSError`."""
         if self._problem is not None:
             raise self._problem
         self._write()
@@ -69,7 +69,7 @@ class Differences:
 
 @contextmanager
 def differences(folder: str) -> Iterator[Differences]:
-    """Some to note; `folder` is for `unnamed.write`. Raises `OSError`."""
+    """Open an empty `Differences`; `folder` is for `unnamed.write`. Raises `OSError`."""
     file = unnamed.write(b"", folder)
     try:
         yield Differences(file)

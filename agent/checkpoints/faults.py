@@ -1,6 +1,6 @@
-"""What can go wrong with restic, known by its exit status and its words.
+"""The faults of restic, recognised by its exit status and its messages.
 
-Names of files, which the account chooses, decide nothing here: `running` keeps them out.
+File names, which the account chooses, cannot influence this: `running` keeps them out.
 """
 
 import re
@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class Fault(Enum):
-    """What kind of thing went wrong: what to do next depends on it."""
+    """The kind of fault; the next step depends on it."""
 
     ABSENT = "restic is not installed"
     NO_REPOSITORY = "there is no repository"
@@ -43,17 +43,17 @@ _STATUSES = {10: Fault.NO_REPOSITORY, 11: Fault.LOCKED, 12: Fault.KEY}
 
 
 class ResticError(Exception):
-    """restic did not do what it was asked for; the message is for people."""
+    """restic failed; the message is for people."""
 
     def __init__(self, fault: Fault, said: str, *, away: bool = False) -> None:
         super().__init__(f"{fault.value}: {said}" if said else fault.value)
         self.fault = fault
         self.away = away
-        """It is about the repository away from the machine."""
+        """The repository away from the machine failed."""
 
 
 def fault_of(status: int, said: str) -> Fault:
-    """What an exit status and the words on stderr mean."""
+    """The fault behind an exit status and the messages on stderr."""
     if status in _STATUSES:
         return _STATUSES[status]
     fatal = "\n".join(line for line in said.split("\n") if line.startswith("Fatal:"))

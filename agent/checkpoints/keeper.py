@@ -1,6 +1,6 @@
 """Makes checkpoints when they are due, one run at a time, and checks them once a week.
 
-What is not done in time is given up cleanly. Nothing here can fail SSH.
+A run that takes too long is abandoned cleanly. SSH does not depend on any of this.
 """
 
 import asyncio
@@ -28,31 +28,31 @@ from agent.settings import Settings
 from agent.settings.current import Current
 
 TICK = 30.0
-"""Seconds between two looks at what is due."""
+"""Seconds between two checks of what is due."""
 
 ABSENT_TICK = 600.0
-"""Seconds between two looks for a restic that is not there."""
+"""Seconds between two searches for restic while it is not installed."""
 
 MOST_WAITING = 8
-"""Requests that may wait for their turn."""
+"""The most requests that may wait for their turn."""
 
 PART = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """How it goes in this run. Times are monotonic."""
+    """The state of checkpoints in this run. Times are monotonic."""
 
     past: Past
     running: str = ""
-    """What runs now, for people."""
+    """The work in progress, in words."""
     running_since: float = 0.0
     ran: float = -math.inf
     """When the last run ended."""
     made: int = 0
     failures: int = 0
     problem: str = ""
-    """Why the last one was not made."""
+    """Why the last checkpoint failed."""
     absent: str = ""
     """Why no checkpoint can be made at all."""
     uploading: bool = False
@@ -80,7 +80,7 @@ class Keeper:
         self.bus = bus
         self.repository = Repository(current, account, children, bus, self._notice)
         self.changed = asyncio.Event()
-        """There may be something to upload."""
+        """Set when there may be something to upload."""
         self._active = active
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -88,14 +88,14 @@ class Keeper:
 
     @property
     def is_overdue(self) -> bool:
-        """Something works, and no checkpoint could be made for a day."""
+        """Whether something works and no checkpoint has succeeded for a day."""
         return self.settings.checkpoints and policy.is_stale(
             self.record.past, self._active(), clock()
         )
 
     @property
     def restic_ran(self) -> float:
-        """When restic last ran, by the monotonic clock: now, where it does."""
+        """When restic last ran, on the monotonic clock: now, if it is running."""
         busy = self.record.running or self.record.uploading
         return clock() if busy else self.record.ran
 
@@ -106,11 +106,11 @@ class Keeper:
 
     @property
     def host(self) -> str:
-        """The name under which snapshots are kept: the machine's own changes with each machine."""
+        """The host name of all snapshots: the machine's own name changes with each machine."""
         return self.environ.get("FLY_APP_NAME") or "swarm"
 
     async def run(self) -> None:
-        """Make checkpoints by the clock until cancelled."""
+        """Make checkpoints on schedule until cancelled."""
         try:
             while True:
                 await self._look()
@@ -123,11 +123,11 @@ class Keeper:
         self.repository.close()
 
     async def make(self, cause: Cause, note: str = "", patience: float = PATIENCE) -> Checkpoint:
-        """Make one now. Raises `ResticError` and `Refused`; both are published too."""
+        """Make a checkpoint now. Raises `ResticError` and `Refused`; both are published too."""
         async with self.turn(f"a checkpoint {cause.value}", cause):
             repository = self.repository
             if repository.ledger.damaged and not repository.whole.locked():
-                # Data that is lost would be taken for what is there already.
+                # A backup would rely on lost data as if it were there.
                 await repository.begin_again(repository.ledger.damaged)
             made = await self.make_here(cause, note, patience)
             if cause is not Cause.SLEEP:
@@ -135,7 +135,7 @@ class Keeper:
             return made
 
     async def before_sleep(self, patience: float) -> None:
-        """Make one unless it would take longer; the sleep does not depend on it."""
+        """Make a checkpoint within `patience` seconds; a failure does not stop the sleep."""
         due = policy.is_due_before_sleep(self.record.past, self._active())
         if not due or not self.settings.checkpoints or self.record.absent:
             return
@@ -144,7 +144,7 @@ class Keeper:
                 await self.make(Cause.SLEEP, patience=patience)
 
     async def before_turn(self) -> None:
-        """An agent's turn begins: make one if the last is too old."""
+        """A coding agent's turn begins: make a checkpoint if the last one is too old."""
         if self.settings.checkpoints and policy.is_due_before_turn(self.record.past, clock()):
             with suppress(ResticError, Refused):
                 await self.make(Cause.TURN)
@@ -160,7 +160,7 @@ class Keeper:
             return found
 
     async def check(self) -> None:
-        """Check that the repository is whole, with a part of its data."""
+        """Check the repository and a part of its data."""
         repository = self.repository
         if repository.whole.locked():
             return
@@ -183,9 +183,9 @@ class Keeper:
 
     @asynccontextmanager
     async def turn(self, what: str, cause: Cause | None = None) -> AsyncIterator[None]:
-        """One at a time, with everything in place. What goes wrong is published."""
+        """Run one block at a time, with the repository open. Failures are published."""
         if self._waiting >= MOST_WAITING:
-            raise Refused(f"{self._waiting} others wait: {self.record.running} runs")
+            raise Refused(f"{self._waiting} requests wait already: {self.record.running} runs")
         self._waiting += 1
         try:
             await self._turn.acquire()
@@ -206,16 +206,16 @@ class Keeper:
             raise problem from error
         except asyncio.CancelledError:
             if cause is not None:
-                self._failed(cause, "given up: there was no more time")
+                self._failed(cause, "abandoned: no time was left")
             raise
         finally:
             self._set(running="", ran=clock())
             self._turn.release()
 
     async def make_here(self, cause: Cause, note: str, patience: float = PATIENCE) -> Checkpoint:
-        """Make one; call it in a `turn`."""
+        """Make a checkpoint; call it in a `turn`."""
         began, repository = clock(), self.repository
-        # What a run left that did not end well may be all that is in the way.
+        # The remains of a failed run may be all that fills the volume.
         await repository.tidy(thoroughly=cause is not Cause.SLEEP)
         repository.require_room()
         repository.write_exclude()
@@ -266,7 +266,7 @@ class Keeper:
     def set_upload(
         self, *, uploading: bool | None = None, failures: int | None = None, problem: str = ""
     ) -> None:
-        """Remember how the upload is doing."""
+        """Record the state of the upload."""
         if uploading is not None:
             self._set(uploading=uploading, ran=clock())
         if failures is not None:
@@ -276,7 +276,7 @@ class Keeper:
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]  # fields of ours
 
     async def _prepare(self) -> None:
-        """Have restic, folder and repository. Raises `ResticError`, `Refused`, `OSError`."""
+        """Open folder and repository. Raises `ResticError`, `Refused`, `OSError`."""
         if not self.settings.checkpoints:
             raise Refused("checkpoints are switched off (SWARM_CHECKPOINTS)")
         if self.repository.is_open:
@@ -288,7 +288,7 @@ class Keeper:
             self._set(past=replace(self.record.past, made=made))
 
     async def _look(self) -> None:
-        """Do what is due."""
+        """Do the work that is due."""
         if not self.settings.checkpoints:
             return
         now, past, active = clock(), self.record.past, self._active()
@@ -309,7 +309,7 @@ class Keeper:
             self._notice(str(error))
 
     async def _heed(self, error: ResticError, cause: Cause | None) -> None:
-        """Remember what went wrong, so that the next run does what helps."""
+        """Record the fault, so that the next run reacts to it."""
         if error.fault is Fault.ABSENT:
             self._set(absent=str(error))
         if error.fault is Fault.DAMAGED and not error.away and self.repository.is_open:
@@ -317,7 +317,7 @@ class Keeper:
                 ledger = self.repository.ledger
                 self.repository.keep(with_changes(ledger, damaged=str(error)))
         if error.fault in (Fault.KEY, Fault.NO_REPOSITORY) and not error.away:
-            self.close()  # the next turn looks at it again, and sets it aside
+            self.close()  # the next turn opens it again, and sets it aside
         if cause is not None:
             self._failed(cause, str(error))
 

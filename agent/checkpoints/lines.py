@@ -1,4 +1,4 @@
-"""Reading what a child writes, line by line, whatever it writes."""
+"""Reads a child's output line by line, with bounds."""
 
 import asyncio
 import os
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LONGEST_LINE = 1 << 22
-"""Bytes of one line; a longer one is thrown away."""
+"""The longest line in bytes; a longer one is dropped."""
 
 LAST_READS = 64
-"""Reads of what is left when the child has ended: somebody else may still write."""
+"""The most reads after the child has exited: another process may still write."""
 
 
 class Lines:
-    """The reading end of a pipe: hands out whole lines."""
+    """The reading end of a pipe: delivers whole lines."""
 
     def __init__(self, hear: Callable[[bytes], None]) -> None:
         self.reading, self.writing = os.pipe()
@@ -23,12 +23,12 @@ class Lines:
         self._skipping = False
 
     def started(self) -> None:
-        """The writer has its end: read from now on."""
+        """Start reading: the child has the writing end."""
         self._close_writing()
         asyncio.get_running_loop().add_reader(self.reading, self._read)
 
     def close(self) -> None:
-        """Read what is still there, and no more: a grandchild may hold the other end."""
+        """Read the remaining data and stop: a grandchild may hold the other end."""
         self._close_writing()
         asyncio.get_running_loop().remove_reader(self.reading)
         for _ in range(LAST_READS):
@@ -70,7 +70,7 @@ class Lines:
 
 @contextmanager
 def pipe(hear: Callable[[bytes], None]) -> Iterator[Lines]:
-    """A pipe whose lines `hear` gets; call `started` once the child has its end."""
+    """A pipe whose lines go to `hear`; call `started` once the child has its end."""
     lines = Lines(hear)
     try:
         yield lines

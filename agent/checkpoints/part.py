@@ -1,4 +1,4 @@
-"""Checkpoints as a part of the agent: what makes, uploads, compares and restores them."""
+"""Checkpoints as one part of the agent: making, uploading, comparing and restoring them."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from agent.platform.account import Account
 from agent.settings.current import Current
 
 TURN = "coding.turn"
-"""The event of a coding agent that begins a turn."""
+"""The event with which a coding agent begins a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Checkpoints:
         active: Callable[[], float],
         bus: Bus,
     ) -> "Checkpoints":
-        """What earlier runs made is read when it is needed: no record is handed over."""
+        """Create the parts. The ledger is read when it is needed, so no record is handed over."""
         keeper = Keeper(current, account, children, environ, active, bus)
         away = Away(keeper)
         made = cls(keeper, away, Undo(keeper, away), Desk(), asyncio.Event())
@@ -47,12 +47,12 @@ class Checkpoints:
         return made
 
     def hear(self, event: Event) -> None:
-        """An agent's turn begins: it may be the one that has to be undone."""
+        """A coding agent's turn begins: it may be the one that has to be undone."""
         if event.name == TURN:
             self.turned.set()
 
     async def run(self) -> None:
-        """Run all of it until cancelled."""
+        """Run all parts until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.keeper.run())
             group.create_task(self.away.run())

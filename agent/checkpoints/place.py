@@ -1,13 +1,13 @@
 """Puts restored files in their places. Runs as the login account, never as root.
 
-It is a program of its own, with nothing but the standard library: its working folder is the stage,
-which root has made and restic has filled. What the account could do to it (links, files that
-change) leads only where the account itself may go.
+It is a separate program that only uses the standard library. Its working folder is the stage, which
+root has created and restic has filled. If the account interferes (links, changing files), that only
+leads where the account itself may go.
 
-    place.py in PATH...  < changes    make each path what it was; `changes` says what differs
+    place.py in PATH...  < changes    restore each path; `changes` lists the differences
     place.py to FOLDER PATH...        put the paths below a folder that is empty or new
 
-`changes` has lines `MODIFIER PATH`, ended by NUL, as restic's diff has them. Entries that are in
+`changes` has entries `MODIFIER PATH`, each ended by NUL, as in restic's diff. Files that are in
 neither checkpoint (left out, unreadable) are never touched. The result is one line of JSON.
 """
 
@@ -20,11 +20,11 @@ import stat
 import sys
 
 TOLD = 20
-"""Failures that are listed one by one."""
+"""The most failures that are listed one by one."""
 
 
 class Placing:
-    """Moves entries and counts what it did."""
+    """Moves entries and counts the results."""
 
     def __init__(self, changes: dict[str, str] | None) -> None:
         self.changes = changes
@@ -34,7 +34,7 @@ class Placing:
         self.problems: list[str] = []
 
     def put(self, source: bytes, target: bytes) -> None:
-        """Make the target what the source is."""
+        """Make the target equal to the source."""
         try:
             self._put(source, target)
         except OSError as error:
@@ -51,7 +51,7 @@ class Placing:
             if change == "":
                 return
             if change in ("+", "-"):
-                # It is there, but the checkpoint of the present does not have it.
+                # It exists, but the checkpoint of the present lacks it.
                 raise OSError(0, "is in no checkpoint: left as it is")
             if stat.S_ISDIR(old.st_mode) != stat.S_ISDIR(new.st_mode):
                 self._remove(target, old)
@@ -61,7 +61,7 @@ class Placing:
     def _merge(
         self, source: bytes, new: os.stat_result, target: bytes, old: os.stat_result
     ) -> None:
-        # The folder itself stays: shells that are in it stay in it.
+        # The folder itself stays, and so do shells inside it.
         _open_up(source, new)
         _open_up(target, old)
         names = set(os.listdir(source))
@@ -69,7 +69,7 @@ class Placing:
             self.put(os.path.join(source, name), os.path.join(target, name))
         for name in set(os.listdir(target)) - names:
             self._remove_if_gone(os.path.join(target, name))
-        if old.st_uid == os.geteuid():  # the volume's root is root's
+        if old.st_uid == os.geteuid():  # the volume's root belongs to root
             os.chmod(target, stat.S_IMODE(new.st_mode))
             os.utime(target, ns=(new.st_atime_ns, new.st_mtime_ns))
 
@@ -82,7 +82,7 @@ class Placing:
                 self._failed(path, error)
 
     def _remove(self, path: bytes, status: os.stat_result) -> None:
-        """Remove what the checkpoint of the present has; what it has not stays, and its folder."""
+        """Remove what the checkpoint of the present has; keep the rest, and the rest's folders."""
         if not stat.S_ISDIR(status.st_mode):
             os.unlink(path)
             self.removed += 1
@@ -102,7 +102,7 @@ class Placing:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         folder = stat.S_ISDIR(new.st_mode)
         if folder:
-            _open_up(source, new)  # its entry for .. is written
+            _open_up(source, new)  # moving a folder changes its entry for ..
         try:
             os.rename(source, target)
         except OSError as error:
@@ -114,7 +114,7 @@ class Placing:
             os.utime(target, ns=(new.st_atime_ns, new.st_mtime_ns))
 
     def _change(self, path: bytes) -> str:
-        """How the checkpoint differs from the one of the present; "" where it does not."""
+        """How the checkpoint differs from the one of the present; "" if it does not."""
         changes, name = self.changes or {}, plain(path)
         return changes.get(name) or changes.get(f"{name}/") or ""
 
@@ -129,12 +129,12 @@ class Placing:
 
 
 def plain(path: bytes) -> str:
-    """A name as JSON can have it: each run of bytes that is no UTF-8 becomes one U+FFFD."""
+    """A name that JSON can contain: each run of invalid UTF-8 becomes one U+FFFD."""
     return re.sub("\ufffd+", "\ufffd", path.decode("utf-8", "replace"))
 
 
 def read_changes(content: bytes) -> dict[str, str]:
-    """Path → how it differs; folders end with a slash."""
+    """Path → its kind of difference; folders end with a slash."""
     lines = content.decode("utf-8", "replace").split("\0")
     return {re.sub("\ufffd+", "\ufffd", line[2:]): line[:1] for line in lines if line}
 
@@ -147,7 +147,7 @@ def _lstat(path: bytes) -> os.stat_result | None:
 
 
 def _open_up(path: bytes, status: os.stat_result) -> None:
-    """Let us write in a folder of ours that is read-only; its mode is set again at the end."""
+    """Make our own read-only folder writable; its mode is restored at the end."""
     if status.st_mode & stat.S_IRWXU != stat.S_IRWXU and status.st_uid == os.geteuid():
         os.chmod(path, stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
 
@@ -166,7 +166,7 @@ def _copy(source: bytes, target: bytes) -> None:
 
 
 def main(words: list[bytes]) -> None:
-    """Place what the arguments say. Raises `SystemExit` with a sentence."""
+    """Carry out the command line. Raises `SystemExit` with a message."""
     if words[0] == b"in":
         placing = Placing(read_changes(sys.stdin.buffer.read()))
         for path in words[1:]:

@@ -1,7 +1,7 @@
-"""When a checkpoint is due, and which ones are kept. Pure: the clock is an argument.
+"""Decides when a checkpoint is due, and which ones are kept. Pure: the clock is an argument.
 
-What is due is decided on the monotonic clock. Checkpoints have dates, which may step: the order in
-which they were made is known apart from them, and the newest is never removed.
+The monotonic clock decides when one is due. The dates of checkpoints may step: so their order is
+kept separately, and the newest is never removed.
 """
 
 import math
@@ -15,22 +15,22 @@ from agent.pace import doubled
 from agent.settings.units import Keep
 
 AFTER_START = 300.0
-"""Seconds after the start in which no checkpoint is made by itself: the first login comes first."""
+"""Seconds after the start without automatic checkpoints: the first login comes first."""
 
 BEFORE_TURN = 600.0
-"""An agent's turn begins with a checkpoint that is at most so many seconds old."""
+"""When a coding agent's turn begins, the last checkpoint may be so many seconds old."""
 
 RETRY = 300.0
-"""Seconds after a failure until the next try by itself."""
+"""Seconds after a failure until the next automatic try."""
 
 NEVER_EVICTED = 86400.0
-"""For so many seconds the oldest checkpoint is safe from newer ones that need its space: whoever
-fills the repository with noise stops new checkpoints but cannot push out the old ones."""
+"""For so many seconds a checkpoint is not removed to make room for newer ones: a program that fills
+the repository with noise stops new checkpoints, but cannot push out the old ones."""
 
 CHECK_EVERY = 7 * 86400.0
 FIRST_RETRY, LONGEST_RETRY = 30.0, 3600.0
 STALE = 86400.0
-"""Seconds without a checkpoint, while something works, that are worth a warning."""
+"""Seconds without a checkpoint, while something works, after which a warning is due."""
 
 
 class Cause(Enum):
@@ -49,7 +49,7 @@ class Dated(Protocol):
 
     @property
     def id(self) -> str:
-        """What restic calls it."""
+        """Its id in restic."""
         ...
 
     @property
@@ -65,7 +65,7 @@ class Dated(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What was done so far, in monotonic time; None: not in this run, nor known from before."""
+    """The past runs, in monotonic time; None: not in this run, and unknown before."""
 
     started: float
     made: float | None = None
@@ -73,26 +73,26 @@ class Past:
 
 
 def is_due(past: Past, active: float, every: float | None, now: float) -> bool:
-    """An hourly checkpoint is due: something was active since the last one, which is old enough."""
+    """Whether a scheduled checkpoint is due: there was activity since the last one, long ago."""
     if every is None or now - past.started < AFTER_START or _failed_lately(past, now):
         return False
     return past.made is None or (now - past.made >= every and active > past.made)
 
 
 def is_due_before_sleep(past: Past, active: float) -> bool:
-    """The machine sleeps, and something was active since the last checkpoint."""
+    """Whether there was activity since the last checkpoint, so that one is due before a sleep."""
     return active > (-math.inf if past.made is None else past.made)
 
 
 def is_due_before_turn(past: Past, now: float) -> bool:
-    """An agent's turn begins, and the last checkpoint is too old to undo it with."""
+    """Whether the last checkpoint is too old to undo the turn that begins now."""
     if _failed_lately(past, now):
         return False
     return past.made is None or now - past.made > BEFORE_TURN
 
 
 def is_stale(past: Past, active: float, now: float) -> bool:
-    """Something works, and for a day no checkpoint could be made."""
+    """Whether something works, and no checkpoint has succeeded for a day."""
     since = past.started if past.made is None else past.made
     return now - since > STALE and active > since
 
@@ -102,26 +102,26 @@ def _failed_lately(past: Past, now: float) -> bool:
 
 
 def is_check_due(checked: float, wall: float) -> bool:
-    """A week has passed since a repository was checked, or the clock was set back since then."""
+    """Whether the last check is a week old, or in the future because the clock was set back."""
     return not 0 <= wall - checked <= CHECK_EVERY
 
 
 def retry_in(failures: int) -> float:
-    """Seconds until the next try to upload, after so many failures in a row."""
+    """Seconds until the next try to upload, after `failures` in a row."""
     return doubled(FIRST_RETRY, failures - 1, LONGEST_RETRY)
 
 
 def days_behind(made: Iterable[float], uploaded: float, wall: float) -> int:
     """Whole days for which the oldest checkpoint that is not uploaded has waited.
 
-    `made` and `uploaded` are dates: `uploaded` is the newest one's that is away from the machine.
+    `made` are the dates of all checkpoints, `uploaded` the date of the newest uploaded one.
     """
     waiting = [at for at in made if at > uploaded]
     return max(0, int((wall - min(waiting)) // 86400.0)) if waiting else 0
 
 
 def made_before(at: float | None, wall: float, now: float) -> float | None:
-    """Monotonic time of a checkpoint of an earlier run; None where its date is in the future."""
+    """Monotonic time of a checkpoint of an earlier run; None if its date is in the future."""
     if at is None or at > wall:
         return None
     return now - (wall - at)
@@ -130,8 +130,8 @@ def made_before(at: float | None, wall: float, now: float) -> float | None:
 def surplus(checkpoints: Sequence[Dated], keep: Keep) -> list[str]:
     """The checkpoints that no rule keeps; `checkpoints` in the order in which they were made.
 
-    The latest of each of the last so many hours, days and weeks stays (UTC), the newest, and the
-    latest that were made by hand, as many as hours.
+    Kept are the latest of each of the last hours, days and weeks (UTC), the newest one, and the
+    latest ones made by hand, as many as `keep.hourly`.
     """
     kept = {each.id for each in checkpoints[-1:]}
     by_hand = [each.id for each in checkpoints if each.cause == Cause.HAND.value]
@@ -146,9 +146,9 @@ def surplus(checkpoints: Sequence[Dated], keep: Keep) -> list[str]:
 
 
 def evictable(checkpoints: Sequence[Dated], wall: float) -> list[str]:
-    """What may go when the repository is too large, in this order; the newest never does.
+    """What may be removed if the repository is too large, in this order; never the newest.
 
-    First what is older than a day, the oldest first; then, of the last day, all but the oldest.
+    First those older than a day, the oldest first; then those of the last day except the oldest.
     """
     rest = checkpoints[:-1]
     old = [each for each in rest if wall - each.at > NEVER_EVICTED]

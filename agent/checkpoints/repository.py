@@ -1,7 +1,7 @@
-"""The repository on the volume: opened, taken up after a stop, and kept within its bounds.
+"""The repository on the volume: opening, recovering and bounding it.
 
-The keeper calls this one run at a time. What is damaged is set aside, never deleted; a run that was
-killed leaves older checkpoints as they were, and the next one removes what it left.
+The keeper calls this one run at a time. Anything damaged is set aside, never deleted. A killed run
+leaves older checkpoints intact, and the next run removes its remains.
 """
 
 import asyncio
@@ -26,20 +26,20 @@ from agent.settings import Settings
 from agent.settings.current import Current
 
 PATIENCE = 3600.0
-"""Seconds that one run of restic may take when nobody waits for it."""
+"""Seconds that one run of restic may take if nobody waits for it."""
 
 PRUNE_AFTER = 6
-"""Checkpoints that no rule keeps, until their data is deleted: it costs more than a checkpoint."""
+"""So many surplus checkpoints are collected before their data is deleted, which is expensive."""
 
 MOST_ROUNDS = 6
-"""Rounds of removing the oldest until the rest fits into its share."""
+"""The most rounds of removing the oldest until the rest fits into the share."""
 
 IGNORE = "../data/checkpoint-ignore.txt"
 ASIDE = (Cause.COMPARE.value, Cause.RESTORE.value)
 
 
 class Refused(Exception):
-    """Something is not done; the message says why."""
+    """A request is refused; the message says why."""
 
 
 class Repository:
@@ -55,9 +55,9 @@ class Repository:
     ) -> None:
         self.ledger = Ledger()
         self.size = 0
-        """Bytes that all of it takes on the volume."""
+        """Its size on the volume in bytes."""
         self.whole = asyncio.Lock()
-        """Held by whoever needs the repository to stay as it is, or to itself."""
+        """A lock for work that needs the repository unchanged, or for itself."""
         self._current = current
         self._account = account
         self._children = children
@@ -68,7 +68,7 @@ class Repository:
 
     @property
     def is_open(self) -> bool:
-        """Folder and repository were found, or made."""
+        """Whether folder and repository were found or created."""
         return self._around is not None
 
     @property
@@ -79,13 +79,16 @@ class Repository:
         return self._store
 
     def restic(self, patience: float = PATIENCE, *, gentle: bool = True) -> Restic:
-        """restic in our folder. Raises `Refused`."""
+        """A `Restic` for our folder. Raises `Refused`."""
         if self._around is None:
             raise Refused("there is no repository yet")
         return Restic(self._around, patience=patience, gentle=gentle)
 
     async def open(self) -> None:
-        """Have restic, folder and repository. Raises `ResticError`, `Refused`, `OSError`."""
+        """Find restic, and open or create the repository.
+
+        Raises `ResticError`, `Refused`, `OSError`.
+        """
         program = find()
         if program is None:
             raise ResticError(Fault.ABSENT, "apt-get install restic")
@@ -114,8 +117,8 @@ class Repository:
     def find(self, name: str) -> Checkpoint:
         """The checkpoint whose id begins with `name`. Raises `Refused`.
 
-        `latest` is the last one that was not made to compare or to restore: those show what
-        somebody wants to undo.
+        `latest` is the last one that was not made for a comparison or a restore: those contain
+        the changes that somebody wants to undo.
         """
         there = self.ledger.checkpoints
         if name == "latest" and there:
@@ -128,12 +131,12 @@ class Repository:
         return found[0]
 
     def keep(self, ledger: Ledger) -> None:
-        """Know and write down. Raises `OSError`."""
+        """Take over a ledger and write it. Raises `OSError`."""
         self.ledger = ledger
         self.store.write_ledger(ledger)
 
     async def refresh(self) -> None:
-        """Learn from the repository which checkpoints there are."""
+        """Read the list of checkpoints from the repository."""
         there = {each.id: each for each in await self.restic().snapshots()}
         still = [each for each in self.ledger.checkpoints if each.id in there]
         new = [known(there[name]) for name in there.keys() - {each.id for each in still}]
@@ -142,18 +145,18 @@ class Repository:
             self.keep(with_changes(self.ledger, checkpoints=merged))
 
     async def measure(self) -> None:
-        """Learn how much of the volume it takes."""
+        """Measure its size on the volume."""
         self.size = await asyncio.to_thread(self.store.size)
 
     async def begin_again(self, reason: str) -> None:
-        """Set the repository aside and begin another one."""
+        """Set the repository aside and create a new one."""
         kept_as = self.store.set_aside_repository()
         self._bus.publish(CheckpointsReplaced(reason=reason, kept_as=kept_as))
         self.keep(Ledger())
         await self._begin()
 
     async def tidy(self, *, thoroughly: bool) -> None:
-        """Remove what a run that did not end well has left."""
+        """Remove the remains of a failed run."""
         if not self.ledger.unclean or self.whole.locked():
             return
         async with self.whole:
@@ -162,11 +165,11 @@ class Repository:
                 return
             await self.refresh()
             await self.restic().prune("unlimited")
-            await self.measure()  # what was given up may have been most of it
+            await self.measure()  # the abandoned data may have been most of it
             self.keep(with_changes(self.ledger, unclean=False))
 
     async def trim(self) -> None:
-        """Remove what no rule keeps, and what exceeds the share of the volume."""
+        """Remove checkpoints that no rule keeps, and those beyond the share of the volume."""
         surplus = policy.surplus(self.ledger.checkpoints, self._settings.checkpoint_keep)
         await self.measure()
         limit = room.limit(self._settings.volume, self._settings.checkpoint_share)
@@ -185,7 +188,7 @@ class Repository:
                 await self.remove(several, "they use more than their share", "0")
 
     async def remove(self, ids: Sequence[str], reason: str, unused: str) -> None:
-        """Delete checkpoints; `unused` of the data may be what no checkpoint has."""
+        """Delete checkpoints; `unused` is the tolerated share of unused data."""
         await self.restic().forget(ids)
         left = tuple(each for each in self.ledger.checkpoints if each.id not in set(ids))
         self.keep(with_changes(self.ledger, checkpoints=left))
@@ -195,7 +198,7 @@ class Repository:
         await self.measure()
 
     def require_room(self) -> None:
-        """Raise `ResticError` where there is no room, and nothing may be deleted for it."""
+        """Raise `ResticError` if there is no room and nothing may be deleted to make room."""
         path, share = self._settings.volume, self._settings.checkpoint_share
         may_go = policy.evictable(self.ledger.checkpoints, time.time())
         if self.size > room.limit(path, share) and not may_go:
@@ -205,10 +208,10 @@ class Repository:
                 "SWARM_CHECKPOINT_SHARE, leave more out in .swarmignore, or delete some as root",
             )
         if not room.is_left(path):
-            raise ResticError(Fault.FULL, f"{path} is full but for a reserve")
+            raise ResticError(Fault.FULL, f"{path} is full except for a reserve")
 
     def write_exclude(self) -> None:
-        """Write down what is left out."""
+        """Write the file of excluded patterns."""
         path = self._settings.volume
         with open(os.path.join(os.path.dirname(__file__), IGNORE), encoding="utf-8") as file:
             lines = patterns(file.read(), path)
@@ -220,7 +223,7 @@ class Repository:
         self.store.write_exclude("\n".join(lines) + "\n")
 
     def whole_id(self, name: str) -> str:
-        """The whole id of a snapshot; restic before 0.17 says only the beginning of a new one's."""
+        """The whole id of a snapshot; restic before 0.17 prints only the beginning of a new id."""
         return name if len(name) == 64 else self.store.whole_name("repo/snapshots", name)
 
     @property
@@ -233,7 +236,7 @@ class Repository:
 
         path = self._settings.volume
         if not os.path.isdir(path):
-            raise Refused(f"{path} is no folder")
+            raise Refused(f"{path} is not a folder")
         try:
             with volume.own_folder(path, replaced) as own:
                 return Store.open(own, credentials_of(self._account.name))
@@ -241,7 +244,7 @@ class Repository:
             raise Refused(f"{path}: {error}") from error
 
     async def _take_up(self, store: Store) -> None:
-        """Continue with the repository that is there, or make one."""
+        """Continue with the existing repository, or create one."""
         store.clear()
         store.break_locks()
         try:
@@ -270,12 +273,12 @@ class Repository:
     def _know_repository(self) -> None:
         name = self.store.repository_id()
         if self.ledger.repository not in ("", name):
-            self._notice("another repository lies in the place of the one that was there before")
+            self._notice("another repository has replaced the previous one")
         if self.ledger.repository != name:
             self.keep(with_changes(self.ledger, repository=name))
 
     async def _begin(self) -> None:
-        # What an init that was killed has left is no repository.
+        # The remains of a killed init are not a repository.
         self.store.empty_repository()
         await self.restic().init()
         self._know_repository()

@@ -1,4 +1,4 @@
-"""What restic is asked for, and how its answers are read. `running` starts it."""
+"""restic's commands and the parsing of its output. `running` starts it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What restic says at the end of a backup."""
+    """restic's summary at the end of a backup."""
 
     snapshot_id: str
     files_new: int = 0
@@ -26,7 +26,7 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A snapshot in a repository. `original` is the one that it was copied from."""
+    """A snapshot in a repository. `original` is the snapshot of which it is a copy."""
 
     id: str
     time: str
@@ -36,7 +36,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """How a path differs between two snapshots; a folder's ends with a slash."""
+    """How a path differs between two snapshots; paths of folders end with a slash."""
 
     path: str
     modifier: str
@@ -66,21 +66,21 @@ class Restic:
         self._run = Runner(around, patience, gentle)
 
     async def init(self) -> None:
-        """Make the repository on the volume."""
+        """Create the repository on the volume."""
         await self._run(["init"], _LOCAL)
 
     async def backup(
         self, path: str, parent: str | None, host: str, tags: Sequence[str]
     ) -> tuple[Summary, list[str], int]:
-        """A new snapshot of what the account can read below `path`.
+        """Make a snapshot of what the account can read below `path`.
 
-        Also the first paths that could not be read, and how many there were.
+        Also returns the first paths that could not be read, and their number.
         """
         words = ["backup", "--json", "--one-file-system", "--exclude-caches", "--host", host]
         words += ["--exclude-file", "exclude", "--exclude-larger-than", LARGEST]
         words += ["--tag", ",".join(tags)] if tags else []
         words += ["--parent", parent] if parent else []
-        words += ["--no-scan"] if self._version >= (0, 15) else []  # it counts only for estimates
+        words += ["--no-scan"] if self._version >= (0, 15) else []  # a scan is only for estimates
         progress = Progress(clock())
         found: list[Summary] = []
         unread: list[str] = []
@@ -102,7 +102,7 @@ class Restic:
 
         await self._run([*words, path], _LOCAL, hear, hear, fine=(0, 3), progress=progress)
         if not found:
-            raise ResticError(Fault.OTHER, "it said nothing about the checkpoint that it made")
+            raise ResticError(Fault.OTHER, "it printed no summary of the checkpoint")
         return found[0], unread, count
 
     async def snapshots(self, remote: Remote | None = None) -> list[Snapshot]:
@@ -119,7 +119,7 @@ class Restic:
     async def restore(self, snapshot: str, paths: Sequence[bytes], target: str) -> str:
         """Write the paths of a snapshot below `target`, a folder in ours.
 
-        What restic wrote to stderr: paths that could not be restored are listed there, no error.
+        Returns restic's stderr, which lists the paths that could not be restored.
         """
         words: list[str | bytes] = ["restore", snapshot, "--target", f"/proc/self/cwd/{target}"]
         words += ["--sparse"] if self._version >= (0, 15) else []
@@ -142,7 +142,7 @@ class Restic:
     async def below(
         self, snapshot: str, folders: Sequence[str], hear: Callable[[Change], None]
     ) -> None:
-        """Report everything that a snapshot has below some folders, as if it were removed."""
+        """Report everything that a snapshot has below some folders, as if it had been removed."""
 
         def line(content: bytes) -> None:
             node = _decode(content, _Node)
@@ -152,17 +152,17 @@ class Restic:
         await self._run(["ls", "--json", "--recursive", snapshot, *folders], _LOCAL, line)
 
     async def forget(self, ids: Sequence[str], remote: Remote | None = None) -> None:
-        """Take snapshots out of the list; their data stays until `prune`."""
+        """Remove snapshots from the list; their data stays until `prune`."""
         for start in range(0, len(ids), 100):
             words = ["forget", *ids[start : start + 100]]
             await self._run(words, _env_of(remote), remote=remote)
 
     async def prune(self, unused: str, remote: Remote | None = None) -> None:
-        """Delete data that no snapshot has; `unused` of it may stay."""
+        """Delete data that no snapshot uses; `unused` is the share that may stay."""
         await self._run(["prune", "--max-unused", unused], _env_of(remote), remote=remote)
 
     async def check(self, subset: str, remote: Remote | None = None) -> None:
-        """Raise `ResticError` when the repository is damaged; reads a part of its data."""
+        """Check the repository and a part of its data. Raises `ResticError` if it is damaged."""
         words = ["check", "--read-data-subset", subset]
         await self._run(words, _env_of(remote), remote=remote)
 
@@ -171,7 +171,7 @@ class Restic:
         await self._run(["copy", snapshot], _LOCAL | _secondary(remote), remote=remote)
 
     async def copy(self, remote: Remote) -> None:
-        """Copy what the remote repository does not have yet, and make it first where it is not."""
+        """Copy missing snapshots to the remote repository; create it if it does not exist."""
         env = _env_of(remote) | _SECONDARY_LOCAL
         try:
             await self._run(["cat", "config"], env, remote=remote)
@@ -189,7 +189,7 @@ class Restic:
 
 UNREAD_SHOWN = 10
 LARGEST = "10G"
-"""Larger files are left out: a sparse one could be of any size, and is read as a whole."""
+"""Larger files are left out: a sparse file can have any size, and is read as a whole."""
 
 _LOCAL = {"RESTIC_REPOSITORY": "repo", "RESTIC_PASSWORD_FILE": "key"}
 _SECONDARY_LOCAL = {"RESTIC_FROM_REPOSITORY": "repo", "RESTIC_FROM_PASSWORD_FILE": "key"}
@@ -219,4 +219,4 @@ def _decode(line: bytes, kind: type[T]) -> T | None:
     try:
         return msgspec.json.decode(line, type=kind)
     except msgspec.DecodeError:
-        return None  # a line for people, or of another kind
+        return None  # a line for people, or a message of another kind

@@ -1,4 +1,4 @@
-"""Space on the volume: checkpoints keep to a share of it, and leave a reserve for the work."""
+"""Space on the volume: checkpoints use a share of it, and leave a reserve for the user's work."""
 
 import asyncio
 import os
@@ -11,10 +11,10 @@ from agent.checkpoints.faults import Fault, ResticError
 T = TypeVar("T")
 
 RESERVE, RESERVE_SHARE = 64 << 20, 0.02
-"""What checkpoints leave free on the volume: the work must not stop for them."""
+"""The reserve that checkpoints leave free on the volume, so that the user's work can continue."""
 
 TICK = 2.0
-"""Seconds between two looks at the free space while a checkpoint is made."""
+"""Seconds between two checks of the free space while a checkpoint is made."""
 
 
 def limit(volume: str, share: float) -> int:
@@ -24,7 +24,7 @@ def limit(volume: str, share: float) -> int:
 
 
 def is_left(volume: str) -> bool:
-    """More than the reserve is free. Raises `OSError`."""
+    """Whether more than the reserve is free. Raises `OSError`."""
     status = os.statvfs(volume)
     size = status.f_blocks * status.f_frsize
     reserve = max(min(RESERVE, size // 10), int(size * RESERVE_SHARE))
@@ -32,9 +32,9 @@ def is_left(volume: str) -> bool:
 
 
 async def while_left(volume: str, work: Coroutine[None, None, T]) -> T:
-    """The result of `work`, which is cancelled when only the reserve is left."""
+    """The result of `work`, which is cancelled if only the reserve is left."""
     async with beside(work) as running:
         while not (await asyncio.wait([running], timeout=TICK))[0]:
             if not is_left(volume):
-                raise ResticError(Fault.FULL, f"{volume} got full; given up")
+                raise ResticError(Fault.FULL, f"{volume} got full; abandoned")
         return running.result()

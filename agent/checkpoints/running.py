@@ -1,10 +1,10 @@
 """The one place that starts restic.
 
-restic always runs with the login account's user id, so that root is never led through a link of the
-account, and with a group of its own: the kernel then lets no other process of the account look
-into it (ptrace(2)), as for ssh-agent(1). Its working folder is ours on the volume, entered by
-descriptor: everything in it is named relatively, and no path leads the account there. Passwords and
-credentials travel in files and in its environment, never in a command line.
+restic always runs with the login account's user id, so that root never follows a link of the
+account, and with a group of its own: the kernel then lets no other process of the account inspect
+it (ptrace(2)), as for ssh-agent(1). Its working folder is ours on the volume, entered through a
+descriptor: all names in it are relative, and no path leads the account there. Passwords and
+credentials are passed in files and in its environment, never on a command line.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from agent.platform.account import CHECKPOINTS_GROUP
 
 PROGRAM = "restic"
 SAID = 4096
-"""Bytes that are kept of what restic says on stderr."""
+"""Bytes that are kept of restic's stderr."""
 
 STALL = 120.0
-"""Seconds without any progress after which a backup is given up."""
+"""Seconds without any progress after which a backup is abandoned."""
 
 TAKE_LEAVE = 3.0
-"""Seconds that restic may take to end cleanly when it is interrupted."""
+"""Seconds that restic may take to exit cleanly after an interrupt."""
 
 CREDENTIALS = re.compile(r"(AWS|B2|AZURE|GOOGLE|RESTIC_REST)_[A-Z0-9_]+")
 """Variables of the agent that restic gets for the repository away from the machine."""
@@ -43,40 +43,40 @@ _ALWAYS = {"RESTIC_PROGRESS_FPS": "0.2", "TMPDIR": "tmp", "HOME": "/nonexistent"
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where and as whom restic runs. `folder` is an open descriptor."""
+    """The folder and the account for restic. `folder` is an open descriptor."""
 
     children: Children
     folder: int
     identity: Credentials | None
-    """The account's ids with the group of checkpoints; None: whoever we are."""
+    """The account's ids with the group of checkpoints; None: our own."""
     program: str
     version: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A repository away from the machine. `secrets` are variables for restic alone."""
+    """A repository away from the machine. `secrets` are variables only for restic."""
 
     url: str
     secrets: Mapping[str, str] = field(repr=False)
     ssh: tuple[str, ...] = ()
-    """The command line that restic shall use for SFTP."""
+    """The command line that restic uses for SFTP."""
 
     @property
     def options(self) -> list[str]:
-        """What restic needs in its command line for it."""
+        """restic's command-line options for this repository."""
         return ["-o", f"sftp.command={' '.join(self.ssh)}"] if self.ssh else []
 
 
 @dataclass(slots=True)
 class Progress:
-    """When a run was last seen to move: `of` is how far it is."""
+    """When a run last made progress; `of` is a measure of how far it is."""
 
     at: float
     of: object = None
 
     def saw(self, of: object) -> None:
-        """It is so far now."""
+        """Record how far it is now."""
         if of != self.of:
             self.at, self.of = clock(), of
 
@@ -104,7 +104,7 @@ class Runner:
         fine: Sequence[int] = (0,),
         progress: Progress | None = None,
     ) -> str:
-        """Run it to its end, and what it said on stderr. Raises `ResticError`."""
+        """Run a command to its end; returns its stderr. Raises `ResticError`."""
         cache = ["--no-cache"] if remote is None else ["--cache-dir", "cache", "--cleanup-cache"]
         argv: list[str | bytes] = [*self._prefix(), self.around.program, *cache]
         argv += [] if remote is None else remote.options
@@ -139,25 +139,25 @@ class Runner:
         return said.text
 
     async def _wait(self, child: Child, progress: Progress) -> None:
-        """Wait for its end. Raises `ResticError` when that takes too long, or nothing moves."""
+        """Wait for its end. Raises `ResticError` if it takes too long or makes no progress."""
         late = clock() + self.patience
         while child.running:
             now, stalled = clock(), progress.at + STALL
             if now >= late:
                 raise ResticError(Fault.GIVEN_UP, f"not done in {self.patience:g} s")
             if now >= stalled:
-                # A file that became a pipe while it was opened: nobody writes to it.
+                # For example a file became a pipe while restic opened it, and nobody writes to it.
                 raise ResticError(Fault.GIVEN_UP, f"no progress in {STALL:g} s")
             await asyncio.wait([child.exited], timeout=min(late, stalled) - now)
 
     def _prefix(self) -> list[str]:
-        # A core file would have the key in it; its name may be chosen by the account.
+        # A core file would contain the key; the account may choose its name.
         words = ["prlimit", "--core=0:0", "ionice", "-t", "-c", "3" if self.gentle else "2"]
         return [*words, "nice", "-n", "19" if self.gentle else "5"]
 
 
 def find() -> str | None:
-    """Where restic is, or None."""
+    """The path of restic, or None."""
     return shutil.which(PROGRAM, path=clean_environment()["PATH"])
 
 
@@ -169,19 +169,19 @@ async def version_of(children: Children, program: str) -> tuple[int, ...]:
         raise ResticError(Fault.ABSENT, str(error)) from error
     match = re.search(rb"^restic (\d+)\.(\d+)\.(\d+)", done.output, re.MULTILINE)
     if match is None:
-        raise ResticError(Fault.OTHER, "restic does not say its version")
+        raise ResticError(Fault.OTHER, "restic does not print its version")
     return tuple(map(int, match.groups()))
 
 
 def identity_of(run_as: Credentials | None) -> Credentials | None:
-    """The account's ids with the group of checkpoints as the first one; None where we are it."""
+    """The account's ids with the group of checkpoints first; None if we run as the account."""
     if run_as is None:
         return None
     return Credentials(run_as.uid, CHECKPOINTS_GROUP, tuple({run_as.gid, *run_as.groups}))
 
 
 async def _end(child: Child) -> None:
-    """Have it end cleanly; what does not is killed, with its children."""
+    """Interrupt it; if it does not exit cleanly in time, kill it and its children."""
     if not child.running:
         return
     child.send_group(signal.SIGCONT)
@@ -196,7 +196,7 @@ class _Exit(msgspec.Struct, frozen=True):
 
 
 def why(line: bytes) -> bytes:
-    """Why restic ends, of a JSON line of its that says so; nothing of others."""
+    """The reason from a JSON line in which restic says why it exits; empty for any other line."""
     try:
         said = msgspec.json.decode(line, type=_Exit)
     except msgspec.DecodeError:
@@ -213,9 +213,9 @@ class _Tail:
         self._lines: list[str] = []
 
     def add(self, line: bytes) -> None:
-        """Note a line, but none with names of files, which the account chooses.
+        """Add a line, unless it contains names of files, which the account chooses.
 
-        Asked for JSON, restic says since 0.18 also why it ends in JSON.
+        With --json, restic 0.18 and later also reports in JSON why it exits.
         """
         if line.startswith(b"{"):
             line = why(line)
@@ -230,7 +230,7 @@ class _Tail:
 
     @property
     def last(self) -> str:
-        """The line that says why, for people."""
+        """The line with the reason, for people."""
         fatal = [line for line in self._lines if line.startswith("Fatal:")]
         line = (fatal or self._lines or [""])[-1].removeprefix("Fatal: ")
         return line[:300]

@@ -1,15 +1,15 @@
 """The folder of the checkpoints on the volume: repository, key, and room for restoring.
 
-It lies in the agent's own folder, which nobody but root can enter; restic, running with the
-account's user id, gets there by a descriptor. Nothing in it is ever opened by way of a link.
+It is in the agent's own folder, which only root can enter; restic, which runs with the account's
+user id, gets there through a descriptor. Nothing in it is ever opened through a link.
 
     key        the password of the repository; root's, readable by the group of checkpoints
     repo/      restic's repository
-    exclude    what is left out
+    exclude    patterns that are left out
     tmp/       restic's temporary files
     cache/     restic's cache of the repository away from the machine
-    stage/     what is being restored, a folder each
-    ledger     what is known of the checkpoints, so that listing them needs no restic
+    stage/     restores in progress, one folder each
+    ledger     the list of checkpoints, so that listing them needs no restic
 """
 
 import os
@@ -36,7 +36,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """A checkpoint of the volume. What is not known of it (it was copied here) is None."""
+    """A checkpoint of the volume. Unknown fields (it was copied here) are None."""
 
     id: str
     at: float
@@ -47,26 +47,26 @@ class Checkpoint(msgspec.Struct, frozen=True):
     new: int | None = None
     changed: int | None = None
     added: int | None = None
-    """Bytes by which it made the repository larger."""
+    """Bytes that it added to the repository."""
     seconds: float | None = None
     unread: int = 0
-    """Files that could not be read, and are not in it."""
+    """Unreadable files that it lacks."""
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """What is kept beside the repository."""
+    """The state that is kept beside the repository."""
 
     checkpoints: tuple[Checkpoint, ...] = ()
     """In the order in which they were made."""
     repository: str = ""
-    """Its id: another one under the same name was put there by somebody."""
+    """The repository's id: if it changes, somebody has replaced the repository."""
     unclean: bool = False
-    """A run was begun and did not end well: it may have left data that no checkpoint has."""
+    """A run began and failed: it may have left data that no checkpoint uses."""
     damaged: str = ""
     checked: float = 0.0
     """When it was last checked (Unix time)."""
     uploaded: float = 0.0
-    """The time of the newest checkpoint that is away from the machine too."""
+    """The time of the newest checkpoint that was copied away from the machine."""
     upload_of: str = ""
     """Its id."""
     uploads_checked: float = 0.0
@@ -74,7 +74,7 @@ class Ledger(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The open folder. `owner` is whom restic runs as; None: whoever we are."""
+    """The open folder. `owner` is the account of restic; None: our own."""
 
     path: str
     folder: Folder
@@ -82,7 +82,7 @@ class Store:
 
     @classmethod
     def open(cls, own: Folder, owner: Credentials | None) -> "Store":
-        """Open the folder and make what is missing. Raises `OSError` and `NotTrusted`."""
+        """Open the folder and create missing parts. Raises `OSError` and `NotTrusted`."""
         with suppress(FileExistsError):
             os.mkdir(NAME, 0o700, dir_fd=own.descriptor)
         descriptor = os.open(NAME, _DIRECTORY, dir_fd=own.descriptor)
@@ -100,7 +100,7 @@ class Store:
 
     @property
     def has_repository(self) -> bool:
-        """Something was made, whole or not."""
+        """Whether there is a repository, complete or not."""
         try:
             os.stat("repo/config", dir_fd=self.folder.descriptor, follow_symlinks=False)
         except FileNotFoundError:
@@ -108,7 +108,7 @@ class Store:
         return True
 
     def repository_id(self) -> str:
-        """What tells this repository from another: its configuration, which never changes."""
+        """The identity of this repository: its configuration, which never changes."""
         import hashlib
 
         descriptor = self._open("repo/config", os.O_RDONLY)
@@ -116,7 +116,7 @@ class Store:
             return hashlib.sha256(file.read(1 << 16)).hexdigest()
 
     def whole_name(self, folder: str, beginning: str) -> str:
-        """The name of the one file that begins so. Raises `OSError`."""
+        """The name of the only file that begins with `beginning`. Raises `OSError`."""
         descriptor = self._open(folder, _DIRECTORY)
         try:
             found = [name for name in os.listdir(descriptor) if name.startswith(beginning)]
@@ -127,7 +127,7 @@ class Store:
         return found[0]
 
     def empty_repository(self) -> None:
-        """Remove what is in the folder of a repository that has none."""
+        """Empty the repository's folder, which has no repository."""
         descriptor = self._open("repo", _DIRECTORY)
         try:
             for name in os.listdir(descriptor):
@@ -136,7 +136,7 @@ class Store:
             os.close(descriptor)
 
     def set_aside_repository(self) -> str:
-        """Put repository and key out of the way, where root finds them; the repository's path."""
+        """Set repository and key aside, for root to find; returns the repository's new path."""
         kept_as = self.folder.set_aside("repo")
         os.rename(
             KEY,
@@ -148,21 +148,21 @@ class Store:
         return f"{self.path}/{kept_as}"
 
     def read_ledger(self) -> Ledger:
-        """What was kept; nothing where there is none. Raises `ValueError` when it is damaged."""
+        """The stored ledger, or an empty one. Raises `ValueError` if it is damaged."""
         content = self.folder.read(LEDGER, 1 << 24)
         return Ledger() if content is None else msgspec.json.decode(content, type=Ledger)
 
     def write_ledger(self, ledger: Ledger) -> None:
-        """Keep it. Raises `OSError`."""
+        """Store the ledger. Raises `OSError`."""
         self.folder.write(LEDGER, msgspec.json.encode(ledger))
 
     def write_exclude(self, patterns: str) -> None:
-        """Keep what restic leaves out. Raises `OSError`."""
+        """Store the patterns that restic leaves out. Raises `OSError`."""
         self.folder.write(EXCLUDE, patterns.encode("utf-8", "surrogateescape"))
         self._give(EXCLUDE, 0o640, account=False)
 
     def break_locks(self) -> None:
-        """Remove locks of restic that was killed. Only while none runs: nobody else uses it."""
+        """Remove the locks of a killed restic. Call it only while none runs: only we use it."""
         with suppress(FileNotFoundError):
             descriptor = self._open("repo/locks", _DIRECTORY)
             try:
@@ -172,7 +172,7 @@ class Store:
                 os.close(descriptor)
 
     def clear(self) -> None:
-        """Remove what a run that was killed has left."""
+        """Remove the remains of a killed run."""
         for name in ("stage", "tmp"):
             descriptor = self._open(name, _DIRECTORY)
             try:
@@ -194,14 +194,14 @@ class Store:
         return name
 
     def open_stage(self, name: str) -> int:
-        """The folder, for the process of the account that works in it."""
+        """A descriptor of the stage, for the process of the account that works in it."""
         return self._open(name, _DIRECTORY)
 
     def hand_over(self, name: str, gid: int) -> None:
-        """Leave nothing in a stage to the group of checkpoints.
+        """Give everything in a stage to the group `gid`, not to the group of checkpoints.
 
-        A program that keeps it with the set-group-id bit would give the account the repository.
-        Nobody else can be in there: what is looked at is what is changed.
+        A program with that group and the set-group-id bit would give the account the repository.
+        Nobody else can enter the stage, so nothing changes between a check and its use.
         """
         descriptor = self._open(name, _DIRECTORY)
         try:
@@ -215,7 +215,7 @@ class Store:
             os.close(descriptor)
 
     def remove_stage(self, name: str) -> None:
-        """Remove it with all that is in it."""
+        """Remove a stage with its content."""
         descriptor = self._open("stage", _DIRECTORY)
         try:
             remove(name.removeprefix("stage/"), descriptor)
@@ -223,7 +223,7 @@ class Store:
             os.close(descriptor)
 
     def size(self) -> int:
-        """Bytes that all of it takes on the disk. Raises `OSError`."""
+        """The size of all of it on the disk, in bytes. Raises `OSError`."""
         total = 0
         for _, _, files, folder in os.fwalk(".", dir_fd=self.folder.descriptor):
             for name in files:
@@ -250,7 +250,7 @@ class Store:
         return False
 
     def _give(self, name: str, mode: int, *, account: bool) -> None:
-        """Let restic's processes use something, and nobody else."""
+        """Give restic's processes access to a file or folder, and nobody else."""
         descriptor = self._open(name, os.O_RDONLY)
         try:
             status = os.fstat(descriptor)
@@ -275,8 +275,8 @@ class Store:
 def read_ignore_file(volume: str, uid: int) -> list[str]:
     """The lines of the volume's `.swarmignore`, as patterns of restic.
 
-    It is the account's: nothing is read that the account could not read, and only so much of it.
-    A pattern that begins with a slash counts from the volume. Raises `OSError`, `ValueError`.
+    The file belongs to the account: it is read only if the account may read it, up to a limit. A
+    pattern that begins with a slash starts at the volume's root. Raises `OSError`, `ValueError`.
     """
     try:
         descriptor = os.open(
@@ -297,7 +297,7 @@ def read_ignore_file(volume: str, uid: int) -> list[str]:
 
 
 def patterns(text: str, volume: str) -> list[str]:
-    """The patterns in a text; restic would replace `$NAME`."""
+    """The patterns in a text; `$` is escaped, because restic would replace `$NAME`."""
     lines = [line.strip().replace("$", "$$") for line in text.splitlines()]
     return [
         f"{volume}{line}" if line.startswith("/") else line
@@ -307,13 +307,13 @@ def patterns(text: str, volume: str) -> list[str]:
 
 
 def known(snapshot: Snapshot) -> Checkpoint:
-    """What a repository tells of a checkpoint."""
+    """The checkpoint of a snapshot, as far as the repository knows it."""
     cause, note = tags.read(snapshot.tags)
     return Checkpoint(id=snapshot.id, at=tags.unix_time(snapshot.time), cause=cause, note=note)
 
 
 def remove(name: str, folder: int) -> None:
-    """Remove a file, or a folder with all that is in it, never through a link."""
+    """Remove a file, or a folder with its content, never through a link."""
     if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
         shutil.rmtree(name, dir_fd=folder)
     else:

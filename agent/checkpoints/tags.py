@@ -1,6 +1,6 @@
-"""Why a checkpoint was made and what its maker says of it, as tags of a restic snapshot.
+"""Cause and note of a checkpoint, stored as tags of its restic snapshot.
 
-They travel with it to every repository. restic separates tags by commas.
+They are copied with it to every repository. restic separates tags with commas.
 """
 
 import re
@@ -15,25 +15,25 @@ LONGEST_NOTE = 200
 
 
 def write(cause: Cause, note: str) -> list[str]:
-    """The tags of a new one."""
+    """The tags of a new checkpoint."""
     noted = [f"note={quote(clean(note), safe=' ')}"] if note else []
     return [f"cause={cause.name.lower()}", *noted]
 
 
 def read(tags: Sequence[str]) -> tuple[str, str]:
-    """Cause and note; whoever wrote them, they are short and without control characters."""
+    """Cause and note, cut short and without control characters, whoever wrote them."""
     given = dict(tag.partition("=")[::2] for tag in tags if "=" in tag)
     causes = {cause.name.lower(): cause.value for cause in Cause}
     return causes.get(given.get("cause", ""), ""), clean(unquote(given.get("note", "")))
 
 
 def clean(note: str) -> str:
-    """A note as it is kept."""
+    """A note as it is stored."""
     return safe.line(note[:LONGEST_NOTE])
 
 
 def unix_time(text: str) -> float:
-    """From restic's time, which has nanoseconds. 0 where it is none."""
+    """Unix time from restic's time, which has nanoseconds; 0 if it is invalid."""
     match = re.fullmatch(r"([\d-]+T[\d:]+)(?:\.(\d+))?(Z|[+-][\d:]+)?", text)
     if match is None:
         return 0.0

@@ -1,9 +1,9 @@
-"""What changed since a checkpoint, and bringing it back.
+"""Compares with checkpoints, and restores them.
 
-A restore goes to a stage that nobody but root can enter. From there a process of the account, with
-the account's rights, puts the files in their places. A restore in place makes a checkpoint of the
-present meanwhile, and then touches only what differs between the two: so it can be undone, and
-what no checkpoint has is never lost.
+A restore goes to a stage that only root can enter. From there a process of the account, with the
+account's rights, puts the files in their places. A restore in place also makes a checkpoint of the
+present, and then touches only what differs between the two: so it can be undone, and files that no
+checkpoint has are never lost.
 """
 
 import asyncio
@@ -34,15 +34,15 @@ from agent.platform.account import credentials_of
 
 PLACE = os.path.join(os.path.dirname(__file__), "place.py")
 SHOWN = 256 << 10
-"""Bytes of paths that a comparison lists."""
+"""The most bytes of paths that a comparison lists."""
 
 SAID = 1 << 16
-"""Bytes that are kept of what the process that places files says."""
+"""Bytes that are kept of the output of the process that places files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to restore: paths below the volume, all of it where there are none.
+    """An order to restore paths below the volume; without paths, everything.
 
     Without `to`, in place. `away`: from the repository away from the machine.
     """
@@ -54,7 +54,7 @@ class Order:
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """What the process that places files says."""
+    """The report of the process that places files."""
 
     placed: int
     removed: int
@@ -64,7 +64,7 @@ class Placed(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What came of a restore. `before` is the checkpoint that takes it back."""
+    """The result of a restore. `before` is the checkpoint that undoes it."""
 
     checkpoint: Checkpoint
     before: Checkpoint | None
@@ -81,7 +81,7 @@ class Undo:
     async def changes(
         self, first: str, second: str | None, path: bytes | None, most: int
     ) -> tuple[Checkpoint, Checkpoint, list[Change], int]:
-        """What is different in the second, or now, at most so many, and how many there are."""
+        """The changes in the second checkpoint or the present, up to a limit, and their number."""
         keeper = self._keeper
         found: list[Change] = []
         count = size = 0
@@ -108,14 +108,14 @@ class Undo:
         return before, after, found, count
 
     async def restore(self, order: Order) -> Restored:
-        """Bring it back. Raises `ResticError` and `Refused`."""
+        """Carry out a restore. Raises `ResticError` and `Refused`."""
         keeper, began = self._keeper, clock()
         paths = self._checked(order)
         async with keeper.turn(f"restoring {order.checkpoint}"):
             repository = keeper.repository
             name = await self._away.fetch(order.checkpoint) if order.away else order.checkpoint
             wanted = repository.find(name)
-            # First, because it may need the repository to itself.
+            # First, because it may need exclusive use of the repository.
             await repository.tidy(thoroughly=True)
             stage = repository.store.new_stage()
             try:
@@ -149,7 +149,7 @@ class Undo:
         restic = repository.restic(PATIENCE, gentle=False)
         said = await restic.restore(wanted.id, paths, stage)
         if "no space left" in said.lower():
-            raise ResticError(Fault.FULL, "what is to be restored does not fit on the volume")
+            raise ResticError(Fault.FULL, "the files to restore do not fit on the volume")
         run_as = credentials_of(self._keeper.account.name)
         if run_as is not None:
             await asyncio.to_thread(repository.store.hand_over, stage, run_as.gid)
@@ -162,7 +162,7 @@ class Undo:
         differ: Differences,
         stage: str,
     ) -> Placed:
-        """Have what is in the stage put in its places."""
+        """Have the files of the stage put in their places."""
         keeper, store = self._keeper, self._keeper.repository.store
         descriptor = store.open_stage(stage)
         try:
@@ -177,10 +177,10 @@ class Undo:
             os.close(descriptor)
 
     async def _compare(self, before: Checkpoint, wanted: Checkpoint, differ: Differences) -> None:
-        """Note how they differ."""
+        """Write down their differences."""
         restic = self._keeper.repository.restic(gentle=False)
         await restic.diff(before.id, wanted.id, differ.add)
-        # What was a folder and becomes something else: restic does not say what was in it.
+        # If a folder becomes something else, restic does not list the folder's content.
         if differ.replaced and not differ.too_many:
             await restic.below(before.id, list(differ.replaced), differ.add)
         if differ.too_many:
@@ -210,19 +210,19 @@ class Undo:
         return msgspec.json.decode(last, type=Placed)
 
     def _checked(self, order: Order) -> list[bytes]:
-        """The paths, each below the volume and none of ours. Raises `Refused`."""
+        """The paths; each must be below the volume and outside our folder. Raises `Refused`."""
         root = os.fsencode(self._keeper.settings.volume)
         if len(order.paths) > MOST_PATHS:
-            raise Refused(f"{MOST_PATHS} paths at most")
+            raise Refused(f"at most {MOST_PATHS} paths")
         for path in (*order.paths, *(() if order.to is None else (order.to,))):
             if not path.startswith(b"/") or os.path.normpath(path) != path or b"\0" in path:
-                raise Refused(f"{os.fsdecode(path)!a} is no absolute path without . and ..")
+                raise Refused(f"{os.fsdecode(path)!a} is not an absolute path without . and ..")
         own = os.path.join(root, os.fsencode(volume.FOLDER))
         for path in order.paths:
             if path != root and not path.startswith(root + b"/"):
                 raise Refused(f"{os.fsdecode(path)!a} is not on the volume: no checkpoint has it")
             if path == own or path.startswith(own + b"/"):
-                raise Refused(f"{volume.FOLDER} is the agent's own: no checkpoint has it")
+                raise Refused(f"{volume.FOLDER} is the agent's own folder: no checkpoint has it")
         return list(order.paths) or [root]
 
 

@@ -1,8 +1,8 @@
-"""What is seen of coding agents from outside: their own files, processes, terminals.
+"""Evidence about coding agents from outside: their own files, processes, terminals.
 
-The files lie below the account's home and are read with the account's rights, by a thread that
-takes them on: links there lead it nowhere the account could not go. Everything is bounded, and a
-file that says nothing is no evidence.
+The files are below the account's home; a thread reads them with the account's rights, so links
+there lead only where the account itself may go. All reads are bounded, and a file without useful
+content is no evidence.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ _DEVPTS_MAJOR = 136
 
 
 class _SessionFile(msgspec.Struct, frozen=True, rename="camel"):
-    """`~/.claude/sessions/PID.json`, as far as it is needed."""
+    """The fields of `~/.claude/sessions/PID.json` that are needed."""
 
     session_id: str
     status: str = ""
@@ -43,7 +43,7 @@ class Terminal:
 
 
 class Looker:
-    """Looks at members; remembers of each what its terminal was like. One for each crew."""
+    """Looks at members, and remembers the terminal of each. One per crew."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -51,7 +51,7 @@ class Looker:
         self._followed: dict[str, Followed] = {}
 
     def look(self, members: Sequence[Member]) -> dict[str, Evidence]:
-        """The evidence of each, by its name. Call it in a thread: a disk may hang."""
+        """The evidence about each member, by name. Call it in a thread: a disk may hang."""
         below = _below(members)
         written, self._written = self._written, {}
         followed, self._followed = self._followed, {}
@@ -90,15 +90,15 @@ class Looker:
         try:
             says = decode(content, _SessionFile)
         except ValueError:
-            return None  # none yet, or one that is being written: the next look sees it
-        # Of an earlier conversation of this process it says nothing about this one.
+            return None  # missing, or being written: the next look sees it
+        # A file from an earlier conversation of this process says nothing about this one.
         if says.session_id != member.session:
             return None
         return FileSays(says.status, says.waiting_for or "", says.status_updated_at / 1000)
 
 
 def lives(process: Process) -> bool:
-    """The process runs, and is the same."""
+    """Whether the process still runs, and its id was not reused."""
     found = proctree.read_process(process[0])
     return found is not None and found.started == process[1] and found.state not in "ZX"
 
@@ -116,8 +116,8 @@ def process_of(pid: int, uid: int) -> Process | None:
 
 
 def terminal_of(pid: int) -> Terminal | None:
-    """The terminal of a process, where it has one."""
-    # psutil's answer is of the terminals that it saw first (its map is never read again).
+    """The terminal of a process, if it has one."""
+    # psutil reads its map of terminals only once, and so misses later ones.
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             device = int(file.read().rpartition(b")")[2].split()[4])
@@ -130,7 +130,7 @@ def terminal_of(pid: int) -> Terminal | None:
 
 
 def _below(members: Sequence[Member]) -> dict[int, tuple[float, ...]]:
-    """When the processes below each were started, for those whose state no file has."""
+    """The start times of the processes below each member whose state is in no file."""
     if all(member.tool == "claude" for member in members):
         return {}
     children: dict[int, list[proctree.Process]] = {}
@@ -149,7 +149,7 @@ def _below(members: Sequence[Member]) -> dict[int, tuple[float, ...]]:
 
 @contextmanager
 def _rights_of(account: Account) -> Iterator[None]:
-    """Have this thread open files as the account; only root has to, and can (setfsuid(2))."""
+    """Let this thread open files as the account; only root needs and can do that (setfsuid(2))."""
     if os.geteuid() != 0:
         yield
         return
@@ -164,7 +164,7 @@ def _rights_of(account: Account) -> Iterator[None]:
 
 
 def _read(path: str, uid: int) -> bytes:
-    """The content of a small file of the account's own; nothing where it is none."""
+    """The content of a small file that belongs to the account; empty if it is not such a file."""
     with suppress(OSError), opened(path, uid) as descriptor:
         return os.read(descriptor, MOST_READ)
     return b""

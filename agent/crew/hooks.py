@@ -1,6 +1,6 @@
-"""What the hooks of the tools mean: a report from `swarm-agent hook` becomes one typed `Report`.
+"""Interprets hooks of the tools: a report from `swarm-agent hook` becomes one typed `Report`.
 
-Pure. What the tools really send was seen with each of them; docs/agents.md says what none sends.
+Pure. It follows what each tool was seen to send; docs/agents.md lists what no tool reports.
 """
 
 import re
@@ -14,11 +14,11 @@ from agent.crew.tell import OWN_WORD
 from agent.untrusted import decode
 
 LONGEST = 300
-"""Letters of a folder that are kept."""
+"""The most characters of a folder's path that are kept."""
 
 TOOLS = ("claude", "codex", "gemini", "opencode")
 RECORDED = ("codex", "gemini")
-"""Tools whose record of the conversation says how a turn ended. (Claude Code has a better file.)"""
+"""Tools whose record of a conversation shows how a turn ended. (Claude Code has a better file.)"""
 
 _NAME = re.compile(r"[\w.@:+-]{1,80}", re.ASCII)
 _WORD = re.compile(r"[a-z_]{1,40}", re.ASCII)
@@ -28,11 +28,11 @@ _PANE = re.compile(r"%\d{1,6}", re.ASCII)
 
 
 class ReportError(ValueError):
-    """It is no report of a hook that we know."""
+    """It is not a report of a known hook."""
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """A datagram of `agent.crew.tell`, which anybody of the login account could have written."""
+    """A datagram of `agent.crew.tell`; any process of the login account can send one."""
 
     tool: str
     event: str
@@ -72,14 +72,14 @@ class Teller:
 
 
 def read(data: bytes) -> tuple[Teller, Report | None]:
-    """Who reports and what; None for what changes nothing. Raises `ReportError`."""
+    """The sender and its report; None if it changes nothing. Raises `ReportError`."""
     try:
         sent = decode(data, Sent)
     except ValueError as error:
-        # Its words would be of any number, by what was sent: they are reported once each.
+        # The decoder's message depends on the sender, and each different text is reported once.
         raise ReportError("not a report") from error
     if sent.tool not in _READERS:
-        raise ReportError("of a tool that we do not know")
+        raise ReportError("an unknown tool")
     if not _NAME.fullmatch(sent.session) or not 0 < sent.pid < 1 << 31:
         raise ReportError("it names no session")
     tmux = sent.tmux.partition(",")[0]
@@ -105,7 +105,7 @@ _ALIKE = {
     "SubagentStop": Kind.SUB_STOPPED,
     "SessionEnd": Kind.ENDED,
 }
-"""Claude Code's events, which Codex has taken over; Codex adds Interrupt."""
+"""Claude Code's events, which Codex uses too; Codex adds Interrupt."""
 
 _QUESTIONS = ("AskUserQuestion", "request_user_input")
 _REMINDERS = {
@@ -124,7 +124,7 @@ def _claude(sent: Sent) -> Report | None:
 
 def _codex(sent: Sent) -> Report | None:
     if sent.event == "agent-turn-complete":
-        # `notify` also speaks of turns of its own that make titles: sessions that no hook knows.
+        # `notify` also reports Codex's own turns that generate titles, in sessions without hooks.
         return None
     if sent.event == "PreToolUse" and sent.tool_name in _QUESTIONS:
         return Report(Kind.ASKED, sent.sub, sent.call, Need.ANSWER)
@@ -165,7 +165,7 @@ def _gemini(sent: Sent) -> Report | None:
         need = Need.ANSWER if sent.detail == "ask_user" else Need.PERMISSION
         return Report(Kind.ASKED, need=need) if sent.about == "ToolPermission" else None
     kind = _GEMINI.get(sent.event)
-    # Its calls have no names of their own: those of one tool cannot run side by side.
+    # Its calls have no ids: calls of the same tool are assumed not to overlap.
     return None if kind is None else Report(kind, call=sent.tool_name)
 
 
@@ -200,7 +200,7 @@ _STATUS_OF = {
     (True, False): Kind.SUB_STARTED,
     (True, True): Kind.SUB_STOPPED,
 }
-"""Whether it is a subagent's, and idle → what happened."""
+"""(Is it a subagent? Is it idle?) → what happened."""
 
 
 _OWN_WORDS = {

@@ -1,8 +1,8 @@
-"""Where hooks arrive: a datagram socket in the run folder.
+"""Receives hooks on a datagram socket in the run folder.
 
 Datagrams, because a hook must not wait for us, and because we decide how many are read: `BATCH`
-each `PACE` seconds, whatever an account sends. The rest waits in the kernel, which keeps few and
-then makes the sender wait; its own second ends that.
+every `PACE` seconds, whatever an account sends. Further ones wait in the kernel, which keeps few
+and then blocks the sender; the sender gives up after a second.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _CREDENTIALS = struct.Struct("=3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 class Inbox:
-    """Takes what root and the login account send, until cancelled."""
+    """Accepts datagrams of root and the login account."""
 
     def __init__(self, run_dir: str, uid: int, gid: int, take: Callable[[bytes], None]) -> None:
         self._path = f"{run_dir}/{SOCKET}"
@@ -30,7 +30,7 @@ class Inbox:
         self._socket: socket.socket | None = None
 
     async def run(self) -> None:
-        """Take datagrams until cancelled. Raises `OSError` when the socket cannot be made."""
+        """Receive until cancelled. Raises `OSError` if the socket cannot be created."""
         loop = asyncio.get_running_loop()
         self._socket = self._bind()
         loop.add_reader(self._socket, self._read)
@@ -77,7 +77,7 @@ class Inbox:
 
 
 def _sender(sent: list[tuple[int, int, bytes]]) -> int:
-    """The user id that the kernel vouches for; -1 without one."""
+    """The sender's user id, verified by the kernel; -1 without one."""
     for level, kind, data in sent:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
             uid: int = _CREDENTIALS.unpack(data[: _CREDENTIALS.size])[1]

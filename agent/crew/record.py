@@ -1,7 +1,7 @@
-"""How a turn ended, by the record that Codex and Gemini CLI keep of a conversation.
+"""Reads how a turn ended from the record that Codex and Gemini CLI keep of a conversation.
 
-They append a line of JSON for all that happens; neither has a hook for every end of a turn. Only
-what is new is read, a bounded piece at each look, and of a line nothing but its kind and its time.
+They append a line of JSON for each event; neither has a hook for every end of a turn. Only new data
+is read, a bounded piece at each look, and only the kind and the time of each line.
 """
 
 import errno
@@ -18,15 +18,15 @@ from agent.crew.states import Ending
 from agent.untrusted import decode
 
 FIRST_READ = 64 << 10
-"""Bytes from the end at the first look."""
+"""The first look reads so many bytes from the end."""
 
 MOST_READ = 1 << 20
-"""Bytes of one look; a longer line is passed over."""
+"""The most bytes of one look; a longer line is skipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A record, how far it was read (-1: not yet), and the end of its latest turn."""
+    """A record, the position up to which it was read (-1: not yet), and its latest turn's end."""
 
     path: str
     read: int = -1
@@ -48,7 +48,7 @@ class _Payload(msgspec.Struct, frozen=True):
 
 
 def follow(before: Followed, uid: int) -> Followed:
-    """Read what the tool has recorded since the last look."""
+    """Read the lines that the tool has written since the last look."""
     with suppress(OSError), opened(before.path, uid) as descriptor:
         size = os.fstat(descriptor).st_size
         start = before.read if 0 <= before.read <= size else max(0, size - FIRST_READ)
@@ -65,19 +65,19 @@ def follow(before: Followed, uid: int) -> Followed:
 
 @contextmanager
 def opened(path: str, uid: int) -> Iterator[int]:
-    """A regular file of this account's. Raises `OSError` where it is none."""
+    """Open a regular file that belongs to this account. Raises `OSError` if it is anything else."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != uid:
-            raise OSError(errno.EACCES, "not a file of the account's own")
+            raise OSError(errno.EACCES, "not a file of the account")
         yield descriptor
     finally:
         os.close(descriptor)
 
 
 def _ending(data: bytes) -> Ending | None:
-    """The end of a turn, where this line is of one."""
+    """The end of a turn, if this line reports one."""
     try:
         line = decode(data, _Line)
         at = line.timestamp.timestamp()
@@ -85,7 +85,7 @@ def _ending(data: bytes) -> Ending | None:
         if kind == "event_msg":
             said = decode(line.payload, _Payload)
             kind, error = said.type, bytes(said.error) not in (b"", b"null")
-    except (ValueError, OverflowError):  # not one of ours, or the first look has cut it off
+    except (ValueError, OverflowError):  # another kind of line, or cut off by the first look
         return None
     cancelled = kind == "info" and bytes(line.content) == b'"Request cancelled."'
     if not cancelled and kind not in ("error", "task_complete", "turn_aborted"):

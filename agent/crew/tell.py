@@ -1,9 +1,9 @@
-"""`swarm-agent hook TOOL`: hands the running agent what a coding tool's hook says.
+"""`swarm-agent hook TOOL`: forwards the report of a coding tool's hook to the running agent.
 
 Every tool call waits for it, so it imports next to nothing (`socket` and `signal` would cost more
-than all the rest: their C modules serve), prints nothing, ends within `LIMIT` seconds and always
-with status 0. Texts of prompts, answers and tools stay here: only the fields of `pick` leave, as
-one datagram.
+than all the rest, so it uses their C modules), prints nothing, and always exits with status 0
+within `LIMIT` seconds. Texts of prompts, answers and tools are not sent: only the fields of `pick`
+are, in one datagram.
 """
 
 import _signal  # type: ignore[import-not-found]  # typeshed knows only `signal`
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from agent import places
 
 LIMIT = 1.0
-"""Seconds after which it ends, whatever it waits for."""
+"""Seconds after which it exits, whatever it waits for."""
 
 SOCKET = "hooks.sock"
 OWN_WORD = "own"
@@ -24,10 +24,10 @@ OWN_WORD = "own"
 
 MOST_READ = 32 << 20
 MOST_SENT = 8192
-"""Bytes of one datagram; the agent reads no longer ones."""
+"""The largest datagram that the agent reads, in bytes."""
 
 LONGEST = 500
-"""Letters of one field."""
+"""The most characters of one field."""
 
 _SHELLS = ("sh", "dash", "bash", "zsh", "env", "timeout")
 _HIGHEST = 10
@@ -46,24 +46,24 @@ SENT_BY_TOOL = {
     "record": "transcript_path",
 }
 _NOTIFY = {"event": "type", "session": "thread-id", "folder": "cwd"}
-"""The fields of Codex's `notify`, which comes as the last argument."""
+"""The fields of the JSON that Codex's `notify` passes as the last argument."""
 
 
 def main(words: Sequence[str]) -> None:
-    """Send one report; ends the process."""
+    """Send one report and exit."""
     _signal.signal(_signal.SIGALRM, lambda *_: os._exit(0))
     _signal.setitimer(_signal.ITIMER_REAL, LIMIT)
     try:
         send(_report(words[0], words[1:]), _tool_above(), os.environ)
     except Exception:
-        # The tool must not fail for us, and has nobody to whom a word of ours would be of use: who
-        # looks for what is missing finds it with `swarm-agent agents`.
+        # We must not make the tool fail, and nobody reads our output: a missing report shows in
+        # `swarm-agent agents`.
         os._exit(0)
     os._exit(0)
 
 
 def pick(payload: Mapping[str, object], names: Mapping[str, str]) -> dict[str, object]:
-    """The fields that say what happened, and none that says what was talked about."""
+    """The fields that say what happened, without any text of the conversation."""
     found: dict[str, object] = {}
     for ours, theirs in names.items():
         value = payload.get(theirs)
@@ -78,13 +78,13 @@ def pick(payload: Mapping[str, object], names: Mapping[str, str]) -> dict[str, o
             isinstance(task, dict) and task.get("status") == "running" for task in tasks
         )
     prompt = payload.get("prompt")
-    # A finished background task comes as a prompt that nobody typed.
+    # A finished background task arrives as a prompt that nobody typed.
     found["typed"] = not (isinstance(prompt, str) and prompt.startswith("<task-notification>"))
     return found
 
 
 def send(report: Mapping[str, object], pid: int, environ: Mapping[str, str]) -> None:
-    """Hand a report of the process `pid` to the agent. Raises `OSError` where none takes it."""
+    """Send a report of the process `pid` to the agent. Raises `OSError` if no agent accepts it."""
     from json import dumps
 
     where = {
@@ -119,20 +119,20 @@ def _stdin() -> bytes:
 
 
 def _path(environ: Mapping[str, str]) -> str:
-    """The agent's socket: the same places in the same order as the other commands look at."""
+    """The path of the agent's socket, found in the same order as by the other commands."""
     unprivileged = places.RUN_DIR_UNPRIVILEGED.replace("~", environ.get("HOME", ""), 1)
     for folder in (environ.get("SWARM_RUN_DIR", ""), places.RUN_DIR, unprivileged):
         path = f"{folder}/{SOCKET}"
         if folder and os.path.exists(path):
             return path
-    # The run folder may be named in the settings file, which few have.
+    # The settings file, which few machines have, may name the run folder.
     from agent.cli.client import run_dir
 
     return f"{run_dir()}/{SOCKET}"
 
 
 def _tool_above() -> int:
-    """The tool whose hook we are: the nearest process above us that is no shell for one command."""
+    """The tool whose hook we are: the nearest ancestor that is not a shell for one command."""
     pid = os.getppid()
     for _ in range(_HIGHEST):
         with open(f"/proc/{pid}/cmdline", "rb") as file:

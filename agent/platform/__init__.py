@@ -1,1 +1,1 @@
-"""What the machine is and what it offers: accounts, the volume."""
+"""The machine and its platform: the account, the home, the volume, Fly.io."""

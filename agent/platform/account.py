@@ -11,7 +11,7 @@ DEFAULT_UID = 1000
 SHADOW, NOLOGIN = "/etc/shadow", "/etc/nologin"
 
 OWN_PROGRAMS = (".npm-global/bin", ".local/bin")
-"""Where people install programs for themselves, in the home."""
+"""The folders in the home into which people install programs."""
 
 RUNTIME = "/run/user"
 ROOT_HOME = "/root/"
@@ -19,7 +19,7 @@ ROOT_HOME = "/root/"
 CHECKPOINTS_GROUP = 65017
 """The group of the processes that read and write checkpoints, and of nothing else.
 
-Of the numbers that Debian reserves. No account may be in it.
+One of the numbers that Debian reserves. No account may be in it.
 """
 
 
@@ -36,7 +36,7 @@ class Account:
 
 
 def credentials_of(name: str) -> Credentials | None:
-    """What makes a child run as this account; None where we are it already. Raises `KeyError`."""
+    """Credentials to run a child as this account; None if we run as it. Raises `KeyError`."""
     entry = pwd.getpwnam(name)
     if os.geteuid() == entry.pw_uid:
         return None
@@ -45,18 +45,18 @@ def credentials_of(name: str) -> Credentials | None:
 
 
 def environment_of(name: str) -> dict[str, str]:
-    """What every process of this account starts from. Raises `KeyError`."""
+    """The base environment of every process of this account. Raises `KeyError`."""
     entry = pwd.getpwnam(name)
     who = {"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell}
     return clean_environment() | who | places_of(entry.pw_uid, entry.pw_dir, PATH)
 
 
 def places_of(uid: int, home: str, path: str) -> dict[str, str]:
-    """PATH with what an account has installed for itself, and its folder for sockets."""
+    """PATH with the account's own program folders, and its folder for sockets."""
     if uid == 0:
         return {"PATH": path}
     own = [f"{home}/{folder}" for folder in OWN_PROGRAMS]
-    # The agent's own PATH may have folders of root's home, which nobody else can read.
+    # The agent's own PATH may name folders in root's home, which nobody else can read.
     others = [each for each in path.split(":") if each and not f"{each}/".startswith(ROOT_HOME)]
     folders = dict.fromkeys([*own, *others])
     found = {"PATH": ":".join(folders)}
@@ -65,7 +65,7 @@ def places_of(uid: int, home: str, path: str) -> dict[str, str]:
 
 
 def make_runtime_folder(account: Account) -> None:
-    """The account's own folder below /run (XDG Base Directory Specification). Raises `OSError`."""
+    """Create the account's folder below /run (XDG Base Directories). Raises `OSError`."""
     os.makedirs(RUNTIME, mode=0o755, exist_ok=True)
     path = f"{RUNTIME}/{account.uid}"
     os.makedirs(path, mode=0o700, exist_ok=True)
@@ -73,11 +73,11 @@ def make_runtime_folder(account: Account) -> None:
 
 
 class AccountError(Exception):
-    """No account to log in to; the message says what to do."""
+    """There is no usable login account; the message says what to do."""
 
 
 def find(name: str, *, shadow: str = SHADOW) -> Account:
-    """The account `name`; with no name, uid 1000, or whoever runs us where that is not root.
+    """The account `name`; without a name, uid 1000, or the user who runs us if not root.
 
     Raises `AccountError`.
     """
@@ -105,9 +105,9 @@ def find(name: str, *, shadow: str = SHADOW) -> Account:
 def refused_because(
     account: Account, *, shadow: str = SHADOW, nologin: str = NOLOGIN
 ) -> str | None:
-    """Why sshd refuses this account now, whatever the key, and what to do; None where it does not.
+    """Why sshd refuses this account now, whatever the key, and what to do; None if it does not.
 
-    After allowed_user() in auth.c and do_nologin() in session.c of OpenSSH.
+    It follows allowed_user() in auth.c and do_nologin() in session.c of OpenSSH.
     """
     if account.locked:
         return (
@@ -138,7 +138,7 @@ def _is_expired(name: str, shadow: str) -> bool:
 
 
 def _shadow_fields(name: str, shadow: str) -> list[str]:
-    """The account's line of shadow(5); empty where there is none."""
+    """The account's line of shadow(5); empty if there is none."""
     try:
         with open(shadow, encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -146,7 +146,7 @@ def _shadow_fields(name: str, shadow: str) -> list[str]:
                 if fields[0] == name:
                     return fields
     except OSError:
-        pass  # no shadow file: the password field of /etc/passwd is what sshd looks at
+        pass  # no shadow file: sshd looks at the password field of /etc/passwd
     return []
 
 

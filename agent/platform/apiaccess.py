@@ -1,7 +1,7 @@
-"""Who may use Fly.io's Machines API from inside: they can suspend, stop and change the machine.
+"""Denies the login account Fly.io's Machines API, which can suspend, stop and change the machine.
 
-The platform puts a socket into every machine. The login account, and with it every program that an
-agent starts, has no business there: root takes its access away, and where it cannot, says so.
+The platform puts its socket into every machine. The login account, and so every program of a coding
+agent, does not need it: root removes its access, and reports it if that fails.
 """
 
 import os
@@ -11,9 +11,9 @@ from agent.platform.account import Account
 
 
 def may_use(path: str, account: Account) -> bool:
-    """The account can connect to the socket: it may write to it (unix(7)) and reach it.
+    """Whether the account can connect to the socket: write to it (unix(7)) and reach it.
 
-    Raises `OSError` where that cannot be seen.
+    Raises `OSError` if that cannot be determined.
     """
     groups = {account.gid, *os.getgrouplist(account.name, account.gid)}
     if not _allows(os.stat(path), account.uid, groups, write=True):
@@ -27,9 +27,9 @@ def may_use(path: str, account: Account) -> bool:
 
 
 def close(path: str, account: Account) -> str | None:
-    """Keep the account from the socket; what to report where it can still use it.
+    """Deny the account the socket; returns a message if the account can still use it.
 
-    An agent that runs as the account itself has nothing to keep from it.
+    If the agent itself runs as the account, there is nothing to deny.
     """
     if os.geteuid() == account.uid:
         return None
@@ -42,13 +42,13 @@ def close(path: str, account: Account) -> str | None:
         os.chmod(path, stat.S_IMODE(status.st_mode) & 0o700)
         if not may_use(path, account):
             return None
-        reason = "its access cannot be taken away"
+        reason = "its access cannot be removed"
     except FileNotFoundError:
         return None  # not on Fly.io
     except OSError as error:
         reason = str(error)
     return (
-        f"{account.name} may use the Machines API at {path}, and so suspend, stop or change this "
+        f"{account.name} may use the Machines API at {path} to suspend, stop or change this "
         f"machine: {reason}"
     )
 

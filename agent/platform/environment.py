@@ -1,7 +1,7 @@
-"""What SSH sessions and services get of the machine's environment, and nothing else does.
+"""The part of the agent's environment that SSH sessions and services get.
 
 Secrets reach the agent as environment variables, and every child starts from a clean environment.
-What people work with is named in a setting; facts about the machine are always there.
+A setting names the variables for sessions; facts about the machine are always included.
 """
 
 import os
@@ -24,10 +24,10 @@ FACTS = (
     "FLY_VM_MEMORY_MB",
     "PRIMARY_REGION",
 )
-"""Variables of Fly.io that are no secrets; by name, because FLY_API_TOKEN is one."""
+"""Variables of Fly.io that are not secret; listed by name, because FLY_API_TOKEN is a secret."""
 
 IMAGE_ENV = "/etc/swarm/image-env"
-"""What `env -0` printed when the image was built (container/Dockerfile)."""
+"""The output of `env -0` when the image was built (container/Dockerfile)."""
 
 LARGEST_IMAGE_ENV = 256 << 10
 
@@ -43,7 +43,7 @@ NOT_THE_IMAGES = (
     "TERM",
     "_=",
 )
-"""How variables begin that are the agent's, the machine's or of one process."""
+"""Prefixes of variables that belong to the agent, the machine or a single process."""
 
 SETTINGS = frozenset(
     "LANG LANGUAGE LC_ALL LC_CTYPE LC_COLLATE LC_MESSAGES LC_NUMERIC LC_TIME TZ "
@@ -54,20 +54,20 @@ SETTINGS = frozenset(
     "NODE_ENV DISABLE_AUTOUPDATER DISABLE_TELEMETRY DISABLE_ERROR_REPORTING DO_NOT_TRACK "
     "CLAUDE_CONFIG_DIR CODEX_HOME".split()
 )
-"""No secrets, and often set where a container is started; by name, because secrets come in the same
-way. What else sessions should get is named in SWARM_SESSION_ENV."""
+"""Not secret, and often set when a container is started; listed by name, because secrets come the
+same way. SWARM_SESSION_ENV names further variables for sessions."""
 
 OWN_SECRETS = ("CHECKPOINT_PASSWORD", "CHECKPOINT_SSH_KEY", "CHECKPOINT_KNOWN_HOSTS")
-"""The agent's alone, whatever SWARM_SESSION_ENV names: they open the copy of the checkpoints, which
-must survive what a session does."""
+"""Only for the agent, whatever SWARM_SESSION_ENV names: they open the copy of the checkpoints,
+which no session may be able to destroy."""
 
 LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")
 
 NODE_OPTIONS = "NODE_OPTIONS"
 
 MOST_TOGETHER, MOST_OF_ONE = 200 << 10, 100 << 10
-"""Bytes of all variables, and of one: sshd reads 256 KiB of configuration and then ends without a
-word; the kernel gives no program a variable of 128 KiB (execve(2))."""
+"""The most bytes of all variables, and of one: sshd reads at most 256 KiB of configuration and else
+exits silently; the kernel passes no variable of 128 KiB to a program (execve(2))."""
 
 _NODE_SHARE = 0.75
 _NODE_LEAST = 256
@@ -75,9 +75,9 @@ _NODE_LEAST = 256
 
 @dataclass(frozen=True, slots=True)
 class SessionEnvironment:
-    """Variables by name, and the names of variables that cannot be given.
+    """Variables by name, and the names of variables that cannot be passed on.
 
-    `unusable` have line breaks; `too_large` are more than sshd reads or a program can be given.
+    `unusable` have line breaks; `too_large` exceed what sshd reads or a program can get.
     """
 
     variables: Mapping[str, str]
@@ -86,10 +86,10 @@ class SessionEnvironment:
 
 
 def image_names(environ: Mapping[str, str], path: str = IMAGE_ENV) -> frozenset[str]:
-    """Variables of the agent that are as they were when the image was built.
+    """Variables of the agent that still have the value of the image's build.
 
-    So whatever an image says with ENV reaches sessions, and no secret does: that came later, and
-    one that has the name of such a variable has another value. Raises `OSError`.
+    So an image's ENV reaches sessions, but secrets do not: they are set later, and a secret with
+    the name of such a variable has another value. Raises `OSError`.
     """
     try:
         with open(path, "rb") as file:
@@ -109,11 +109,11 @@ def session_environment(
     agents: int,
     account: Account,
 ) -> SessionEnvironment:
-    """Of the agent's environment, the facts, what `image` and `names` name, and usual settings.
+    """The facts, the variables that `image` and `names` name, and usual settings of `environ`.
 
-    Letters are UTF-8 where the image names no locale, whatever the client sends as LANG: that may
-    name one which the machine does not have. Each of `agents` Node programs gets its share of three
-    quarters of the memory, unless NODE_OPTIONS is given.
+    Text is UTF-8 unless the image names a locale, whatever LANG the client sends: the machine may
+    lack that locale. Each of `agents` Node programs gets its share of three quarters of the memory,
+    unless NODE_OPTIONS is given.
     """
     chosen = {
         name: environ[name]
@@ -124,7 +124,7 @@ def session_environment(
     fitting, too_large = _fitting(usable)
     heap = max(_NODE_LEAST, int(usable_memory() * _NODE_SHARE / agents) >> 20)
     defaults = {NODE_OPTIONS: f"--max-old-space-size={heap}"}
-    # Python itself puts LC_CTYPE there where it was given no locale (PEP 538).
+    # Python itself sets LC_CTYPE if no locale is set (PEP 538).
     if {environ.get(name) or UTF_8 for name in LOCALE} == {UTF_8}:
         defaults |= {"LANG": UTF_8, "LC_CTYPE": UTF_8}
     places = places_of(account.uid, account.home, f"{environ.get('PATH', '')}:{PATH}")
@@ -133,11 +133,11 @@ def session_environment(
 
 
 def _fitting(variables: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """As many as fit, small ones first, and the names of the rest."""
+    """As many variables as fit, small ones first, and the names of the rest."""
     fitting: dict[str, str] = {}
     left = MOST_TOGETHER
     for name, value in sorted(variables.items(), key=lambda item: len(item[1])):
-        # As sshd_config has it: quotes and backslashes take two bytes.
+        # As written in sshd_config: quotes and backslashes take two bytes.
         size = len(os.fsencode(f"{name}={value}")) + sum(map(value.count, "\\\"'")) + 3
         left -= size
         if left < 0 or size > MOST_OF_ONE:

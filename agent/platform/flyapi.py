@@ -1,7 +1,7 @@
-"""The Machines API as a machine asks it about itself (fly.io/docs/machines/api).
+"""The Machines API's requests about the machine itself (fly.io/docs/machines/api).
 
-HTTP on a Unix socket in the machine; it needs no token for the machine's own app, and the host name
-in the address is not looked at.
+It is HTTP on a Unix socket in the machine; the machine's own app needs no token, and the host name
+in the address is ignored.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ class _Machine(msgspec.Struct, frozen=True):
 
 
 async def suspend(machine: FlyMachine, patience: float) -> None:
-    """Ask for the machine to be frozen, and wait for the answer.
+    """Ask Fly to suspend the machine, and wait for the answer.
 
-    It may come before the freeze or after the resume. Raises `ApiError`.
+    The answer may come before the freeze or after the resume. Raises `ApiError`.
     """
     await _ask(machine, "POST", "/suspend", patience)
 
 
 async def size(machine: FlyMachine, patience: float) -> Size:
-    """What the machine was bought as. Raises `ApiError`."""
+    """The size of the machine as bought. Raises `ApiError`."""
     body = await _ask(machine, "GET", "", patience)
     try:
         return msgspec.json.decode(body, type=_Machine).config.guest
     except msgspec.DecodeError as error:
-        raise ApiError(f"{machine.api}: an answer that is not understood: {error}") from error
+        raise ApiError(f"{machine.api}: an unexpected answer: {error}") from error
 
 
 async def _ask(machine: FlyMachine, method: str, path: str, patience: float) -> bytes:

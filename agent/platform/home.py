@@ -1,11 +1,11 @@
-"""Paths of the home that live on the volume: moved there once, linked in at every boot, kept so.
+"""Paths of the home that live on the volume: moved there once, linked at every boot, kept linked.
 
-Fly.io resets the home at every cold start. Everything here is done by processes with the rights of
-the account whose home it is: home and volume are full of its links, and none may lead root.
+Fly.io resets the home at every cold start. All work here is done by processes with the rights of
+the home's account: home and volume are full of its links, and none may lead root.
 
-What a person does to a path counts at once. One that was replaced (a program renamed a new file
-over the link, or somebody removed the folder and made another) is brought to the volume; of one
-that was removed nothing comes back. What was on the volume before is set aside in `.home/.before`.
+A person's change of a path applies at once. A replaced path (a program renamed a new file over the
+link, or somebody removed the folder and created another) is moved to the volume; a removed path
+stays removed. The volume's previous content is set aside in `.home/.before`.
 """
 
 import fcntl
@@ -28,29 +28,29 @@ if TYPE_CHECKING:
 
 FOLDER = ".home"
 BEFORE = ".before"
-"""Below it: what was on the volume and was replaced or removed in the home."""
+"""Below it: content of the volume that was replaced or removed in the home."""
 
 MOST_BEFORE, LARGEST_BEFORE = 2, 256 << 20
-"""So many of each path are kept there, of at most so many bytes: more is removed."""
+"""The most that is kept there: so many of each path, of so many bytes; the rest is removed."""
 
 MOST_LOOKED_AT = 20_000
-"""Files of a folder that are asked for their time or size."""
+"""The most files of a folder whose time or size is read."""
 
 MOST_AT_BOOT = 16 << 20
-"""Bytes of a path that are moved before SSH is open; what is larger is brought afterwards."""
+"""The largest path in bytes that is moved before SSH is open; larger ones are moved afterwards."""
 
 PATIENCE_AT_BOOT = 5.0
-"""Seconds that linking may take before SSH is open, whatever the account has put there."""
+"""Seconds that linking may take before SSH is open, whatever the account's files are."""
 
 MARK = ".cache/swarm-agent/home-is-linked"
-"""In a home that was linked already, the paths that were: what stands in place of such a link was
-put there by somebody, and is newer. A home that was reset has what the image has."""
+"""Lists the linked paths in a home: if something else is in place of such a link, somebody put it
+there, and it is newer. A reset home has the image's files and no such list."""
 
 OFF = ".cache/swarm-agent/off-volume"
-"""Where the parts of linked folders lie that are not worth a volume."""
+"""The place for those parts of linked folders that stay off the volume."""
 
 PRIVATE = (".ssh", ".gnupg")
-"""Folders that their programs want to be nobody else's."""
+"""Folders whose programs require that nobody else can read them."""
 
 _UNFINISHED = ".moving"
 _FIELD, _RECORD = "\x1f", "\x1e"
@@ -59,7 +59,7 @@ _AT_FDCWD, _EXCHANGE = -100, 2  # renameat2(2)
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """What became of one path. `kept_as`: where the side lies that does not count any more."""
+    """The result for one path. `kept_as`: where the copy that lost is kept."""
 
     path: HomePath
     moved: bool = False
@@ -82,17 +82,17 @@ class Linked:
 async def link_all(
     account: Account, volume: str, paths: tuple[HomePath, ...], children: "Children"
 ) -> list[Linked]:
-    """Put links to the volume in the place of `paths`; what happened to each.
+    """Replace `paths` with links to the volume; returns the result of each.
 
-    What is in the home and not yet on the volume is moved there. Where both have something, what
-    was put into a linked home counts; of a home that was reset the volume's does. The other is
-    kept. A boot that broke off is continued. What is not done in time has a problem. Raises
-    `OSError`. Only before there are threads: it forks.
+    A path that is only in the home is moved to the volume. If both have it, the home's copy wins in
+    a linked home, and the volume's in a home that was reset; the other copy is kept. An interrupted
+    boot is continued. A path that is not done in time has a problem. Raises `OSError`. Call it only
+    before there are threads: it forks.
     """
     if os.geteuid() != 0:
         return list(_link_each(account.home, volume, paths))
-    # A child, not a change of our own ids: that would leave us "not dumpable" (prctl(2)), and sshd
-    # reads its configuration by way of our descriptors.
+    # A child, because changing our own ids would leave us "not dumpable" (prctl(2)), and sshd
+    # reads its configuration through our descriptors.
     reading, writing = os.pipe()
     child = children.fork(partial(_link_and_exit, account, volume, paths, writing))
     os.close(writing)
@@ -104,7 +104,7 @@ async def link_all(
 
 
 async def _said(reading: int) -> str:
-    """What a child writes until its end, or in `PATIENCE_AT_BOOT`; the descriptor is closed."""
+    """The child's output until its end or `PATIENCE_AT_BOOT`; the descriptor is closed."""
     import asyncio
 
     said = bytearray()
@@ -130,9 +130,9 @@ async def _said(reading: int) -> str:
 
 
 def parse(said: str, paths: tuple[HomePath, ...]) -> list[Linked]:
-    """What a process said about each path, and why it did not get to the others.
+    """The results that a process reported, and for the remaining paths the reason.
 
-    Raises `OSError` where it failed after all of them.
+    Raises `OSError` if it failed after all paths.
     """
     *records, rest = said.split(_RECORD)
     fields = [record.split(_FIELD) for record in records]
@@ -144,12 +144,12 @@ def parse(said: str, paths: tuple[HomePath, ...]) -> list[Linked]:
     ]
     problem = rest[-300:] or "no answer"
     if len(found) == len(paths) and rest:
-        raise OSError(f"how the home is linked was not noted: {problem}")
+        raise OSError(f"the list of linked paths was not written: {problem}")
     return [*found, *(Linked(path, problem=problem) for path in paths[len(found) :])]
 
 
 def _say(found: Iterable[Linked], to: IO[str]) -> None:
-    """Say what happened to each path as soon as it has happened."""
+    """Report the result of each path as soon as it is known."""
     for each in found:
         fields = (str(int(each.moved)), str(int(each.removed)), each.kept_as, each.problem)
         to.write(_FIELD.join(fields) + _RECORD)
@@ -177,7 +177,7 @@ def _link_each(home: str, volume: str, paths: tuple[HomePath, ...]) -> Iterator[
         yield _try(home, volume, path, was_linked=path.path in before, most=MOST_AT_BOOT)
     os.makedirs(os.path.dirname(f"{home}/{MARK}"), exist_ok=True)
     with open(f"{home}/{MARK}", "w", encoding="utf-8", opener=_without_waiting) as mark:
-        # What was linked and could not be brought this time is still newer than the volume's.
+        # A linked path that could not be moved this time is still newer than the volume's copy.
         linked = (path for path in paths if path.path in before or not is_replaced(home, path))
         mark.writelines(f"{path.path}\n" for path in linked)
 
@@ -193,12 +193,12 @@ def _marked(home: str) -> set[str]:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """For `open`: a pipe in the place of a file, which nobody writes or reads, holds up nobody."""
+    """An opener for `open` that does not block on a pipe in the place of a file."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def is_replaced(home: str, path: HomePath) -> bool:
-    """Something else, or nothing, stands where a link was put. Of names only: nothing is read."""
+    """Whether something else, or nothing, is in place of a link. It reads no content."""
     try:
         return not stat.S_ISLNK(os.lstat(f"{home}/{path.path}").st_mode)
     except OSError:
@@ -208,12 +208,12 @@ def is_replaced(home: str, path: HomePath) -> bool:
 def bring_back(
     home: str, volume: str, paths: tuple[HomePath, ...], unlinked: frozenset[str]
 ) -> Iterator[Linked]:
-    """Take to the volume what has replaced a link, and set aside what was removed.
+    """Move content that replaced a link to the volume, and set aside content that was removed.
 
-    Of `unlinked` paths the boot has made no link: nobody has replaced or removed one.
+    The boot has created no link for `unlinked` paths, so nobody has replaced or removed one.
 
-    In a process of the account's own, while others of it run: what one of them has open is copied,
-    and stays where it is for now.
+    It runs in a process of the account, beside its other processes: a path that one of them has
+    open is copied, and stays in the home for now.
     """
     before = _marked(home)
     for path in paths:
@@ -239,7 +239,7 @@ class _Place:
         self.here, self.there = f"{home}/{path.path}", f"{kept}/{path.path}"
 
     def settle(self, *, was_linked: bool) -> Linked:
-        """Make `here` a link to `there`, with the content that counts."""
+        """Make `here` a link to `there`, with the content that wins."""
         for path in (self.here, self.there):
             os.makedirs(os.path.dirname(path), exist_ok=True)
         mode = _mode(self.here)
@@ -250,7 +250,7 @@ class _Place:
         if mode is None:
             return self._link_nothing(was_linked=was_linked)
         if stat.S_ISLNK(mode):
-            # A link to another place has no content: it stays beside.
+            # A link to another place has no content: it is kept beside.
             return self._take_the_volumes()
         if _mode(self.there) is None:
             return self._move()
@@ -274,7 +274,7 @@ class _Place:
         return Linked(self.path, kept_as=kept_as)
 
     def _move(self) -> Linked:
-        """Take what is here to the volume, complete or not at all; what was there is set aside."""
+        """Move the home's copy to the volume, completely or not at all; set aside the old copy."""
         if not self._is_small():
             return Linked(self.path, problem="it is large, and moved once SSH is open")
         kept_as = ""
@@ -308,14 +308,14 @@ class _Place:
             _remove(unfinished)
         _copy(self.here, unfinished, {f"{self.here}/{off}" for off in self.path.off})
         os.sync()
-        # Removed after the copy is safe, so that a kill in between loses neither.
+        # Removed after the copy is safe, so that a kill meanwhile loses neither.
         kept_as = self._set_aside() if _mode(self.there) is not None else ""
         os.rename(unfinished, self.there)
         self._make_folder()
         return kept_as
 
     def _finish(self, old: str) -> None:
-        """Take over what was written to the old side after it was copied, and remove that."""
+        """Apply writes to the old side since it was copied, and remove the old side."""
         mode = _mode(old)
         if mode is None:
             return
@@ -335,7 +335,7 @@ class _Place:
             file.write(_identity(self.here))
 
     def _is_copied(self) -> bool:
-        """What is there is an earlier copy of what is here."""
+        """Whether the volume has an earlier copy of the home's content."""
         try:
             with open(self._note, encoding="ascii", opener=_without_waiting) as file:
                 return file.read(100) == _identity(self.here)
@@ -347,7 +347,7 @@ class _Place:
             os.unlink(self._note)
 
     def _make_folder(self) -> None:
-        # A program that makes its folder stumbles over a link to nothing (EEXIST).
+        # A program that creates its folder fails on a dangling link (EEXIST).
         if not self.path.is_folder:
             return
         os.makedirs(self.there, exist_ok=True)
@@ -361,14 +361,14 @@ class _Place:
                 os.symlink(target, link)
 
     def _keep_off(self, old: str, off: str) -> None:
-        """Move what stays off the volume to its place in the home, which costs nothing."""
+        """Move the parts that stay off the volume to their place in the home, by renaming."""
         source, target = f"{old}/{off}", f"{self.home}/{OFF}/{self.path.path}/{off}"
         if _mode(source) is not None and os.path.isdir(target) and not os.listdir(target):
             os.rmdir(target)
             os.rename(source, target)
 
     def _set_aside(self) -> str:
-        """Move away what is on the volume, and where to; the oldest of this path make room."""
+        """Set aside the volume's content; returns its new place. The oldest ones are removed."""
         if _bytes(self.there) > LARGEST_BEFORE:
             _remove(self.there)
             return ""
@@ -398,7 +398,7 @@ def _identity(path: str) -> str:
 
 
 def _all(path: str) -> Iterator[os.stat_result]:
-    """A file, or a folder with what is in it, as far as it is looked at."""
+    """The status of a file, or of a folder and its content, up to the limit."""
     yield os.lstat(path)
     count = 0
     for folder, _, names in os.walk(path):
@@ -412,7 +412,7 @@ def _all(path: str) -> Iterator[os.stat_result]:
 
 
 def _changed(path: str) -> float:
-    """When it was last touched: a time that no program can choose."""
+    """The time of its last change (ctime), which no program can set."""
     return max(status.st_ctime for status in _all(path))
 
 
@@ -421,7 +421,7 @@ def _bytes(path: str) -> int:
 
 
 def _is_open(folder: str) -> bool:
-    """A process of the account works in the folder, or writes a file of it."""
+    """Whether a process of the account works in the folder, or has a file in it open to write."""
     inside = os.path.realpath(folder) + "/"
     return any(f"{path}/".startswith(inside) for path in _open_paths())
 
@@ -437,18 +437,18 @@ def _open_paths() -> Iterator[str]:
                 if path.startswith("/") and os.lstat(f"/proc/{pid}/fd/{number}").st_mode & 0o200:
                     yield path
         except OSError:
-            continue  # it has ended, or is another account's
+            continue  # it has exited, or belongs to another account
 
 
 def _exchange(one: str, other: str) -> None:
-    """Swap two names in one step: nobody sees a moment without either. Raises `OSError`."""
+    """Swap two names, in one step if the file system can. Raises `OSError`."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
     if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE) == 0:
         return
-    # Not every file system can.
+    # Not every file system can: then a name is missing for a moment.
     aside = f"{one}.{_now()}"
     os.rename(other, aside)
     os.rename(one, other)
@@ -468,7 +468,7 @@ def _copy(here: str, there: str, left_out: set[str]) -> None:
 
 
 def _copy_newer(old: str, new: str) -> None:
-    """Take over what was written to the old side since it was copied."""
+    """Copy files that were written on the old side since it was copied."""
     import shutil
 
     if not stat.S_ISDIR(os.lstat(old).st_mode):
@@ -485,7 +485,7 @@ def _copy_newer(old: str, new: str) -> None:
 
 
 def _special(folder: str, names: list[str]) -> set[str]:
-    """Sockets and pipes cannot be copied, and mean nothing without their process."""
+    """Sockets and pipes, which cannot be copied and are useless without their process."""
     kinds = {name: _mode(f"{folder}/{name}") or 0 for name in names}
     kept = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
     return {name for name, mode in kinds.items() if not any(is_kind(mode) for is_kind in kept)}
@@ -518,7 +518,7 @@ def _main() -> None:
     paths = home_paths(" ".join(words))
     os.makedirs(os.path.dirname(f"{home}/{MARK}"), exist_ok=True)
     with open(f"{home}/{MARK}", "a", encoding="utf-8", opener=_without_waiting) as mark:
-        fcntl.flock(mark, fcntl.LOCK_EX)  # at the end of a run another may be at it
+        fcntl.flock(mark, fcntl.LOCK_EX)  # at the end of a run another process may be at work
         _say(bring_back(home, volume, paths, frozenset(unlinked.split())), sys.stdout)
 
 

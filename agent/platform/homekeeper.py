@@ -1,8 +1,7 @@
-"""What people and programs put in the place of the home's links is taken to the volume.
+"""Moves content that people and programs put in the place of the home's links to the volume.
 
-Followed while the machine runs (agent/follow.py), so that a kill at any instant costs a few seconds
-at most; and done before the machine stops or is suspended: a suspended machine that is changed
-meanwhile is started cold.
+It does so while the machine runs (agent/follow.py), so that a kill loses at most a few seconds, and
+before the machine stops or is suspended: a suspended machine that is changed meanwhile starts cold.
 """
 
 import asyncio
@@ -21,40 +20,40 @@ from agent.settings import Settings
 from agent.settings.units import HomePath
 
 PATIENCE = 5.0
-"""Seconds that it may take at the end of a run."""
+"""Seconds that this may take at the end of a run."""
 
 SETTLES = 0.5
-"""Seconds for which a link must be replaced: between rm and mkdir nobody may put one there."""
+"""Seconds for which a link must be gone before we act: between rm and mkdir we must not link."""
 
 PATIENCE_WHILE_RUNNING = 600.0
 AGAIN = 60.0
-"""Seconds until a path is tried again that a program has open, or that could not be brought."""
+"""Seconds until a path is retried that a program has open, or that could not be moved."""
 
 SAID = 1 << 16
 
 UNLINKED = "home-unlinked"
-"""The file in the run folder with the paths that no boot of this machine has linked yet: nobody
-has replaced or removed their links."""
+"""The file in the run folder that lists paths which no boot of this machine has linked yet; so
+nobody has replaced or removed their links."""
 
 
 async def bring_back(settings: Settings, account: Account, children: Children, bus: Bus) -> None:
-    """Take what has replaced links, at the end of a run."""
+    """Move content that has replaced links, at the end of a run."""
     replaced = _replaced(settings, account)
     if replaced:
         await _bring(replaced, settings, account, children, bus, PATIENCE)
 
 
 def note_unlinked(settings: Settings, account: Account, bus: Bus) -> None:
-    """Remember the paths that the boot could not link; call it before anybody is in."""
+    """Record the paths that the boot could not link; call it before anybody can log in."""
     unlinked = {path.path for path in _replaced(settings, account)}
     try:
         _keep_unlinked(settings, unlinked)
     except OSError as error:
-        bus.publish(Notice(part="home", notice=f"paths that are not linked: {error}"))
+        bus.publish(Notice(part="home", notice=f"the list of unlinked paths: {error}"))
 
 
 class HomeKeeper:
-    """Does it while the machine runs. `is_replaced` and `notice` are for the follower."""
+    """Does this while the machine runs. `is_replaced` and `notice` are for the follower."""
 
     def __init__(self, settings: Settings, account: Account, children: Children, bus: Bus) -> None:
         self._settings = settings
@@ -65,15 +64,15 @@ class HomeKeeper:
         self._not_before: dict[HomePath, float] = {}
 
     def is_replaced(self) -> bool:
-        """A link is replaced. Of names only, a few of them: it costs next to nothing."""
+        """Whether a link is replaced. Cheap: it only looks at a few names."""
         return bool(_replaced(self._settings, self._account))
 
     def notice(self) -> None:
-        """Have `run` look."""
+        """Wake `run`."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Bring what is replaced, until cancelled."""
+        """Move replaced paths, until cancelled."""
         while True:
             self._changed.clear()
             if self._due():
@@ -84,13 +83,13 @@ class HomeKeeper:
             await self._until_change()
 
     def _due(self) -> list[HomePath]:
-        """What is replaced, and not to be tried later."""
+        """The replaced paths that are due now."""
         replaced = _replaced(self._settings, self._account)
         self._not_before = {path: at for path, at in self._not_before.items() if path in replaced}
         return [path for path in replaced if self._not_before.get(path, 0.0) <= _clock()]
 
     async def _until_change(self) -> None:
-        """Wait for a change, or until something is to be tried again."""
+        """Wait for a change, or until a retry is due."""
         again = min(self._not_before.values(), default=None)
         with suppress(TimeoutError):
             async with asyncio.timeout(None if again is None else max(0.0, again - _clock())):
@@ -128,7 +127,7 @@ async def _bring(
     patience: float,
     hushed: frozenset[HomePath] = frozenset(),
 ) -> list[Linked]:
-    """Have it done by a process of the account's own: home and volume are full of its links."""
+    """Let a process of the account do it: home and volume are full of its links."""
     unlinked = _unlinked(settings)
     words = [account.home, settings.volume, " ".join(unlinked), *(path.words for path in paths)]
     try:
@@ -145,7 +144,7 @@ async def _bring(
         if not unlinked.isdisjoint(linked):
             _keep_unlinked(settings, unlinked - linked)
     except (OSError, KeyError, NotDone) as error:
-        notice = f"what has replaced links of the home is not on the volume: {error}"
+        notice = f"replaced paths of the home could not be moved to the volume: {error}"
         bus.publish(Notice(part="home", notice=notice))
         return []
     tell([each for each in found if each.path not in hushed or not each.problem], bus)
@@ -171,7 +170,7 @@ def _keep_unlinked(settings: Settings, paths: set[str]) -> None:
 
 
 def tell(found: list[Linked], bus: Bus) -> None:
-    """Report what became of the paths."""
+    """Report the results of the paths."""
     for each in found:
         if each.moved:
             bus.publish(HomeMoved(path=str(each.path)))

@@ -1,4 +1,4 @@
-"""The memory that processes may use. Read before the first banner: psutil comes later."""
+"""The memory that processes may use. Imported before the first banner, so without psutil."""
 
 import os
 
@@ -6,18 +6,18 @@ _CGROUP_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
-"""Of version 2 and version 1; a container sees its own group's there."""
+"""Limits of cgroup version 2 and 1; a container sees its own group there."""
 
 
 def usable_memory() -> int:
-    """Bytes that the processes of this machine or container may have together."""
+    """Bytes that all processes of this machine or container may use together."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in _CGROUP_LIMITS:
         try:
             with open(path, encoding="ascii") as file:
                 text = file.read().strip()
         except OSError:
-            continue  # the other version, or no limit can be read
+            continue  # the other version is mounted, or no limit can be read
         if text.isdigit():
             limits.append(int(text))
     return min(limits)

@@ -1,4 +1,4 @@
-"""What an hour of a machine costs, from a dated table that the user can replace."""
+"""The hourly price of a machine, from a dated table that the user can replace."""
 
 import tomllib
 from pathlib import Path
@@ -10,11 +10,11 @@ HOURS_OF_A_MONTH = 30 * 24
 
 
 class PriceError(Exception):
-    """The table cannot be used, or has no such size; the message says which and why."""
+    """The table cannot be used, or lacks the size; the message says which and why."""
 
 
 class Size(msgspec.Struct, frozen=True):
-    """What a machine was bought as."""
+    """The size of a machine as bought."""
 
     cpu_kind: str
     cpus: int
@@ -28,7 +28,7 @@ class Size(msgspec.Struct, frozen=True):
 
 
 class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A size with its memory, and what 30 days of it cost."""
+    """A size with its memory, and the price of 30 days."""
 
     memory_mb: int
     month: float
@@ -44,7 +44,7 @@ class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     preset: dict[str, Preset]
 
     def hour(self, size: Size) -> float:
-        """What an hour costs. Raises `PriceError` for a size that the table does not have."""
+        """The price of an hour. Raises `PriceError` if the table lacks the size."""
         preset = self.preset.get(size.preset)
         if preset is None:
             raise PriceError(f"no price for {size.preset}: {', '.join(self.preset)} have one")
@@ -53,9 +53,9 @@ class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load(path: str) -> Prices:
-    """The table at `path`; of the agent where `path` is empty. Raises `PriceError`."""
+    """The table at `path`; the agent's own if `path` is empty. Raises `PriceError`."""
     file = Path(path) if path else DEFAULT
     try:
         return msgspec.convert(tomllib.loads(file.read_text("utf-8-sig")), Prices)
-    except (OSError, ValueError) as error:  # msgspec's and tomllib's errors are of the second kind
+    except (OSError, ValueError) as error:  # msgspec and tomllib raise subclasses of ValueError
         raise PriceError(f"{file}: {error}") from error

@@ -1,4 +1,4 @@
-"""Terminals of the machine: who owns them, how many are left, and writing a line on one."""
+"""Terminals of the machine: their owners, how many are left, and writing a line on one."""
 
 import asyncio
 import os
@@ -14,11 +14,11 @@ _PTS = "/dev/pts"
 _DEVPTS_MAJOR = range(136, 144)  # Documentation/admin-guide/devices.txt
 
 FAIR = 4
-"""Terminals that any process may hold, however few there are."""
+"""Terminals that any process may hold, however few are left."""
 
 ATTEMPTS = 20
 AGAIN = 0.05
-"""How often, and after how many seconds, a terminal that is busy is tried again."""
+"""How often, and after how many seconds, a busy terminal is retried."""
 
 
 def of_account(uid: int) -> set[str]:
@@ -43,7 +43,7 @@ class Hoard:
 
 
 def left() -> int:
-    """How many more can be opened, at least: of the kernel's, or of those of this /dev/pts."""
+    """How many more can be opened: the kernel's limit or that of this /dev/pts, the lower one."""
     most, used, kept = (_kernel(name) for name in ("max", "nr", "reserve"))
     free = most - used - kept
     own = _own_limit()
@@ -54,7 +54,7 @@ def hoards(uid: int) -> list[Hoard]:
     """Processes of an account that hold more than `FAIR` terminals, the largest first."""
     found = []
     for process in proctree.all_processes():
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # it has exited
             if os.stat(f"/proc/{process.pid}").st_uid == uid:
                 count = _held(process.pid)
                 if count > FAIR:
@@ -64,7 +64,7 @@ def hoards(uid: int) -> list[Hoard]:
 
 def _held(pid: int) -> int:
     opened = Counter(proctree.open_files(pid))
-    # Each descriptor of the multiplexer is one terminal, as is each whose other end is closed.
+    # Each descriptor of the multiplexer is one terminal, even if its other end is closed.
     own = sum(count for path, count in opened.items() if path.endswith("/ptmx"))
     return own + sum(path.startswith(_PTS) and path.endswith("(deleted)") for path in opened)
 
@@ -87,9 +87,9 @@ def _own_limit() -> int | None:
 
 
 def write(terminal: str, text: str, attempts: int = ATTEMPTS) -> None:
-    """Show lines on a terminal (`pts/3`), without waiting for one that is stopped or slow.
+    """Write lines on a terminal (`pts/3`), without waiting for a stopped or slow one.
 
-    While another process writes there the kernel refuses us (EAGAIN): it is tried again later.
+    While another process writes there, the kernel refuses us (EAGAIN): we retry later.
     """
     try:
         # A terminal stopped with Ctrl-S must not stop us.
@@ -107,7 +107,7 @@ def write(terminal: str, text: str, attempts: int = ATTEMPTS) -> None:
             loop = asyncio.get_running_loop()
             loop.call_later(AGAIN, write, terminal, text, attempts - 1)
     except OSError:
-        # Gone: the lines are a courtesy.
+        # The terminal is gone: the lines are only a courtesy.
         return
     finally:
         os.close(descriptor)

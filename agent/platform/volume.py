@@ -1,7 +1,7 @@
 """The agent's own folder on the volume, opened so that the volume's owner cannot lead root.
 
-The volume belongs to the user. Whatever lies in it is opened relative to a directory
-descriptor, never through a link, and used only when it is ours and nobody else can write it.
+The volume belongs to the user. Its files are opened relative to a directory descriptor, never
+through a link, and are used only if they are ours and nobody else can write them.
 """
 
 import os
@@ -28,15 +28,15 @@ class Folder:
 
     @property
     def descriptor(self) -> int:
-        """For opening what lies in it."""
+        """For opening files in it."""
         return self._descriptor
 
     def read(self, name: str, limit: int = 1 << 20) -> bytes | None:
-        """The content of a file of ours, or None where there is none.
+        """The content of a file of ours, or None if there is none.
 
-        Raises `NotTrusted` for a link, a special file, another owner, a mode that lets others in,
-        or more than `limit` bytes: part of a file is never taken for all of it. `OSError` when it
-        cannot be read.
+        Raises `NotTrusted` for a link, a special file, another owner, a mode that gives other
+        accounts access, or more than `limit` bytes: part of a file is never taken for all of it.
+        Raises `OSError` if it cannot be read.
         """
         try:
             descriptor = os.open(
@@ -62,7 +62,7 @@ class Folder:
             os.close(descriptor)
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace a file as a whole, readable by us only; a kill leaves the old or the new one.
+        """Replace a file as a whole, readable only by us; a kill leaves the old or the new one.
 
         Raises `OSError`.
         """
@@ -82,15 +82,15 @@ class Folder:
         os.fsync(self._descriptor)
 
     def set_aside(self, name: str) -> str:
-        """Move what cannot be used out of the way, under a name that says so; that name."""
+        """Rename something unusable out of the way; returns the new name."""
         kept_as = f"{name}.refused-{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(2).hex()}"
         os.rename(name, kept_as, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
         return kept_as
 
     def _replace_subfolder(self, name: str) -> str:
-        """Set aside a folder that is not ours and put a new one in its place; the old one's name.
+        """Replace a folder that is not ours with a new one; returns the old one's new name.
 
-        Raises `NotTrusted`, with nothing moved, where the file system keeps no owners or modes.
+        Raises `NotTrusted`, with nothing moved, if the file system keeps no owners or modes.
         """
         fresh = f"{name}.new-{os.urandom(4).hex()}"
         try:
@@ -103,12 +103,12 @@ class Folder:
         return kept_as
 
     def _open_subfolder(self, name: str) -> int:
-        with suppress(FileExistsError):  # the usual case; whose it is, is looked at below
+        with suppress(FileExistsError):  # the usual case; its owner is checked below
             os.mkdir(name, 0o700, dir_fd=self._descriptor)
         try:
             descriptor = os.open(name, _DIRECTORY, dir_fd=self._descriptor)
         except NotADirectoryError as error:
-            raise NotTrusted("it is a symbolic link or no folder") from error
+            raise NotTrusted("it is a symbolic link or not a folder") from error
         try:
             _require_ours(os.fstat(descriptor), stat.S_IFDIR)
         except NotTrusted:
@@ -128,11 +128,11 @@ class Folder:
 
 @contextmanager
 def own_folder(volume: str, on_replaced: Callable[[str, str], None]) -> Iterator[Folder]:
-    """The agent's folder on the volume, made when missing.
+    """The agent's folder on the volume, created if missing.
 
-    One that is not to be trusted is set aside and replaced; `on_replaced` is told why and under
-    which path it is kept. Raises `OSError` where the volume cannot be used and `NotTrusted`
-    where its file system keeps no owners or modes.
+    An untrusted folder is set aside and replaced; `on_replaced` gets the reason and the path where
+    it is kept. Raises `OSError` if the volume cannot be used, and `NotTrusted` if its file system
+    keeps no owners or modes.
     """
     path = f"{volume}/{FOLDER}"
     root = Folder(os.open(volume, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), volume)
@@ -154,10 +154,10 @@ def own_folder(volume: str, on_replaced: Callable[[str, str], None]) -> Iterator
 def give_to(volume: str, uid: int, gid: int) -> None:
     """Let an account work in the volume's root without letting it replace our folder there.
 
-    The root stays root's; the account's group may write, and with the sticky bit only owners rename
-    and remove. Where the root belongs to the account already, it is taken back only from a file
-    system of its own: elsewhere it is a folder of somebody's computer. Nothing below is touched.
-    Raises `OSError`.
+    The volume's root belongs to root; the account's group may write, and with the sticky bit only
+    owners can rename and remove. If the account owns the volume's root, root takes it back only on
+    a file system of its own: otherwise it is a folder of somebody's computer. Nothing below is
+    touched. Raises `OSError`.
     """
     descriptor = os.open(volume, _DIRECTORY)
     try:
@@ -178,32 +178,32 @@ def give_to(volume: str, uid: int, gid: int) -> None:
 
 
 def is_mounted(path: str) -> bool:
-    """Something is mounted here, if only a folder of the same file system."""
+    """Whether something is mounted here, even if only a folder of the same file system."""
     return bool(_mounted_here(path))
 
 
 def _is_file_system(path: str) -> bool:
-    """A whole file system is mounted here, not a folder of one."""
+    """Whether a whole file system is mounted here, not a folder of one."""
     return _mounted_here(path)[-1:] == ["/"]
 
 
 def _mounted_here(path: str) -> list[str]:
-    """What is mounted here, as paths within their file systems (proc_pid_mountinfo(5))."""
+    """The mounts here, as paths within their file systems (proc_pid_mountinfo(5))."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
         fields = [line.split() for line in file]
     return [root for _, _, _, root, point, *_ in fields if point == path]
 
 
 def is_safe_by_name(volume: str) -> bool:
-    """Nobody but us can put another folder in the place of ours. Raises `OSError`."""
+    """Whether only we can replace our folder. Raises `OSError`."""
     return replaceable_in(volume) is None
 
 
 def replaceable_in(volume: str) -> str | None:
-    """The folder in which somebody else can put another folder in the place of ours.
+    """The folder in which somebody else can replace ours, or the path to it; None if there is none.
 
-    For what has to be opened by name (SQLite): the volume's root or a folder above it, where it
-    belongs to somebody else, or others may rename things in it. Raises `OSError`.
+    For files that must be opened by name (SQLite): it is the volume's root or a folder above it
+    that belongs to somebody else, or in which other accounts may rename things. Raises `OSError`.
     """
     path = os.path.realpath(volume)
     while _others_cannot_rename_in(os.stat(path)):
@@ -223,9 +223,9 @@ def _others_cannot_rename_in(status: os.stat_result) -> bool:
 
 
 def _is_alone_in(gid: int) -> bool:
-    """The group is the private one of the account that we run as, as Debian makes them.
+    """Whether the group is the private group of our account, as Debian creates them.
 
-    What such an account makes is often writable for the group (umask 002, pam_umask(8)).
+    Files of such an account are often writable for the group (umask 002, pam_umask(8)).
     """
     uid = os.geteuid()
     if uid == 0:
@@ -251,6 +251,6 @@ def _require_ours(status: os.stat_result, kind: int) -> None:
     if status.st_uid != os.geteuid():
         raise NotTrusted(f"it belongs to uid {status.st_uid}, not to uid {os.geteuid()}")
     if status.st_mode & 0o077:
-        raise NotTrusted(f"others may use it (mode {stat.S_IMODE(status.st_mode):04o})")
+        raise NotTrusted(f"other accounts may use it (mode {stat.S_IMODE(status.st_mode):04o})")
     if kind == stat.S_IFREG and status.st_nlink != 1:
         raise NotTrusted("it has a second name (hard link)")

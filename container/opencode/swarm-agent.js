@@ -1,4 +1,4 @@
-// Tells swarm-agent what OpenCode does: which session, which state; never what is talked about.
+// Reports OpenCode's sessions and their states to swarm-agent; never any text of a conversation.
 import { spawn } from "node:child_process"
 
 const EVENTS = new Set(["session.created", "session.status", "session.error", "permission.asked",
@@ -6,7 +6,7 @@ const EVENTS = new Set(["session.created", "session.status", "session.error", "p
 
 export const SwarmAgent = async ({ directory }) => {
   const parents = new Map() // subagent's session → the session it works for
-  const latest = new Map() // session → its last status, because one is said again and again
+  const latest = new Map() // session → its last status, because the same one is repeated often
   let order = Promise.resolve()
 
   function tell(session, event, more) {
@@ -14,7 +14,7 @@ export const SwarmAgent = async ({ directory }) => {
     while (parents.has(root)) root = parents.get(root)
     const payload = { hook_event_name: event, session_id: root, cwd: directory, ...more }
     if (root !== session) payload.agent_id = session
-    // One after the other, and nobody waits for it.
+    // One after the other; nothing waits for them.
     order = order.then(() => new Promise((done) => {
       const child = spawn("swarm-agent", ["hook", "opencode"], { stdio: ["pipe", "ignore", "ignore"] })
       child.on("error", done)

@@ -1,4 +1,4 @@
-# History that outlives a dev container: a volume at /commandhistory (see devcontainer.json).
+# History that survives a dev container: a volume at /commandhistory (see devcontainer.json).
 if [ -d /commandhistory ] && [ -w /commandhistory ]; then
     if [ -n "${ZSH_VERSION:-}" ]; then
         HISTFILE=/commandhistory/.zsh_history HISTSIZE=10000 SAVEHIST=10000

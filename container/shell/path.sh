@@ -1,4 +1,4 @@
-# What the user installs for themselves comes first.
+# Programs that users install for themselves come first.
 for folder in "$HOME/.npm-global/bin" "$HOME/.local/bin"; do
     case ":$PATH:" in
         *":$folder:"*) ;;
@@ -7,5 +7,5 @@ for folder in "$HOME/.npm-global/bin" "$HOME/.local/bin"; do
 done
 export PATH
 unset folder
-# Where neither the client nor the image names a locale.
+# If neither the client nor the image names a locale.
 export LANG="${LANG:-C.UTF-8}"

@@ -27,7 +27,7 @@ class _Updated(msgspec.Struct, frozen=True):
 
 
 def parse(given: bytes) -> dict[str, str]:
-    """Names and values of an import. Raises `FlyError`, `IndexError` where flyctl crashes."""
+    """Names and values of an import. Raises `FlyError`, and `IndexError` if flyctl would crash."""
     found: dict[str, str] = {}
     name, parts = "", [""]
     several = False

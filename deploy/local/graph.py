@@ -1,7 +1,7 @@
-"""The GraphQL that flyctl asks of api.fly.io, answered by a schema of what `swarm` uses.
+"""Answers flyctl's GraphQL queries to api.fly.io, with the part of the schema that `swarm` uses.
 
-Names and shapes are the platform's (schema.graphql of fly-go). A field that is missing here is an
-error of the query, so it is noticed when a flyctl asks for more.
+Names and shapes are the platform's (schema.graphql of fly-go). A missing field makes the query
+fail, so we notice when a flyctl asks for more.
 """
 
 import re

@@ -113,7 +113,7 @@ class Release(msgspec.Struct, frozen=True):
     created_at: str
     evaluation_id: str = ""
     config_definition: None = None
-    """flyctl reads the machines where a release has none."""
+    """flyctl reads the machines if a release has none."""
 
 
 class Host(msgspec.Struct, frozen=True):

@@ -85,7 +85,7 @@ class Running:
         return places.get(inside, inside)
 
     async def listens(self, inside: int) -> bool:
-        """Something listens on one of the machine's ports."""
+        """Whether something listens on this port of the machine."""
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.port(inside))
         except OSError:
@@ -125,7 +125,7 @@ class Running:
         )
 
     async def check(self, name: str, check: store.Check) -> shapes.CheckStatus:
-        """Make a health check of the machine as the platform does."""
+        """Run a health check of the machine as the platform does."""
         status, output = "critical", "the machine does not run"
         if self.standin.state is MachineState.STARTED:
             url = f"http://127.0.0.1:{self.port(check.port)}{check.path}"
@@ -139,7 +139,7 @@ class Running:
         return shapes.CheckStatus(name, status, output, self._record.updated_at)
 
     async def close(self) -> None:
-        """End the machine and everything that belongs to it."""
+        """Stop the machine and everything that belongs to it."""
         await self.standin.close()
         for task in self._tasks:
             task.cancel()

@@ -32,7 +32,7 @@ from deploy.local.web import WORLD, answer, body, world
 from deploy.local.world import World
 
 UNUSED = 60.0
-"""Seconds without an app and without a request after which the server ends."""
+"""Seconds without an app and without a request after which the server exits."""
 
 _OURS = "/stand-in"
 """Paths that the real platform lacks: tests change its conditions there."""
@@ -78,7 +78,7 @@ class _Server:
             self.world.keep()
 
     def _end_unused(self, ended: asyncio.Event) -> None:
-        """End after a while without an app and without a request."""
+        """Exit after a while without an app and without a request."""
         loop = asyncio.get_running_loop()
 
         def look() -> None:

@@ -27,7 +27,7 @@ class AppInfo(msgspec.Struct, frozen=True):
 
 
 class CreateApp(msgspec.Struct, frozen=True):
-    """The body that makes an app."""
+    """The body that creates an app."""
 
     name: str
     org_slug: str
@@ -62,7 +62,7 @@ class Compute(msgspec.Struct, frozen=True):
 
 
 class CreateVolume(msgspec.Struct, frozen=True):
-    """The body that makes a volume: new, from a snapshot, or as a fork."""
+    """The body that creates a volume: new, from a snapshot, or as a fork."""
 
     name: str
     region: str = ""
@@ -125,7 +125,7 @@ class CheckStatus(msgspec.Struct, frozen=True):
 
 
 class MachineInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A machine; without `config` where its host does not answer."""
+    """A machine; without `config` if its host does not answer."""
 
     id: str
     name: str
@@ -145,7 +145,7 @@ class MachineInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """The body that makes or updates a machine."""
+    """The body that creates or updates a machine."""
 
     config: msgspec.Raw
     region: str = ""

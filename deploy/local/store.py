@@ -1,4 +1,4 @@
-"""What the platform remembers: apps, addresses, volumes, snapshots, secrets, machines.
+"""The platform's records: apps, addresses, volumes, snapshots, secrets, machines.
 
 Only the stand-in's server writes it; everybody else asks the server.
 """
@@ -208,7 +208,7 @@ class Conditions(msgspec.Struct):
     """Names of other people's apps."""
     most_apps: int = 1000
     images: list[str] = []
-    """What the registry has; empty: anything."""
+    """The images in the registry; empty: any image exists."""
     pace: float = 0.0
     """Seconds that each transitional state lasts."""
     distance: float = 0.0
@@ -218,7 +218,7 @@ class Conditions(msgspec.Struct):
 
 
 class Platform(msgspec.Struct):
-    """Everything."""
+    """All records."""
 
     conditions: Conditions = msgspec.field(default_factory=Conditions)
     apps: dict[str, App] = {}

@@ -123,7 +123,7 @@ class World:
             raise ApiError(409, f"machine is leased until {lease.expires_at}")
 
     def refresh_edges(self) -> None:
-        """Listen where apps have an address and a service, and nowhere else."""
+        """Listen exactly where apps have an address and a service."""
         wanted = {
             (address.address, port.port): app.name
             for app in self.records.apps.values()
@@ -140,7 +140,7 @@ class World:
                 self._edges[place] = asyncio.create_task(self._serve(app, *place))
 
     async def close(self) -> None:
-        """End every machine."""
+        """Stop every machine."""
         for task in self._edges.values():
             task.cancel()
         await asyncio.gather(*self._edges.values(), return_exceptions=True)

@@ -18,21 +18,21 @@ class AttachError(Exception):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """The coding agents of a machine, as it said at `at` (Unix time; 0: it was never asked)."""
+    """The coding agents of a machine, as reported at `at` (Unix time; 0: never asked)."""
 
     at: float
     agents: list[CodingAgentReport]
 
     @property
     def live(self) -> list[CodingAgentReport]:
-        """Those that have not ended, the most urgent first."""
+        """The agents that have not ended, the most urgent first."""
         return [each for each in self.agents if each.state != "ended"]
 
 
 def look(where: Place, fly: Fly) -> Seen:
-    """What they do; for a machine that is not awake, what they did when it was last asked.
+    """Their states; for a machine that is not awake, the states when it was last asked.
 
-    The platform passes the question on; it is not a login. Raises `FlyError`.
+    The request goes through the platform and is not a login. Raises `FlyError`.
     """
     machine = fly.machine(where.name)
     if machine is None or not machine.awake or not machine.reachable:
@@ -53,7 +53,7 @@ def last_seen(state: Deployed) -> Seen:
 
 
 def text(seen: Seen, now: float) -> str:
-    """A table, with its age where it is old."""
+    """A table, with its age if it is old."""
     if not seen.at:
         return "not asked yet while it was awake"
     age = now - seen.at

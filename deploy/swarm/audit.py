@@ -47,7 +47,7 @@ def audit(where: Place, fly: Fly) -> Iterator[Finding]:
         return
     if machine is None or not machine.awake:
         wake = f"swarm wake {where.name}"
-        yield Finding(Level.WARN, "it sleeps: sshd, bans and health are not seen", wake)
+        yield Finding(Level.WARN, "it sleeps: sshd, bans and health were not checked", wake)
         return
     yield from _sshd(where, fly, machine)
     yield from _ports(where, fly, machine)
@@ -65,7 +65,7 @@ def doctor(where: Place, fly: Fly) -> Iterator[Finding]:
         yield Finding(Level.FAIL, "no dedicated address", f"swarm up {where.name}")
         return
     if not [each for each in fly.volumes(where.name) if each.name == VOLUME]:
-        yield Finding(Level.FAIL, "no volume: nothing is kept", f"swarm up {where.name}")
+        yield Finding(Level.FAIL, "no volume: all data is lost", f"swarm up {where.name}")
     machine = fly.machine(where.name)
     if machine is None:
         yield Finding(Level.FAIL, "the app has no machine", f"swarm up {where.name}")
@@ -86,20 +86,20 @@ def doctor(where: Place, fly: Fly) -> Iterator[Finding]:
 def _login(where: Place, machine: ListedMachine) -> Finding:
     result = ssh.answers(where)
     if result.returncode == 0:
-        return Finding(Level.PASS, f"ssh {where.name} gets in")
+        return Finding(Level.PASS, f"ssh {where.name} works")
     said = result.stderr.strip()
     if "Host key verification failed" in said or "REMOTE HOST IDENTIFICATION" in said:
         return Finding(
             Level.FAIL,
-            "the host key is another one: a new volume, or somebody between",
+            "the host key differs: a new volume, or somebody intercepts the connection",
             f"swarm up {where.name} fetches it again over Fly's own channel",
         )
     if "Permission denied" in said:
         return Finding(
-            Level.FAIL, "the key is not taken", f"swarm keys add {where.name} ~/.ssh/id_ed25519.pub"
+            Level.FAIL, "the key is refused", f"swarm keys add {where.name} ~/.ssh/id_ed25519.pub"
         )
     todo = f"swarm logs {where.name} says why (you may be banned: swarm-agent bans)"
-    return Finding(Level.FAIL, f"ssh does not get in ({machine.says}): {said[-200:]}", todo)
+    return Finding(Level.FAIL, f"the ssh login fails ({machine.says}): {said[-200:]}", todo)
 
 
 def _secrets(where: Place, fly: Fly) -> Iterator[Finding]:
@@ -128,7 +128,7 @@ def _addresses(where: Place, fly: Fly) -> Iterator[Finding]:
 def _image(where: Place) -> Iterator[Finding]:
     at = where.state().deployed_at
     if not at:
-        yield Finding(Level.WARN, "the image's age is not known", f"swarm up {where.name}")
+        yield Finding(Level.WARN, "the image's age is unknown", f"swarm up {where.name}")
         return
     days = (time.time() - at) / DAY
     old = days > OLD_IMAGE / DAY
@@ -149,7 +149,7 @@ def _sshd(where: Place, fly: Fly, machine: ListedMachine) -> Iterator[Finding]:
     for name in wrong:
         yield Finding(Level.FAIL, f"sshd: {name} is {found.get(name)}, not {_SSHD[name]}")
     if not wrong:
-        yield Finding(Level.PASS, "sshd takes keys only, no root, no passwords")
+        yield Finding(Level.PASS, "sshd accepts keys only, no root, no passwords")
 
 
 def _ports(where: Place, fly: Fly, machine: ListedMachine) -> Iterator[Finding]:

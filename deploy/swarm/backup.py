@@ -1,6 +1,6 @@
 """Back the volume up to an archive on the laptop, compared file by file, and restore it.
 
-The agent's own folder is left out: host keys and bans belong to the machine, not to the work.
+The agent's own folder is left out: host keys and bans belong to the machine, not to your work.
 """
 
 import gzip
@@ -42,7 +42,7 @@ class _Status(msgspec.Struct, frozen=True):
 
 
 def volume_of(where: Place) -> str:
-    """Where the machine's volume is mounted."""
+    """The path at which the machine's volume is mounted."""
     said = _ssh(where, "swarm-agent status --json")
     return msgspec.json.decode(said, type=_Status).volume.name
 
@@ -72,7 +72,7 @@ def backup(where: Place, target: Path) -> Path:
 
 
 def restore(where: Place, archive: Path) -> int:
-    """Copy an archive's files into the volume; returns how many there are. Raises `BackupError`."""
+    """Copy an archive's files into the volume; returns their number. Raises `BackupError`."""
     wanted = archive_hashes(archive)
     with gzip.open(archive, "rb") as file:
         return put(where, file, wanted)
@@ -80,13 +80,13 @@ def restore(where: Place, archive: Path) -> int:
 
 @dataclass(frozen=True)
 class Stream:
-    """The volume as a tar stream; `end` makes sure that it came to its end."""
+    """The volume as a tar stream; `end` checks that it is complete."""
 
     out: IO[bytes]
     process: "subprocess.Popen[bytes]"
 
     def end(self) -> None:
-        """Raise `BackupError` where the stream was cut off."""
+        """Raise `BackupError` if the stream was cut off."""
         if self.process.wait() not in (0, 1):  # 1: a file changed while it was read (tar(1))
             raise BackupError(f"the connection ended with status {self.process.returncode}")
 
@@ -95,7 +95,7 @@ class Stream:
 def reading(where: Place, volume: str) -> Iterator[Stream]:
     """Read the volume's files."""
     left_out = " ".join(f"! -name {name}" for name in _LEFT_OUT)
-    # Not the folder itself: it is root's, and only root could restore its mode.
+    # Not the folder itself: it belongs to root, and only root could restore its mode.
     listing = f"find . -mindepth 1 -maxdepth 1 {left_out} -print0"
     script = f"cd {shlex.quote(volume)} && {listing} | sort -z | tar --null -T - -cf -"
     command = ssh.command(where, [script])
@@ -105,12 +105,12 @@ def reading(where: Place, volume: str) -> Iterator[Stream]:
 
 
 def put(where: Place, content: Content, wanted: Mapping[str, str]) -> int:
-    """Put a tar stream's files into the volume, and compare; how many there are."""
+    """Put a tar stream's files into the volume, and compare; returns their number."""
     volume = volume_of(where)
     command = ssh.command(where, [f"cd {shlex.quote(volume)} && tar --no-overwrite-dir -xpf -"])
     with subprocess.Popen(command, stdin=subprocess.PIPE) as writing:
         assert writing.stdin is not None
-        # If the other side ends early, its status says so.
+        # If the other side exits early, its status says so.
         with suppress(BrokenPipeError):
             shutil.copyfileobj(content, writing.stdin, CHUNK)
             writing.stdin.close()
@@ -123,7 +123,7 @@ def put(where: Place, content: Content, wanted: Mapping[str, str]) -> int:
 
 
 def has_work(where: Place) -> bool:
-    """The volume has files of the user's besides the home's."""
+    """Whether the volume has files of the user besides the home's."""
     volume = volume_of(where)
     names = _ssh(where, f"ls -A {shlex.quote(volume)}").split("\n")
     return bool(set(filter(None, names)) - {*_LEFT_OUT, ".home"})
@@ -139,7 +139,7 @@ def archive_hashes(path: Path) -> dict[str, str]:
 
 
 def hashes_in(content: Content, name: str) -> dict[str, str]:
-    """The same of a tar stream."""
+    """The same for a tar stream."""
     found: dict[str, str] = {}
     try:
         with tarfile.open(fileobj=content, mode="r|") as archive:
@@ -160,7 +160,7 @@ def _within(name: str) -> str:
 
 
 def remote_hashes(where: Place, volume: str) -> dict[str, str]:
-    """Of every regular file on the volume, its name and SHA-256. Raises `BackupError`."""
+    """Name and SHA-256 of every regular file on the volume. Raises `BackupError`."""
     pruned = " -o ".join(f"-path ./{name}" for name in _LEFT_OUT)
     said = _ssh(
         where,
@@ -173,7 +173,7 @@ def remote_hashes(where: Place, volume: str) -> dict[str, str]:
 
 
 def compare(wanted: Mapping[str, str], found: Mapping[str, str], what: str) -> None:
-    """Raise `BackupError` where a wanted file differs."""
+    """Raise `BackupError` if a wanted file differs."""
     differ = sorted(name for name in wanted if wanted[name] != found.get(name))
     if differ:
         shown = ", ".join(differ[:5]) + (f" and {len(differ) - 5} more" if len(differ) > 5 else "")

@@ -21,7 +21,7 @@ class CheckpointError(Exception):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What `swarm-agent checkpoints --json` says of the repository away from the machine."""
+    """The part of `swarm-agent checkpoints --json` about the repository away from the machine."""
 
     away: str = ""
     upload_pending: bool = False
@@ -29,7 +29,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def report(where: Place) -> Report:
-    """How the machine keeps checkpoints; defaults where its agent has no checkpoints yet."""
+    """The state of the machine's checkpoints; defaults if its agent has no checkpoints yet."""
     try:
         return msgspec.json.decode(_agent(where, "checkpoints", "--json"), type=Report)
     except (CheckpointError, msgspec.DecodeError):
@@ -42,7 +42,7 @@ def restore(where: Place, checkpoint: str) -> str:
     Raises `CheckpointError`.
     """
     if not re.fullmatch(r"latest|[0-9a-f]{4,64}", checkpoint):
-        raise CheckpointError(f"{checkpoint!r} is no ID of a checkpoint")
+        raise CheckpointError(f"{checkpoint!r} is not a checkpoint ID")
     return _agent(where, "restore", checkpoint, "--away").strip()
 
 

@@ -37,8 +37,8 @@ def read(path: Path) -> dict[str, str]:
         for atom in parse_variables(value):
             if isinstance(atom, Variable) and atom.default is None and atom.name not in known:
                 raise EnvFileError(
-                    f"{path} line {_line(binding)}: ${{{atom.name}}} is not set, neither there "
-                    "nor in the environment"
+                    f"{path} line {_line(binding)}: ${{{atom.name}}} is not set, neither in "
+                    "the file nor in the environment"
                 )
         known.add(name)
         pairs.append((name, value))

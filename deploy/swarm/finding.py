@@ -14,7 +14,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked; `todo` is empty where nothing needs to be done."""
+    """The result of one check; `todo` is empty if nothing needs to be done."""
 
     level: Level
     says: str

@@ -1,8 +1,8 @@
 """All machines at once, for `swarm list` and `swarm status --all`.
 
 Starting flyctl once for each machine takes a hundred times as long as the API does. So flyctl is
-asked once for the token that it would use, which is kept in memory only, and the Machines API is
-asked directly. Where that fails, flyctl asks again: it retries, and its errors are explained.
+asked once for its token, which is kept in memory only, and the Machines API is asked directly. If
+that fails, flyctl asks again: it retries, and its errors are explained.
 """
 
 import http.client
@@ -85,7 +85,7 @@ class Api:
 
 
 class _Direct(Fly):
-    """Asks the API directly, and flyctl where the API gives no usable answer."""
+    """Asks the API directly, and flyctl if the API gives no usable answer."""
 
     api: Api | None = None
 
@@ -106,7 +106,7 @@ class _Direct(Fly):
             try:
                 return self.api.execute(app, machine.id, command, limit)
             except _TROUBLE:
-                pass  # only commands that read run here: running them twice does no harm
+                pass  # only reading commands run here, which may run twice
         return super().inside(app, machine, command, limit)
 
 
@@ -137,7 +137,7 @@ class Fleet:
 def _direct(fly: Fly) -> Api | None:
     environ = {**os.environ, **fly.environ}
     try:
-        # Where flyctl itself looks first.
+        # The variable that flyctl itself reads first.
         token = environ.get("FLY_ACCESS_TOKEN") or environ.get("FLY_API_TOKEN") or ""
         token = token or fly.ask(_Token, "auth", "token").token
     except FlyError:
@@ -151,7 +151,7 @@ def rows(names: Sequence[str]) -> list[Row]:
 
 
 def reports(names: Sequence[str]) -> list[Report]:
-    """The same with what each machine's agent says."""
+    """The same with the report of each machine's agent."""
     return _gathered(names, status.report, lambda row: Report(row, msgspec.Raw(b"null"), []))
 
 

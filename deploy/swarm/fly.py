@@ -49,7 +49,7 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds to wait before repeating a command that hit the API's rate limit."""
 
 _ONCE = {"create", "fork", "allocate-v4", "allocate-v6"}
-"""Never repeated: part of it may be done. The next run checks first what exists."""
+"""Never repeated: part of it may already be done. The next run first checks what exists."""
 
 _ANSWERED = r"non-2(?:xx|00) status(?: code)?: "
 _LIMITED = re.compile(rf"{_ANSWERED}429|rate limit", re.IGNORECASE)
@@ -113,7 +113,7 @@ def find_program(local: bool) -> tuple[str, ...]:
 
 
 def local_environ() -> dict[str, str]:
-    """What points a flyctl at the stand-in on this computer. Raises `FlyError`."""
+    """The environment that points a flyctl at the stand-in on this computer. Raises `FlyError`."""
     from deploy.local import access, store
 
     folder = store.folder()
@@ -133,7 +133,7 @@ class Fly:
     environ: Mapping[str, str] = field(default_factory=dict)
 
     def ask(self, shape: type[T], *words: str) -> T:
-        """What flyctl answers as JSON. Raises `FlyError`."""
+        """flyctl's JSON answer, as a record. Raises `FlyError`."""
         text = self._run([*words, "--json"], None)
         try:
             return msgspec.json.decode(text, type=shape, strict=False)
@@ -162,7 +162,7 @@ class Fly:
     def inside(
         self, app: str, machine: ListedMachine, command: str, limit: int = EXEC_LIMIT
     ) -> Executed:
-        """Run a command as root in the started machine, over HTTPS. It wakes no machine.
+        """Run a command as root in the started machine, over HTTPS. It does not wake the machine.
 
         `command` is split like a shell line, but no shell runs it. Raises `FlyError`.
         """
@@ -180,7 +180,10 @@ class Fly:
         return done.stdout
 
     def require_usable(self) -> str:
-        """The account: flyctl is installed, new enough and logged in. Raises `FlyError`."""
+        """Check that flyctl is installed, new enough and logged in; returns the account.
+
+        Raises `FlyError`.
+        """
         found = self.ask(Version, "version").version
         match = re.match(r"v?(\d+)\.(\d+)\.(\d+)", found)
         if match is None or tuple(map(int, match.groups())) < OLDEST:
@@ -189,7 +192,7 @@ class Fly:
         return str(self.ask(dict[str, str], "auth", "whoami").get("email", ""))
 
     def has_app(self, app: str) -> bool:
-        """The account has this app."""
+        """Whether the account has this app."""
         return any(each.name == app for each in self.ask(list[App], "apps", "list"))
 
     def regions(self) -> list[str]:
@@ -339,7 +342,7 @@ def explained(words: Sequence[str], said: str) -> FlyError:
 
 
 _QUERY = re.compile(r"failed to run query.*\} ?: ")
-"""flyctl quotes the whole query that failed; its words must not be taken for the reason."""
+"""flyctl quotes the whole failed query; its text must not be taken for the reason."""
 
 
 def _kind(said: str) -> type[FlyError]:

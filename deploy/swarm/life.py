@@ -18,10 +18,10 @@ SLEEP_LIMIT = 20
 _FINAL = ("Permission denied", "Host key verification failed")
 _LAST = 15
 _FAILS, _LATELY = 3, 300.0
-"""So many failed runs within so many seconds, and it does not come up."""
+"""After so many failed runs within so many seconds we give up waiting."""
 
 _POLLS = (0.1, 1.0)
-"""Seconds between two polls: the first, and the longest; each is half as long again."""
+"""Seconds between two polls: the first pause, and the longest; each grows by half."""
 
 
 class LifeError(Exception):
@@ -38,7 +38,7 @@ def require(fly: Fly, app: str) -> ListedMachine:
 
 
 def require_reachable(app: str, machine: ListedMachine) -> None:
-    """The platform reaches the machine's host. Raises `UnreachableError`."""
+    """Check that the platform reaches the machine's host. Raises `UnreachableError`."""
     if not machine.reachable:
         raise UnreachableError(unreachable(app, machine))
 
@@ -69,7 +69,7 @@ def wake(fly: Fly, app: str, patience: float = 60.0) -> ListedMachine:
 def sleep(fly: Fly, app: str, note: Callable[[ListedMachine], None]) -> str:
     """Put the machine to sleep: by its agent, which warns sessions; if that hangs, by the platform.
 
-    `note` is called before, and may fail. Returns how it sleeps.
+    `note` is called first, and may fail. Returns how it sleeps.
     """
     machine = settled(fly, app)
     require_reachable(app, machine)
@@ -103,7 +103,7 @@ def _by_platform(fly: Fly, app: str, machine: ListedMachine) -> ListedMachine:
 
 
 def stop(fly: Fly, app: str) -> ListedMachine:
-    """Stop the machine; its processes end. It stays asleep until something wakes it."""
+    """Stop the machine and its processes. It stays asleep until something wakes it."""
     machine = settled(fly, app)
     require_reachable(app, machine)
     if machine.state not in ("stopped", "created"):
@@ -146,15 +146,15 @@ def apply_secrets(fly: Fly, app: str) -> str:
 
 
 def require_alive(fly: Fly, app: str, machine: str) -> None:
-    """Check that the machine did not end. Raises `LifeError` with the last lines of its log.
+    """Check that the machine did not exit. Raises `LifeError` with the last lines of its log.
 
-    The platform restarts one that fails, and so does every connection: it may be starting again.
+    The platform restarts a failed machine, and so does every connection: it may be starting again.
     """
     found = [each for each in fly.machines(app) if each.id == machine]
     fails = found and found[0].failed_runs(time.time() - _LATELY) >= _FAILS
     if found and (found[0].state in ("stopped", "failed") or fails):
         shown = last_words(fly, app)
-        raise LifeError(f"the machine ended at its start ({found[0].says}):\n{shown}")
+        raise LifeError(f"the machine exited at its start ({found[0].says}):\n{shown}")
 
 
 def require_login(where: Place, fly: Fly, patience: float) -> None:
@@ -163,7 +163,7 @@ def require_login(where: Place, fly: Fly, patience: float) -> None:
     while (result := ssh.answers(where)).returncode != 0:
         if time.monotonic() > end or any(word in result.stderr for word in _FINAL):
             said = safe.lines(result.stderr.strip())
-            raise LifeError(f"ssh does not get in: {said}\n  swarm doctor {where.name}")
+            raise LifeError(f"the ssh login fails: {said}\n  swarm doctor {where.name}")
         require_alive(fly, where.name, require(fly, where.name).id)
         time.sleep(1)
 

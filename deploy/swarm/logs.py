@@ -25,7 +25,7 @@ class Line:
     fields: "tuple[tuple[str, str], ...]" = ()
 
     def field(self, name: str) -> str:
-        """A field of the event, as text; empty where it has none."""
+        """A field of the event, as text; empty if it has none."""
         return dict(self.fields).get(name, "")
 
     def __str__(self) -> str:

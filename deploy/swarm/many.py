@@ -17,7 +17,7 @@ class Result:
 
 
 def as_done(names: Sequence[str], work: Callable[[str], str]) -> Iterator[Result]:
-    """Do it for every machine; results as they end. A failure does not affect the rest."""
+    """Do the work for every machine; yields results as they end. A failure affects no other."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         waiting: list[Future[Result]] = [pool.submit(_one, name, work) for name in names]
         for future in as_completed(waiting):
@@ -25,7 +25,7 @@ def as_done(names: Sequence[str], work: Callable[[str], str]) -> Iterator[Result
 
 
 def each(names: Sequence[str], work: Callable[[str], str]) -> list[Result]:
-    """The same in the order of `names`, when all have ended."""
+    """The same in the order of `names`, after all have ended."""
     found = {result.name: result for result in as_done(names, work)}
     return [found[name] for name in names]
 

@@ -1,7 +1,7 @@
 """`swarm move`: move a machine off its host, by a fork of its volume.
 
-Nothing is destroyed before a login to the new machine worked, with the same host key. Each step is
-recorded, so an interrupted move resumes where it was.
+Nothing is destroyed before a login to the new machine has worked, with the same host key. Each step
+is recorded, so an interrupted move resumes where it was.
 """
 
 import time
@@ -127,7 +127,7 @@ def _end_old(fly: Fly, name: str, move: Move) -> None:
         if new is not None and new.state == "created":
             break
         if time.monotonic() > end:
-            raise UpError(f"volume {move.new_volume} is not whole yet: swarm move {name} later")
+            raise UpError(f"volume {move.new_volume} is not complete yet: swarm move {name} later")
         time.sleep(2)
     if move.volume in volumes:
         words = ["volumes", "destroy", move.volume, "--app", name, "--yes"]

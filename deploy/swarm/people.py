@@ -15,11 +15,11 @@ from deploy.swarm.records import ListedMachine
 from deploy.swarm.wish import KEYS, UpError, person_of, secret_name
 
 FOLDER = "/etc/swarm/keys.d"
-"""Where the agent looks for keys, besides its environment."""
+"""The folder in which the agent looks for keys, besides its environment."""
 
 
 def replaces(where: Place, fly: Fly, secret: str, text: str) -> bool:
-    """This person has another key already."""
+    """Whether this person already has another key."""
     there = secret in fly.secrets(where.name)
     return there and where.state().secrets.get(secret) != up.digest(text)
 
@@ -35,8 +35,8 @@ def give(where: Place, fly: Fly, person: str, text: str) -> str:
     machine = fly.machine(where.name)
     if machine is not None and machine.awake and _written(fly, where.name, machine, who, text):
         return (
-            f"{who} may log in, at once and without a restart (after a restart it is the secret "
-            f"that counts: swarm restart {where.name} when nobody works)"
+            f"{who} may log in, at once and without a restart (from the next restart on the secret "
+            f"counts: swarm restart {where.name} when nobody works)"
         )
     return f"{who} may log in: {life.apply_secrets(fly, where.name)}"
 
@@ -59,13 +59,13 @@ def take(where: Place, fly: Fly, person: str) -> str:
     if secret not in there:
         raise UpError(f"{person} has no key there: swarm keys list {where.name}")
     if [each for each in there if each.startswith(KEYS)] == [secret]:
-        raise UpError("it is the last key: add another first, or nobody gets in")
+        raise UpError("it is the last key: add another first, or nobody can log in")
     unset(where, fly, [secret])
     machine = fly.machine(where.name)
     if machine is not None and machine.awake:
         path = f"{FOLDER}/{person_of(secret)}.pub"
         fly.told(where.name, machine, f"rm -f {path}", 20)
-    return f"{person} may log in no more: {life.apply_secrets(fly, where.name)}"
+    return f"{person} may no longer log in: {life.apply_secrets(fly, where.name)}"
 
 
 def unset(where: Place, fly: Fly, names: list[str]) -> None:
@@ -74,7 +74,7 @@ def unset(where: Place, fly: Fly, names: list[str]) -> None:
     if missing := [name for name in names if name not in there]:
         raise UpError(f"no secret {', '.join(missing)}: swarm secrets list {where.name}")
     words = ["secrets", "unset", *names, "--app", where.name, "--stage"]
-    fly.do(*words, why=f"takes away {', '.join(names)}")
+    fly.do(*words, why=f"removes {', '.join(names)}")
     state = where.state()
     for each in names:
         state.secrets.pop(each, None)

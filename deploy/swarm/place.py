@@ -1,6 +1,6 @@
-"""What the laptop keeps of each machine: its fly.toml, ssh configuration, and what was done last.
+"""The laptop's files about each machine: its fly.toml, ssh configuration, and last known state.
 
-It lies in `~/.config/swarm/machines/NAME/`, can be recreated from the platform, and is not secret.
+They are in `~/.config/swarm/machines/NAME/`, can be recreated from the platform, and are no secret.
 """
 
 import os
@@ -28,7 +28,7 @@ class Move(msgspec.Struct):
 
 
 class Deployed(msgspec.Struct):
-    """What was done last, so that the next run does only what differs. Hashes, no secrets."""
+    """The result of the last run, so that the next does only what differs. Hashes, no secrets."""
 
     local: bool = False
     region: str = "ams"
@@ -74,18 +74,18 @@ class Place:
 
     @property
     def exists(self) -> bool:
-        """This laptop knows the machine."""
+        """Whether this laptop knows the machine."""
         return (self.folder / "state.json").exists()
 
     def state(self) -> Deployed:
-        """What was done last."""
+        """The result of the last run."""
         try:
             return msgspec.json.decode((self.folder / "state.json").read_bytes(), type=Deployed)
         except FileNotFoundError:
             return Deployed()
 
     def keep(self, state: Deployed) -> None:
-        """Save the state; a kill leaves either the old or the new."""
+        """Save the state; a kill leaves either the old or the new one."""
         write(self.folder / "state.json", msgspec.json.format(msgspec.json.encode(state)))
 
     def write_config(self, state: Deployed) -> None:
@@ -93,7 +93,7 @@ class Place:
         write(self.config, fly_config(self.name, state).encode())
 
     def forget(self) -> None:
-        """Remove what the laptop keeps of the machine."""
+        """Remove the laptop's files about the machine."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -109,7 +109,7 @@ def all_names() -> list[str]:
 
 
 def write(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace a file atomically; of a link, its target is replaced."""
+    """Replace a file atomically; for a link, replace its target."""
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = path.with_name(f".{path.name}.new")

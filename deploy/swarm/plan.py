@@ -10,7 +10,7 @@ from deploy.swarm.wish import Wish, wanted
 def without_account(name: str, state: Deployed, wish: Wish) -> Iterator[str]:
     """The plan, as far as the laptop knows. Raises `UpError` for an impossible request."""
     state = wanted(state, wish)
-    yield "no flyctl, or not logged in: what exists already is unknown. From nothing:"
+    yield "no flyctl, or not logged in: this is the plan if nothing exists yet:"
     org = f" --org {wish.org}" if wish.org else ""
     yield f"  fly apps create {name}{org} --yes"
     yield (

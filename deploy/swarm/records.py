@@ -1,4 +1,4 @@
-"""flyctl's answers, as far as they are read (their casing differs from command to command)."""
+"""The parts of flyctl's answers that we read (their casing differs from command to command)."""
 
 from collections.abc import Iterable
 
@@ -21,7 +21,7 @@ _SAYS = {
     "replacing": "being replaced",
     "failed": "failed",
 }
-"""The platform's states in the words that people read everywhere."""
+"""The platform's states in the words that we show everywhere."""
 
 _GONE = ("destroying", "destroyed")
 _OTHERS = ("fly_app_console", "fly_app_release_command", "fly_app_test_machine_command")
@@ -41,7 +41,7 @@ class Address(msgspec.Struct, frozen=True, rename="pascal"):
 
     @property
     def dedicated(self) -> bool:
-        """Plain SSH can use it."""
+        """Whether plain SSH can use it."""
         return self.type in ("v4", "v6")
 
 
@@ -123,7 +123,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class ListedMachine(msgspec.Struct, frozen=True):
-    """An app's machine and its state; `config` is missing where its host does not answer."""
+    """An app's machine and its state; `config` is missing if its host does not answer."""
 
     id: str
     state: str
@@ -135,17 +135,17 @@ class ListedMachine(msgspec.Struct, frozen=True):
 
     @property
     def known(self) -> Config:
-        """What is known of its configuration."""
+        """The known part of its configuration."""
         return self.config or self.incomplete_config or Config()
 
     @property
     def reachable(self) -> bool:
-        """The platform reaches its host."""
+        """Whether the platform reaches its host."""
         return self.host_status == "ok"
 
     @property
     def awake(self) -> bool:
-        """It is running."""
+        """Whether it is running."""
         return self.state == AWAKE
 
     @property
@@ -159,7 +159,7 @@ class ListedMachine(msgspec.Struct, frozen=True):
         return said
 
     def failed_runs(self, since: float) -> int:
-        """Runs that failed after a Unix time, since the machine was last made or changed."""
+        """Runs that failed after a Unix time, since the machine was last created or changed."""
         count = 0
         for event in self.events:  # the latest first
             if event.type in ("launch", "update") or event.timestamp < since * 1000:
@@ -170,7 +170,7 @@ class ListedMachine(msgspec.Struct, frozen=True):
 
     @property
     def parked(self) -> bool:
-        """No connection wakes it."""
+        """Whether no connection wakes it."""
         services = self.known.services
         return bool(services) and not any(each.autostart for each in services)
 

@@ -28,7 +28,7 @@ class SecretError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """How values are sent: those of one `secrets import`, and those sent one by one."""
+    """How values are sent: together by one `secrets import`, or one by one."""
 
     imported: bytes
     alone: Mapping[str, str]
@@ -50,7 +50,7 @@ def plan(values: Mapping[str, str]) -> Plan:
 
 
 def give(fly: Fly, app: str, values: Mapping[str, str], why: str) -> None:
-    """Stage the values by standard input, never on a command line. Raises `SecretError`."""
+    """Stage the values through standard input, never on a command line. Raises `SecretError`."""
     planned = plan(values)
     if planned.imported:
         words = ["secrets", "import", "--app", app, "--stage"]
@@ -75,7 +75,7 @@ def _form(name: str, value: str) -> str | None:
         return None
     else:
         form = f"{name}={_QUOTES}{value}{_QUOTES}"
-        # The last line ends in our own quotes.
+        # The last line ends with our own quotes.
         inner = [first, *rest.split("\n")[:-1]]
         if any(line.endswith((_QUOTES, "\r")) for line in inner):
             return None
@@ -103,4 +103,4 @@ GO_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
-"""What Go's strings.TrimSpace removes."""
+"""The characters that Go's strings.TrimSpace removes."""

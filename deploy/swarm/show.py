@@ -1,4 +1,4 @@
-"""What a person sees while something runs: a line with the elapsed time, then the outcome.
+"""Progress for a person while something runs: a line with the elapsed time, then the outcome.
 
 Without a terminal there are plain lines and no clock. `rich` is imported only for a terminal.
 """
@@ -32,7 +32,7 @@ class Step:
 
 @dataclass
 class Show:
-    """Shows steps to a person. `quiet`: only what was asked for and what failed."""
+    """Shows steps to a person. `quiet`: only requested output and failures."""
 
     quiet: bool = False
     live: bool = field(default_factory=_somebody_looks)
@@ -55,7 +55,7 @@ class Show:
 
     @contextmanager
     def step(self, doing: str) -> Iterator[Step]:
-        """Show that something runs, and how long it took; who catches a failure shows it."""
+        """Show that something runs, and how long it took; the caller shows a failure."""
         step = Step(doing)
         began = time.monotonic()
         with self._spinning(doing):

@@ -36,9 +36,9 @@ def make(where: Place, fly: Fly) -> Made:
     volume = volume_of(fly, where.name)
     before = {each.id for each in fly.snapshots(where.name, volume.id)}
     words = ["volumes", "snapshots", "create", volume.id, "--app", where.name]
-    fly.do(*words, why=f"snapshot of {volume.id} begun")
+    fly.do(*words, why=f"starts a snapshot of {volume.id}")
     end = time.monotonic() + PATIENCE
-    with fly.show.step("waits until it is made") as step:
+    with fly.show.step("waiting for the snapshot") as step:
         while True:
             for each in fly.snapshots(where.name, volume.id):
                 if each.id and each.id not in before and each.status == "created":
@@ -46,7 +46,7 @@ def make(where: Place, fly: Fly) -> Made:
                     return Made(volume.id, each.id)
             if time.monotonic() > end:
                 raise UpError(
-                    f"the snapshot of {volume.id} is not made after {PATIENCE:.0f} s: "
+                    f"the snapshot of {volume.id} is not done after {PATIENCE:.0f} s: "
                     f"swarm backup {where.name} --snapshot --list shows it later"
                 )
             time.sleep(_POLL)
@@ -65,7 +65,7 @@ def listed(where: Place, fly: Fly) -> list[tuple[Volume, Snapshot]]:
 def restore(where: Place, fly: Fly, snapshot: str) -> str:
     """Restore a snapshot in place of the volume; returns the IDs of the volumes that are kept.
 
-    A new machine is made on the new volume; nothing of the old one is destroyed before.
+    A new machine is created on the new volume; nothing of the old one is destroyed before that.
     Raises `UpError`, `FlyError`, `LifeError`.
     """
     name, state = where.name, where.state()
@@ -89,7 +89,7 @@ def restore(where: Place, fly: Fly, snapshot: str) -> str:
 
 
 def _machine_on(where: Place, fly: Fly, volume: str, old: ListedMachine | None) -> None:
-    """Replace the machine by one with this volume."""
+    """Replace the machine with one that has this volume."""
     name, again = where.name, up.Up(where, fly, lambda _: True)
     if old is not None and old.reachable:
         life.stop(fly, name)

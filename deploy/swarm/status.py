@@ -16,7 +16,7 @@ from deploy.swarm.place import Deployed, Place
 from deploy.swarm.records import Event, ListedMachine
 
 AGAIN_AND_AGAIN = 4
-"""This many wake-ups without a login are reported."""
+"""From so many wake-ups without a login on, they are reported."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What `swarm status --json` says."""
+    """The report of `swarm status --json`."""
 
     row: Row
     agent: msgspec.Raw
@@ -88,7 +88,7 @@ def text_of(where: Place, fly: Fly, machine: ListedMachine | None) -> str:
 
 
 def report(where: Place, fly: Fly, machine: ListedMachine | None) -> Report:
-    """The same for programs; `agent` is what `swarm-agent status --json` says, or null."""
+    """The same for programs; `agent` is the output of `swarm-agent status --json`, or null."""
     said = msgspec.Raw(b"null")
     if machine is not None and machine.awake and machine.reachable:
         # Without an answer it stays null.
@@ -101,25 +101,25 @@ def report(where: Place, fly: Fly, machine: ListedMachine | None) -> Report:
 
 
 def notes(machine: ListedMachine) -> list[str]:
-    """What its recent events show: a crash, or wake-ups for nothing."""
+    """Remarks about its recent events: a crash, or wake-ups without a login."""
     found = []
     ends = [each for each in machine.events if each.type == "exit"]
     if ends and (event := ends[0].request) and event.exit_event is not None:
         ended = event.exit_event
         if ended.oom_killed:
-            found.append("its last run ended for lack of memory: a larger --memory helps")
+            found.append("its last run ran out of memory: a larger --memory helps")
         elif ended.exit_code:
             found.append(f"its last run ended with status {ended.exit_code}")
     if woken := _woken(machine.events):
         found.append(
-            f"it was woken {words.plural(woken, 'time')} lately, to sleep again soon: "
+            f"it was woken {words.plural(woken, 'time')} lately, and soon slept again: "
             "swarm sleep --stay parks it"
         )
     return found
 
 
 def _wakers(name: str, fly: Fly) -> list[str]:
-    """Who woke it for nothing, as far back as its log goes."""
+    """The clients that woke it without a login, as far back as its log goes."""
     try:
         said = fly.do("logs", "--app", name, "--no-tail", why="reads its log")
     except FlyError:
@@ -144,7 +144,7 @@ def _woken(events: list[Event]) -> int:
 
 
 def note_usage(where: Place, fly: Fly, machine: ListedMachine) -> None:
-    """Record what the machine says about its use, to show it when it sleeps. Raises `FlyError`."""
+    """Record the machine's usage report, to show it while it sleeps. Raises `FlyError`."""
     state = where.state()
     state.usage = safe.lines(fly.told(where.name, machine, f"{life.AGENT} usage", 8).rstrip())
     state.seen = time.time()
@@ -152,9 +152,9 @@ def note_usage(where: Place, fly: Fly, machine: ListedMachine) -> None:
 
 
 def last_cost(usage: str) -> str:
-    """What the latest month of `swarm-agent usage` costs: `about USD 1.30 in 2026-11`.
+    """The cost of the latest month of `swarm-agent usage`: `about USD 1.30 in 2026-11`.
 
-    Where the price is not known, only for how long it was awake; empty without a month.
+    If the price is unknown, only the time awake; empty without a month.
     """
     lines = usage.splitlines()
     head = next((at for at, line in enumerate(lines) if line.startswith("month")), len(lines))

@@ -1,4 +1,4 @@
-"""`swarm.toml`: a team's machines, people and keys in one file, and the changes it asks for.
+"""`swarm.toml`: a team's machines, people and keys in one file, and the changes that it needs.
 
 [defaults]            # of every machine
 region = "ams"
@@ -7,9 +7,9 @@ memory = 2            # GB
 volume = 10           # GB
 image = "ghcr.io/you/swarm:1"
 
-[machines.ann]        # what differs for one
+[machines.ann]        # differences for one machine
 memory = 4
-people = ["ann"]      # without it: everybody
+people = ["ann"]      # default: everybody
 
 [people]
 ann = "ssh-ed25519 AAAA…"
@@ -156,9 +156,9 @@ def change(member: Member, fly: Fly) -> Change:
         name for name in sorted(known) if name.startswith(KEYS) and name not in member.keys
     )
     says += [f"key of {person_of(name)}" for name in give]
-    says += [f"key of {person_of(name)} taken away" for name in take]
+    says += [f"key of {person_of(name)} removed" for name in take]
     if take and not member.keys:
-        raise TeamError(f"{member.name} would have no key: nobody could get in")
+        raise TeamError(f"{member.name} would have no key: nobody could log in")
     return Change(member, tuple(says), deploys, give, take)
 
 

@@ -1,7 +1,7 @@
 """`swarm up`: from nothing to a machine that answers.
 
-Every step asks the platform what exists and does only what is missing, so an interrupted run is
-finished by the next one.
+Every step asks the platform what exists and does only what is missing, so the next run completes an
+interrupted one.
 """
 
 import hashlib
@@ -113,7 +113,7 @@ class Up:
         return found.with_name(found.name + ".pub")
 
     def _wanted_secrets(self, wish: Wish, state: Deployed) -> dict[str, str]:
-        # Before anything is made: a wrong file costs nothing then.
+        # Before anything is created: a wrong file costs nothing then.
         environ = tomllib.loads(place.fly_config(self._name, state))["env"]
         check_settings(environ)
         found = dict(self._keys or {})
@@ -135,7 +135,7 @@ class Up:
         return not self._fly.dry_run
 
     def _require_ours(self) -> None:
-        """Other apps of the account must not be deployed over."""
+        """Refuse to deploy over another app of the account."""
         if self._place.exists or self._fly.machine(self._name) is None:
             return
         if not any(each.name == VOLUME for each in self._fly.volumes(self._name)):
@@ -171,7 +171,7 @@ class Up:
         if wish.snapshot:
             raise UpError(
                 f"the volume {volume.id} exists: swarm restore {self._name} "
-                f"--snapshot {wish.snapshot} puts the snapshot in its place"
+                f"--snapshot {wish.snapshot} replaces it with the snapshot"
             )
         if wish.volume_gb is None or wish.volume_gb == volume.size_gb:
             return
@@ -207,7 +207,7 @@ class Up:
         if changed:
             secrets.give(self._fly, self._name, changed, f"secrets {', '.join(sorted(changed))}")
             remember_secrets(state, changed)
-            # A new deploy is due, even if this run ends before it.
+            # A new deploy is due, even if this run is interrupted before it.
             state.deployed = ""
             if not self._fly.dry_run:
                 self._place.keep(state)
@@ -262,10 +262,10 @@ class Up:
             return  # somebody else's machine: this laptop has no key for it
         with self._show.step("logging in") as step:
             life.require_login(self._place, self._fly, PATIENCE)
-            step.outcome = f"ssh {self._name} gets in"
+            step.outcome = f"ssh {self._name} works"
 
     def _ours(self, state: Deployed) -> bool:
-        """One of the keys belongs to the user of this laptop."""
+        """Whether one of the keys belongs to the user of this laptop."""
         own = Path(state.key) if state.key else ssh.private_key()
         if own is None:
             return False
@@ -277,9 +277,9 @@ class Up:
 
 
 def host_key(fly: Fly, app: str, machine: ListedMachine) -> str:
-    """A machine's host key, over Fly's own channel: nobody in between can replace it.
+    """A machine's host key, over Fly's own channel, where nobody in between can replace it.
 
-    Raises `UpError`, with the end of the log if the machine died at its start.
+    Raises `UpError`, with the end of the log if the machine exited at its start.
     """
     end = time.monotonic() + PATIENCE
     while True:
@@ -311,7 +311,7 @@ def remember_secrets(state: Deployed, values: Mapping[str, str]) -> None:
 
 
 def digest(value: str) -> str:
-    """What is recorded of a secret."""
+    """The recorded hash of a secret."""
     return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -1,8 +1,8 @@
-"""Backups in a restic repository on the laptop, where restic is installed.
+"""Backups in a restic repository on the laptop, if restic is installed.
 
-What is kept is the tar stream of `backup`, uncompressed: restic cuts it where its content says so,
-and a backup of a machine that changed little adds little. Repository and key lie side by side, as
-safe as the archives would be; the machine knows neither.
+It stores the tar stream of `backup`, uncompressed: restic splits it by content, so a backup of a
+machine that changed little adds little. Repository and key are side by side, as safe as archives
+would be; the machine knows neither.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 def program() -> str | None:
-    """Where restic is on this laptop, or None."""
+    """The path of restic on this laptop, or None."""
     return shutil.which("restic")
 
 
@@ -49,7 +49,7 @@ class Vault:
     def save(self, where: Place) -> Saved:
         """Back up the machine's volume, and compare every file. Raises `BackupError`.
 
-        Nothing is kept of a stream that did not come to its end.
+        Nothing is kept of an incomplete stream.
         """
         volume = backup.volume_of(where)
         words = ["--json", "--stdin", "--stdin-filename", _FILE, "--host", where.name]
@@ -63,18 +63,18 @@ class Vault:
         ):
             assert writing.stdin is not None
             assert writing.stdout is not None
-            with suppress(BrokenPipeError):  # it ended early: its status says so
+            with suppress(BrokenPipeError):  # it exited early: its status says so
                 try:
                     shutil.copyfileobj(stream.out, writing.stdin, CHUNK)
                     stream.end()
                 except BaseException:
-                    writing.kill()  # at the end of its input it would keep what it has
+                    writing.kill()  # at the end of its input it would keep the incomplete data
                     raise
                 finally:
                     writing.stdin.close()
             said = writing.stdout.read()
         if writing.returncode != 0:
-            raise BackupError(f"restic could not keep it (status {writing.returncode})")
+            raise BackupError(f"restic failed (status {writing.returncode})")
         saved = msgspec.json.decode(said.strip().rpartition(b"\n")[2], type=Saved)
         with self._content(where.name, saved.snapshot_id) as content:
             found = backup.hashes_in(content, saved.snapshot_id)
@@ -86,9 +86,9 @@ class Vault:
         return saved
 
     def restore(self, where: Place, name: str, source: str = "") -> int:
-        """Put a backup's files into the volume; how many there are. Raises `BackupError`.
+        """Put a backup's files into the volume; returns their number. Raises `BackupError`.
 
-        `source` names the machine that it is of, where that is another one.
+        `source` names the machine that was backed up, if it is another one.
         """
         source = source or where.name
         with self._content(source, name) as content:
@@ -98,10 +98,10 @@ class Vault:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """The repository, made where it is missing; another backup into it waits.
+        """Lock the repository, which is created if it is missing; another backup into it waits.
 
-        restic allows several at once, but fails when the lock of one is gone before another, which
-        has seen its name, reads it.
+        restic allows several at once, but fails if one has listed another's lock that is gone
+        before it can be read.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(self.path.parent / "restic.lock", os.O_RDONLY | os.O_CREAT, 0o600)
@@ -139,8 +139,8 @@ class Vault:
     def _content(self, host: str, name: str) -> Iterator[IO[bytes]]:
         """The tar stream of a backup. Raises `BackupError`."""
         if not ID.fullmatch(name):
-            raise BackupError(f"{name!r} is no ID of a backup")
-        # It reads only: without a lock it is in nobody's way.
+            raise BackupError(f"{name!r} is not a backup ID")
+        # It only reads: without a lock it blocks nobody.
         command = self._command("--no-lock", "dump", "--host", host, name, f"/{_FILE}")
         with subprocess.Popen(command, env=self._environ, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -148,4 +148,4 @@ class Vault:
             while process.stdout.read(CHUNK):
                 pass  # padding after the archive's end
         if process.returncode != 0:
-            raise BackupError(f"{self.path} does not have the whole of {name} of {host}")
+            raise BackupError(f"{self.path} does not have all of {name} of {host}")

@@ -1,4 +1,4 @@
-"""What the user asks `swarm up` for, checked before anything is made and costs money."""
+"""The user's options for `swarm up`, checked before anything is created and costs money."""
 
 import os
 import re
@@ -25,7 +25,7 @@ class UpError(Exception):
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked for; None or empty: unchanged."""
+    """The user's options; None or empty: unchanged."""
 
     region: str | None = None
     size: str | None = None
@@ -44,7 +44,7 @@ class Wish:
 
 
 def wanted(state: Deployed, wish: Wish) -> Deployed:
-    """The state that is asked for. Raises `UpError` if it is impossible."""
+    """The requested state. Raises `UpError` if it is impossible."""
     before = state.size
     for name in ("region", "size", "memory_gb", "volume_gb", "image"):
         value = getattr(wish, name)
@@ -99,9 +99,9 @@ def check_settings(environ: Mapping[str, str]) -> None:
 def for_sessions(state: Deployed, names: Mapping[str, str]) -> None:
     """Let sessions get the named values; sessions get no others.
 
-    Secrets that open the copy of the checkpoints are left out: it must survive what a session does.
+    Secrets that open the copy of the checkpoints are left out: no session may destroy that copy.
     """
-    from agent.checkpoints.running import CREDENTIALS  # with much that no other command needs
+    from agent.checkpoints.running import CREDENTIALS  # imports much that no other command needs
 
     repository = names.get(REPOSITORY) or state.env.get(REPOSITORY, "")
     given = [

@@ -67,7 +67,7 @@ def test_from_nothing_to_work_to_sleep_to_nothing_and_back(laptop: Laptop) -> No
 
     # Another machine with another host key: strict checking knows it at once.
     laptop.up("box")
-    assert "restored, each as it was" in laptop.well("restore", "box", str(archive))
+    assert "restored, every file compared" in laptop.well("restore", "box", str(archive))
     assert laptop.ssh("box", HASHES) == before
     assert laptop.ssh("box", "readlink '/mnt/a b/l'; /mnt/run") == "c\nruns\n"
 
@@ -230,7 +230,7 @@ def test_a_machine_that_dies_at_boot_shows_its_last_words(laptop: Laptop) -> Non
     """Only the machine itself can know: its settings are good, its image lacks a program."""
     (laptop.folder / "env").write_text("SWARM_SSHD=/usr/sbin/no-sshd\n")
     said = laptop.fails("up", "box", "--yes", "--image", "i", "--env-file", "env")
-    assert "the machine ended at its start" in said
+    assert "the machine exited at its start" in said
     assert "cannot run /usr/sbin/no-sshd" in said
 
 

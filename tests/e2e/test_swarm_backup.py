@@ -89,7 +89,7 @@ def test_backups_with_restic_add_only_what_changed(laptop: Laptop) -> None:
 
     laptop.ssh("box", "cd /mnt; rm -r 'a b' l; echo worse >run")
     said = laptop.well("restore", "box", first, "--yes")
-    assert "restored, each as it was" in said
+    assert "restored, every file compared" in said
     assert laptop.ssh("box", HASHES) == before
     assert laptop.ssh("box", "readlink /mnt/l; stat -c %a /mnt/run") == "x\n750\n"
     # Another machine gets the latest of this one.
@@ -118,7 +118,7 @@ def test_without_restic_a_verified_archive_is_written(laptop: Laptop) -> None:
     assert ".tar.gz" in said
     [archive] = (laptop.folder / "backups").glob("*.tar.gz")
     laptop.ssh("box", "rm /mnt/a")
-    assert "restored, each as it was" in laptop.well("restore", "box", str(archive), "--yes")
+    assert "restored, every file compared" in laptop.well("restore", "box", str(archive), "--yes")
     assert laptop.ssh("box", "cat /mnt/a") == "precious\n"
     (laptop.folder / "backups" / "restic").mkdir()
     assert "restic, which is not installed" in laptop.fails("restore", "box", "latest", "--yes")

@@ -54,6 +54,6 @@ def test_a_new_machine_has_the_work_of_the_one_that_is_gone(
     said = checkpoints.restore(known(new, "new"), "latest")
     assert "restored" in said
     assert new.ssh("cd /mnt/work && cat a && readlink b").stdout == "precious\na\n"
-    with pytest.raises(checkpoints.CheckpointError, match="is no ID"):
+    with pytest.raises(checkpoints.CheckpointError, match="is not a checkpoint ID"):
         checkpoints.restore(where, "latest; reboot")
     assert os.listdir(away) == ["repo"]

@@ -54,7 +54,7 @@ def test_one_machine_a_folder(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = make_run(RUN_FOLDER=str(tmp_path))
     assert done.returncode == 1
-    assert "a machine of this folder runs already" in done.stderr
+    assert "a machine runs in this folder already" in done.stderr
 
 
 def test_a_setting_that_cannot_be_used_is_said_before_anything_starts() -> None:
@@ -96,7 +96,7 @@ def test_root_without_namespaces_and_without_an_account_hears_what_is_missing(
     (tmp_path / "passwd").write_text(accounts[0] + "\n")
     done = make_run(*container)
     assert done.returncode == 1
-    assert "as root it needs namespaces of its own, which this computer refuses" in done.stderr
+    assert "as root it needs its own namespaces, which this computer refuses" in done.stderr
     assert "--privileged" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 

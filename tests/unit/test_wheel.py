@@ -31,4 +31,4 @@ def test_fly_toml_ships_and_no_checkout_is_needed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert 'app = "box"' in done.stdout
     assert "[build]" not in done.stdout
-    assert "# Sleep is status 0" in done.stdout  # its comments stay
+    assert "# Sleep exits with status 0" in done.stdout  # its comments stay

@@ -199,7 +199,7 @@ def test_from_a_clone_to_a_login(terminal: Terminal, home: Path, who: str) -> No
 
     # A second one says at once, in one line, what is in its way.
     said = terminal.runs(f"{ports} make -s run", 1)
-    assert "a machine of this folder runs already" in said
+    assert "a machine runs in this folder already" in said
 
     terminal.interrupt(0)
     terminal.expect("ended after", 0)

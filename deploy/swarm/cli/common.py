@@ -26,7 +26,7 @@ name_or_all = click.argument("name", default="", callback=checked)
 all_ = click.option("--all", "all_", is_flag=True, help="All machines that this laptop knows.")
 dry = click.option("--dry-run", is_flag=True, help="Show what would be done, change nothing.")
 yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-quiet = click.option("--quiet", "-q", is_flag=True, help="Say only what failed.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="Print only failures.")
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 
 
@@ -61,7 +61,7 @@ def asker(yes: bool, show: Show | None = None) -> Callable[[str], bool]:
 
 
 def for_each(machine: str, all_of_them: bool, work: Callable[[str, Show], str]) -> None:
-    """Do it for one machine, or for all of them in parallel; exits with 1 if any failed."""
+    """Do the work for one machine, or for all in parallel; exits with 1 if any failed."""
     if bool(machine) == all_of_them:
         raise click.UsageError("name one machine, or --all")
     if machine:
@@ -73,12 +73,12 @@ def for_each(machine: str, all_of_them: bool, work: Callable[[str, Show], str]) 
 
 
 def run_all(names: list[str], work: Callable[[str], str]) -> None:
-    """Do it for these machines: a line as each ends, then a summary; exits with 1 if any failed."""
+    """Do the work for these machines: a line each, then a summary; exits with 1 if any failed."""
     summary(many.as_done(names, work))
 
 
 def summary(results: Iterable[many.Result]) -> NoReturn:
-    """A line as each ends, then how many succeeded and failed; exits with 1 if any failed."""
+    """Print each result, then how many succeeded and failed; exits with 1 if any failed."""
     done, failed = 0, 0
     for result in results:
         failed += bool(result.problem)

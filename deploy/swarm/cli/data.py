@@ -18,7 +18,7 @@ from deploy.swarm.vault import Vault
 @common.name_or_all
 @common.all_
 @click.option("--to", "target", default="backups", type=click.Path(path_type=Path))
-@click.option("--archive", is_flag=True, help="A .tar.gz, though restic is installed here.")
+@click.option("--archive", is_flag=True, help="A .tar.gz, even if restic is installed here.")
 @click.option("--snapshot", is_flag=True, help="A snapshot at Fly instead, in seconds.")
 @click.option("--list", "listing", is_flag=True, help="With --snapshot: list the snapshots.")
 def backup(
@@ -67,16 +67,16 @@ def _listed(where: Place, fly: Fly) -> str:
 @common.name
 @click.argument("archive", default="")
 @click.option("--from", "source", default="backups", type=click.Path(path_type=Path))
-@click.option("--of", "machine", default="", help="The machine that a backup is of, if another.")
-@click.option("--snapshot", default="", help="A snapshot's ID: the whole volume as it was then.")
-@click.option("--checkpoint", default="", metavar="ID", help="One that was copied away; `latest`.")
+@click.option("--of", "machine", default="", help="The machine that was backed up, if another.")
+@click.option("--snapshot", default="", help="A snapshot's ID: replaces the whole volume.")
+@click.option("--checkpoint", default="", metavar="ID", help="A checkpoint that was copied away.")
 @common.yes
 def restore(
     name: str, archive: str, source: Path, machine: str, snapshot: str, checkpoint: str, yes: bool
 ) -> None:
-    """Put files back: of an archive, or a backup's ID (`latest`).
+    """Restore files from an archive or a backup's ID (`latest`).
 
-    Or a checkpoint, or a snapshot in the place of the volume.
+    Or restore a checkpoint, or replace the volume with a snapshot.
     """
     show = Show()
     where, fly = common.known(name, show)
@@ -88,14 +88,14 @@ def restore(
         return
     if snapshot:
         question = (
-            f"{name} gets a new volume from {snapshot}, and what runs in it ends; the volume of "
-            "today is kept beside it. Continue?"
+            f"{name} gets a new volume from {snapshot}, which ends its processes; its present "
+            "volume is kept. Continue?"
         )
         if not yes and not click.confirm(question):
             raise click.Abort
         kept = snapshots.restore(where, fly, snapshot)
-        click.echo(f"{name} has the volume of {snapshot}. Kept, and billed: {kept}")
-        click.echo(f"  fly volumes destroy VOLUME --app {name} ends that")
+        click.echo(f"{name} has the volume of {snapshot}. Still kept, and billed: {kept}")
+        click.echo(f"  to destroy it: fly volumes destroy VOLUME --app {name}")
         return
     store, is_file = Vault(source), Path(archive).is_file()
     if not is_file and not (vault.ID.fullmatch(archive) and store.path.is_dir()):
@@ -103,14 +103,14 @@ def restore(
             "an archive that exists, a backup's ID (with --from its folder), "
             "--checkpoint ID or --snapshot ID"
         )
-    question = f"{name} has files: those of the same name are replaced. Continue?"
+    question = f"{name} has files: files of the same name are replaced. Continue?"
     if not yes and backups.has_work(where) and not click.confirm(question):
         raise click.Abort
     if is_file:
         count = backups.restore(where, Path(archive))
     else:
         count = store.restore(where, archive, machine)
-    click.echo(f"{words.plural(count, 'file')} restored, each as it was")
+    click.echo(f"{words.plural(count, 'file')} restored, every file compared")
 
 
 @click.command()
@@ -129,7 +129,7 @@ def down(name: str, no_backup: bool, target: Path, dry_run: bool) -> None:
             raise click.ClickException(f"there is no app {name}: swarm list")
         if not dry_run:
             where.forget()
-            click.echo(f"{name} was gone already; this laptop has forgotten it")
+            click.echo(f"{name} did not exist any more; this laptop has forgotten it")
         return
     for line in _losses(where, fly):
         click.echo(line)
@@ -139,7 +139,7 @@ def down(name: str, no_backup: bool, target: Path, dry_run: bool) -> None:
         machine = fly.machine(name)
         if machine is None or not machine.reachable:
             raise click.ClickException(
-                f"its volume cannot be saved, for its machine is not there: swarm up {name}, "
+                f"its volume cannot be backed up without its machine: swarm up {name}, "
                 "or --no-backup"
             )
         life.autostart(fly, name, on=True)
@@ -171,6 +171,6 @@ def _losses(where: Place, fly: Fly) -> list[str]:
         made = snapshot.created_at[:16].replace("T", " ")
         lines.append(f"snapshot {snapshot.id} of {volume.id}, made {made} UTC")
     if lines:
-        lines.insert(0, f"With {where.name}, these end for good:")
-        lines.append("(a snapshot can be used by its ID for a day longer)")
+        lines.insert(0, f"With {where.name}, these are destroyed:")
+        lines.append("(a snapshot can still be used by its ID for a day)")
     return [lines[0], *(f"  {line}" for line in lines[1:])] if lines else []

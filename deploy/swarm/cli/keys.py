@@ -17,7 +17,7 @@ def keys() -> None:
 
 @keys.command(name="add")
 @click.argument("words", nargs=-1, metavar="NAME FILE")
-@click.option("--person", default="", help="Whose key it is; your own without it.")
+@click.option("--person", default="", help="The owner of the key; default: you.")
 @common.all_
 @common.yes
 def keys_add(words: tuple[str, ...], person: str, all_: bool, yes: bool) -> None:

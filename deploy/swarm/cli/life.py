@@ -14,7 +14,7 @@ from deploy.swarm.wish import require_buyable
 @click.command()
 @common.name_or_all
 @common.all_
-@click.option("--stay", is_flag=True, help="Nothing wakes it but `swarm wake`; its processes end.")
+@click.option("--stay", is_flag=True, help="Only `swarm wake` wakes it; its processes end.")
 def sleep(name: str, all_: bool, stay: bool) -> None:
     """Put a machine to sleep now; its sessions are warned."""
 
@@ -26,7 +26,7 @@ def sleep(name: str, all_: bool, stay: bool) -> None:
             state = where.state()
             state.parked = True
             where.keep(state)
-            said += f"\n{each} is parked: nothing wakes it but swarm wake {each}"
+            said += f"\n{each} is parked: only swarm wake {each} wakes it"
         return said
 
     common.for_each(name, all_, work)
@@ -69,7 +69,7 @@ def restart(name: str, all_: bool) -> None:
 @common.name_or_all
 @common.all_
 def stop(name: str, all_: bool) -> None:
-    """Have the platform stop a machine, whatever its agent does; processes end."""
+    """Have the platform stop a machine, even if its agent hangs; its processes end."""
 
     def work(each: str, show: Show) -> str:
         _, fly = common.known(each, show)
@@ -119,15 +119,15 @@ def resize(name: str, size: str, memory_gb: int | None, volume_gb: int | None, y
 
 @click.command()
 @common.name
-@click.option("--region", default="", help="Where to; without it, another host of its region.")
+@click.option("--region", default="", help="The new region; default: another host in its region.")
 @common.yes
 def move(name: str, region: str, yes: bool) -> None:
     """Move a machine and its volume to another region or host; nothing is lost on the way."""
     show = Show()
     where, fly = common.known(name, show)
     question = (
-        f"{name} is stopped (what runs in it ends), its volume copied, and a new machine started "
-        "from the copy. The old ones are destroyed when a login to the new one works. Continue?"
+        f"{name} is stopped (its processes end), its volume copied, and a new machine started from "
+        "the copy. The old ones are destroyed once a login to the new one works. Continue?"
     )
     if not (yes or where.state().move or click.confirm(question)):
         raise click.Abort

@@ -1,4 +1,4 @@
-"""Commands that only look."""
+"""Commands that only show something."""
 
 import sys
 from collections.abc import Iterable

@@ -24,7 +24,7 @@ class Swarm(Program):
 
 
 def _expected(error: Exception) -> bool:
-    """It is one of our errors, whose message is for the user."""
+    """Whether it is one of our errors, with a message for the user."""
     from deploy.swarm.agents import AttachError
     from deploy.swarm.backup import BackupError
     from deploy.swarm.fly import FlyError
@@ -40,7 +40,7 @@ def _expected(error: Exception) -> bool:
 cli = Swarm(
     "swarm",
     agent.__version__,
-    "Machines of yours on Fly.io, reached by plain ssh.",
+    "Your machines on Fly.io, reached over plain ssh.",
     {
         "Machines": {
             "up": f"{_HERE}.up:up",

@@ -17,8 +17,8 @@ from deploy.swarm.wish import SESSION_ENV, check_settings, for_sessions, read_en
 
 
 def _when(function: "click.decorators.FC") -> "click.decorators.FC":
-    now = click.option("--now", is_flag=True, help="Restart the machine for it, without asking.")
-    later = click.option("--later", is_flag=True, help="Leave it to the next start.")
+    now = click.option("--now", is_flag=True, help="Restart the machine now, without asking.")
+    later = click.option("--later", is_flag=True, help="Apply it at the next start.")
     return now(later(function))
 
 
@@ -41,7 +41,7 @@ def secrets_set(name: str, file: Path, now: bool, later: bool) -> None:
     before = dict(state.env)
     for_sessions(state, values)
     if state.env != before:
-        # Which names sessions get is no secret, but as one it takes effect without a deploy.
+        # The list of names is not secret, but as a secret it takes effect without a deploy.
         values = {**values, SESSION_ENV: state.env[SESSION_ENV]}
     ways.give(fly, name, values, f"secrets {', '.join(sorted(values))}")
     remember_secrets(state, values)
@@ -77,7 +77,7 @@ def secrets_list(name: str, as_json: bool) -> None:
 
 
 def _take(where: Place, fly: Fly, now: bool, later: bool) -> str:
-    """Apply what is staged: now, or when the machine starts."""
+    """Apply staged secrets: now, or when the machine starts."""
     machine = fly.machine(where.name)
     awake = machine is not None and machine.awake
     question = f"{where.name} is awake: restart it now, which ends its sessions?"

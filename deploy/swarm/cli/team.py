@@ -26,7 +26,7 @@ def apply(file: Path, local: bool, dry_run: bool, yes: bool) -> None:
     for each in changes:
         click.echo(f"{each.member.name}: {'; '.join(each.says) or 'matches the file'}")
     for name in team.unlisted(members, place.all_names()):
-        click.echo(f"{name}: not in {file}, left alone (swarm down {name} ends it)")
+        click.echo(f"{name}: not in {file}, left alone (swarm down {name} destroys it)")
     if dry_run or not due:
         return
     if not yes:

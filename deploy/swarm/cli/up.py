@@ -16,20 +16,20 @@ from deploy.swarm.wish import Wish
 @click.command()
 @click.argument("name", default="", callback=common.checked)
 @common.all_
-@click.option("--region", help="Where it is; fly platform regions lists them.  [ams]")
+@click.option("--region", help="Its region; fly platform regions lists them.  [ams]")
 @click.option("--size", help="A size of Fly.io.  [shared-cpu-2x]")
 @click.option("--memory", "memory_gb", type=int, help="GB of memory.  [2]")
 @click.option("--volume", "volume_gb", type=int, help="GB of the volume.  [10]")
 @click.option("--image", help="A published image, instead of a build from the checkout.")
 @click.option("--build", is_flag=True, help="Build from the checkout again.")
-@click.option("--env-file", type=click.Path(path_type=Path), help="What sessions get, NAME=VALUE.")
+@click.option("--env-file", type=click.Path(path_type=Path), help="NAME=VALUE lines for sessions.")
 @click.option("--key", type=click.Path(path_type=Path), help="A .pub file that may log in.")
 @click.option("--ipv6-only", is_flag=True, help="No IPv4 address, which costs $2 a month.")
 @click.option("--private", is_flag=True, help="No public address: ssh goes through fly proxy.")
-@click.option("--snapshot", default="", help="Make the volume from this snapshot.")
+@click.option("--snapshot", default="", help="Create the volume from this snapshot.")
 @click.option("--local", is_flag=True, help="On this computer, with no account.")
 @click.option("--rebuild", is_flag=True, help="Build from scratch, with the newest packages.")
-@click.option("--org", default="", help="The organisation, where you have several.")
+@click.option("--org", default="", help="The organisation, if you have several.")
 @common.dry
 @common.quiet
 @common.yes
@@ -42,7 +42,7 @@ def up(
     local: bool,
     **given: object,
 ) -> None:
-    """Create a machine, or bring it up to date. An interrupted run is finished by the next one."""
+    """Create a machine, or bring it up to date. The next run completes an interrupted one."""
     wish = Wish(local=local, **given)  # type: ignore[arg-type]
     if all_:
         if name:
@@ -72,7 +72,7 @@ def _again(name: str, wish: Wish) -> str:
 
 
 def _usable(local: bool, show: Show) -> Fly | None:
-    """flyctl for a dry run, where it is there and logged in."""
+    """flyctl for a dry run, if it is installed and logged in."""
     try:
         fly = common.flyctl(local, dry_run=True, show=show)
         fly.require_usable()

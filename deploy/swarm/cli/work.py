@@ -23,7 +23,7 @@ from deploy.swarm.cli import common
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(name: str, tmux: str | None, command: Sequence[str]) -> None:
-    """Log in, or run a command there."""
+    """Log in, or run a command in the machine."""
     where, _ = common.known(name)
     options: list[str] = []
     if tmux is not None:
@@ -54,7 +54,7 @@ def open_(name: str, only_print: bool) -> None:
     """Open the machine's status page in the browser, through a tunnel, until Ctrl-C."""
     where, _ = common.known(name)
     with tunnel.to_page(where) as address:
-        click.echo(f"{address} (Ctrl-C ends the tunnel)")
+        click.echo(f"{address} (Ctrl-C closes the tunnel)")
         if not only_print:
             click.launch(address)
         tunnel.hold()
@@ -72,7 +72,7 @@ def proxy(name: str) -> None:
 @common.name
 @click.argument("service", default="")
 @click.option("--follow", "-f", is_flag=True, help="Keep showing new lines.")
-@click.option("-n", "most", type=int, default=0, help="The last N lines only.")
+@click.option("-n", "most", type=int, default=0, help="Only the last N lines.")
 @common.as_json
 def logs(name: str, service: str, follow: bool, most: int, as_json: bool) -> None:
     """Show the log of the agent and its services, or of one service."""
@@ -89,7 +89,7 @@ def logs(name: str, service: str, follow: bool, most: int, as_json: bool) -> Non
 @common.name
 @click.argument("local", type=click.Path(path_type=Path))
 @click.argument("remote", default="")
-@click.option("--delete", is_flag=True, help="Delete what the source does not have; asks first.")
+@click.option("--delete", is_flag=True, help="Delete files that the source lacks; asks first.")
 @common.yes
 def sync(direction: str, name: str, local: Path, remote: str, delete: bool, yes: bool) -> None:
     """Copy a folder to the machine or from it with rsync; nothing is deleted without asking."""
