@@ -1,4 +1,4 @@
-"""A keeper of checkpoints without an agent around it, and trees to keep."""
+"""A keeper of checkpoints without an agent, and trees to save."""
 
 import asyncio
 import atexit
@@ -35,7 +35,7 @@ LOGIN = "nobody" if ROOT else os.environ.get("USER", "")
 
 @dataclass
 class Volume:
-    """A volume with work of the account's in it."""
+    """A volume with files of the account."""
 
     path: Path
     account: Account
@@ -51,17 +51,17 @@ class Volume:
         return self.path / ".swarm" / "checkpoints"
 
     def have_repository(self) -> None:
-        """Lay down what an earlier run has made: an empty repository, as `_repository` has it."""
+        """Copy the empty repository of `_repository`, as if an earlier run had created it."""
         copy = ["cp", "-a", str(_repository() / ".swarm"), str(self.path)]
         subprocess.run(copy, check=True)
 
     def give(self) -> None:
-        """Make everything of the work the account's."""
+        """Give all files of the work to the account."""
         for path in (self.work, *self.work.rglob("*")):
             os.chown(path, self.account.uid, self.account.gid, follow_symlinks=False)
 
     def run(self, use: "Callable[[Hands], Awaitable[T]]") -> T:
-        """What `use` makes of a keeper that lives only for it."""
+        """The result of `use` with a keeper of its own."""
 
         async def main() -> T:
             loop = asyncio.get_running_loop()
@@ -95,9 +95,9 @@ class Hands:
 
 @contextmanager
 def volume(environ: Mapping[str, str] | None = None, *, new: bool = False) -> Iterator[Volume]:
-    """A volume that the account can get to, which a folder of pytest's is not.
+    """A volume that the account can enter; it cannot enter pytest's folders.
 
-    A `new` one has no repository; to make one costs restic three seconds of CPU.
+    A `new` one has no repository; creating one costs restic three seconds of CPU.
     """
     folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
     folder.chmod(0o755)

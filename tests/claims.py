@@ -31,7 +31,7 @@ def claim(kind: str, numbers: Iterable[int]) -> tuple[int, socket.socket]:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Of all test runs one at a time: what several need is made once."""
+    """Hold a lock among all test runs, so that shared things are created once."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

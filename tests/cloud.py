@@ -28,15 +28,15 @@ SOON = {
     "SWARM_IDLE_WARNING": f"{WARNING:g}s",
     "SWARM_BOOT_GRACE": "1s",
     "SWARM_WAKE_WINDOW": "3s",
-    # The commands of a test make a shell and an ssh, which are a lot in a look of one second.
+    # The shell and ssh of a test's commands use much CPU in an interval of one second.
     "SWARM_IDLE_CPU": "30%",
-    # They delay a sleep within the stop's budget; tests/system/test_checkpoint_agent.py has them.
+    # Checkpoints would delay a sleep; tests/system/test_checkpoint_agent.py tests them.
     "SWARM_CHECKPOINTS": "off",
 }
-"""The settings of a machine that lives fast."""
+"""Settings with short times."""
 
 _LONG = "1h"
-"""An idle timeout that no test sees the end of."""
+"""An idle timeout longer than any test."""
 
 
 class Cloud(Box):
@@ -94,28 +94,28 @@ class Cloud(Box):
         return self
 
     def be_patient(self) -> None:
-        """From the next boot on, or from now on, do not sleep by yourself."""
+        """Never sleep by itself, from now on or from the next boot on."""
         self._config.write_text(f'idle_timeout = "{_LONG}"\n')
 
     def hurry(self, idle: float = IDLE) -> float:
-        """Sleep after so many seconds, which count from now; when that was, as Unix time."""
+        """Sleep after so many seconds from now; returns the time of the change (Unix time)."""
         self._config.write_text(f'idle_timeout = "{idle:g}s"\n')
         return at(self.event("settings.changed", applied=["idle_timeout"]))
 
     def stays_awake(self, seconds: float = IDLE + WARNING + 2) -> None:
-        """Nothing is warned of for so long, which would be enough to sleep."""
+        """Check that no sleep is warned of for so long, although that would be enough to sleep."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             assert not self.events("sleep.warned"), self.said()
             time.sleep(0.1)
 
     def sleep_now(self) -> None:
-        """Order a sleep that waits for nothing; the machine may be gone before it has answered."""
+        """Order an immediate sleep; the machine may be gone before it has answered."""
         until(lambda: self.agent("why").returncode == 0, f"the control socket; {self.said()}")
         self.agent("sleep", "--now")
 
     def do(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
-        """Run something of the platform's, and wait for it."""
+        """Run a coroutine of the platform, and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     def becomes(self, state: MachineState, timeout: float = 60.0) -> None:

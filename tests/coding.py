@@ -1,4 +1,4 @@
-"""Real coding agents in a machine, each in a window of tmux, with nobody at the keyboard but us."""
+"""Real coding agents in a machine, each in a tmux window that only the test uses."""
 
 import json
 import os
@@ -23,7 +23,7 @@ PLAIN = {"SWARM_CHECKPOINTS": "off"}
 takes restic a second of CPU."""
 
 SOON = 2.0 if os.getloadavg()[0] < (os.cpu_count() or 1) else 20.0
-"""Seconds from what a person does to the event of it: 2 where this computer is idle."""
+"""Seconds from a person's action to its event: 2 if this computer is idle."""
 
 
 class Desk:
@@ -35,7 +35,7 @@ class Desk:
         self.home = f"/home/{box.user}"
 
     def sit_down(self, *folders: str) -> "Desk":
-        """Prepare the home: nothing of a first run is asked in these folders of it."""
+        """Prepare the home, so that the tool asks no first-run questions in these folders."""
         trusted = {f"{self.home}/{each}": {"hasTrustDialogAccepted": True} for each in folders}
         first_run_is_over = {
             "hasCompletedOnboarding": True,
@@ -59,7 +59,7 @@ class Desk:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What a tool in a window gets."""
+        """The environment of a tool in a window."""
         return {
             "PATH": f"{self.home}/.local/bin:/usr/local/bin:/usr/bin:/bin",
             "ANTHROPIC_BASE_URL": self.model.url,
@@ -67,10 +67,10 @@ class Desk:
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_AUTOUPDATER": "1",
             "LANG": "C.UTF-8",
-            # /tmp is the host's, and another user's there may have our name.
+            # /tmp is the host's, and may have a socket of another user with our name.
             "TMPDIR": f"{self.home}/tmp",
             "CLAUDE_CODE_TMPDIR": f"{self.home}/tmp",
-            # Its sandbox asks for what a namespace of a test cannot give.
+            # Its sandbox needs privileges that a test's namespace does not have.
             "IS_SANDBOX": "1",
         }
 
@@ -90,7 +90,7 @@ class Desk:
         return self.sh(f"TMUX_TMPDIR={self.home} tmux {words}")
 
     def screen(self, name: str) -> str:
-        """What a window shows."""
+        """The text of a window."""
         return self.tmux(f"capture-pane -p -t {name}")
 
     def shows(self, name: str, text: str) -> None:
@@ -115,12 +115,12 @@ class Desk:
         self.tmux(f"send-keys -t {name} {key}")
 
     def answer(self, name: str, key: str) -> None:
-        """Press a key in a dialog, once it is shown: its hook comes before that."""
+        """Press a key in a dialog, once it is shown: its hook fires before that."""
         self.shows(name, "Esc to cancel")
         self.key(name, key)
 
     def agents(self) -> list[dict[str, Any]]:
-        """What `swarm-agent agents --json` says: the answer of the control socket."""
+        """The report of `swarm-agent agents --json`, from the control socket."""
         return self.box.ask("/v1/agents") or []
 
     def agent(self, folder: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from tests.coding import TOOLS, Desk
 CONTAINER = Path(__file__).parents[1] / "container"
 VENDOR = TOOLS / "codex-linux-x64" / "vendor" / "x86_64-unknown-linux-musl"
 
-# As the image has it: in places that the account cannot change.
+# As in the image: in folders that the account cannot change.
 INSTALL = "; ".join(
     f"mkdir -p {target} && cp {CONTAINER}/{source}/* {target}/ && chmod 755 {target}"
     for source, target in (
@@ -27,7 +27,7 @@ OFFLINE = {
     "OPENCODE_DISABLE_MODELS_FETCH": "1",
     "OPENCODE_DISABLE_AUTOUPDATE": "1",
 }
-"""Nothing leaves the loopback, and nothing waits for it."""
+"""Variables that keep all traffic on the loopback."""
 
 
 PLUGINS = (".config/opencode", ".opencode")
@@ -37,21 +37,21 @@ any or not: found there, they are not asked of a registry that is not there."""
 
 @dataclass(frozen=True)
 class Tool:
-    """A coding tool: how it is started and spoken to."""
+    """A coding tool: how it is started and used."""
 
     name: str
     command: str
     prompt: str
-    """What its window shows when it can be spoken to."""
+    """The text of its window when it is ready for a prompt."""
     asks: str
-    """What its window shows when it asks for a permission."""
+    """The text of its window when it asks for a permission."""
     deny: str
     files: dict[str, str]
     environ: dict[str, str] = field(default_factory=dict)
 
 
 def tool(name: str, desk: Desk) -> Tool:
-    """The tool, told to ask the stand-in."""
+    """The tool, configured to use the stand-in."""
     url, folder = desk.model.url, f"{desk.home}/api"
     if name == "codex":
         config = (

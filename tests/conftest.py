@@ -16,7 +16,7 @@ BoxMaker = Callable[..., Box]
 CloudMaker = Callable[..., Cloud]
 
 
-# How long an example takes says something of the computer, not of the code.
+# The time of an example depends on the computer, not on the code.
 hypothesis.settings.register_profile(
     "swarm", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -24,7 +24,7 @@ hypothesis.settings.load_profile("swarm")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """`-n auto`: most tests wait most of their time, so each core has several at once."""
+    """`-n auto`: most tests mostly wait, so each core runs several at once."""
     return 3 * len(os.sched_getaffinity(0))
 
 
@@ -48,7 +48,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Key:
 
 @pytest.fixture
 def make_box(tmp_path: Path, key: Key) -> Iterator[BoxMaker]:
-    """Makes machines that end with the test."""
+    """Creates machines that are stopped after the test."""
     boxes: list[Box] = []
 
     def make(**machine: Any) -> Box:
@@ -70,7 +70,7 @@ def the_model() -> Iterator[Model]:
 
 @pytest.fixture
 def make_cloud(tmp_path: Path, key: Key) -> Iterator[CloudMaker]:
-    """Makes machines on the stand-in for the platform; they end with the test."""
+    """Creates machines on the stand-in for the platform; they are stopped after the test."""
     clouds: list[Cloud] = []
 
     def make(**how: Any) -> Cloud:
@@ -91,7 +91,7 @@ def box(make_box: BoxMaker) -> Box:
 
 @pytest.fixture
 def services(make_box: BoxMaker, tmp_path: Path) -> Services:
-    """A machine that has services once it is booted."""
+    """A machine that has services after its boot."""
     return Services(make_box(), tmp_path / "services.d")
 
 
@@ -105,7 +105,7 @@ def shared_box(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[B
 
 @pytest.fixture
 def clients() -> Iterator[list[Client]]:
-    """A list for logins, which end with the test."""
+    """A list for logins, which are ended after the test."""
     found: list[Client] = []
     yield found
     for client in found:

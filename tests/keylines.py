@@ -1,4 +1,4 @@
-"""Lines of an authorised-keys file as people have them, and as nobody should."""
+"""Random lines of an authorised-keys file, usual and malformed ones."""
 
 import base64
 import random

@@ -22,8 +22,8 @@ STREAMS = "proxy|logs"
 """Commands of the small flyctl that run until a signal: each in a process of its own."""
 
 
-# A flyctl that notes its calls, and at the chosen one pulls the plug of whoever called it. The real
-# one is kept from everything but the loopback.
+# A flyctl that records its calls, and kills its caller at the chosen one. The real flyctl can only
+# reach the loopback.
 FLY = """\
 #!/bin/sh
 echo "$*" >>'{folder}/calls'
@@ -40,7 +40,7 @@ exec {program} "$@"
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """What the stand-in has, for a test."""
+    """The stand-in's records, for a test."""
 
     records: store.Platform
     builders_asked: list[str]
@@ -90,7 +90,7 @@ class Laptop:
         )
 
     def well(self, *words: str, given: str = "") -> str:
-        """It works; what it says."""
+        """Run a command that must succeed; returns its output."""
         result = self.swarm(*words, given=given)
         assert result.returncode == 0, f"{result.stdout}{result.stderr}\n{self.log()}"
         return result.stdout
@@ -102,7 +102,7 @@ class Laptop:
         )
 
     def fails(self, *words: str, given: str = "") -> str:
-        """It says what is wrong, with an exit status, and no traceback."""
+        """Run a command that must fail with a message and without a traceback."""
         result = self.swarm(*words, given=given)
         assert result.returncode not in (0, -9), result.stdout
         assert "Traceback" not in result.stderr, result.stderr
@@ -122,7 +122,7 @@ class Laptop:
         return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
     def ssh(self, name: str, script: str, *options: str) -> str:
-        """What people type, with their own configuration."""
+        """Run ssh as people do, with their own configuration."""
         config = str(self.ssh_folder / "config")
         result = subprocess.run(
             ["ssh", "-F", config, "-o", "BatchMode=yes", *options, name, script],
@@ -155,16 +155,16 @@ class Laptop:
         return [each for each in found if each.app == name and each.state == "created"]
 
     def port(self, name: str, inside: int) -> int:
-        """Where a port of the app's machine is on this computer."""
+        """The port on this computer that stands for a port of the app's machine."""
         found = msgspec.json.decode(self._ask("GET", f"/stand-in/apps/{name}/ports/{inside}"))
         return int(found["port"])
 
     def change(self, **values: object) -> None:
-        """How the platform is today."""
+        """Change the platform's conditions."""
         self._ask("PATCH", "/stand-in/conditions", values)
 
     def log(self) -> str:
-        """The stand-in's own words, and the end of the machines' logs."""
+        """The stand-in's own output, and the end of the machines' logs."""
         paths = [self.platform / "server.log", *sorted((self.platform / "logs").glob("*.log"))]
         return "\n".join(
             f"{path.name}: {path.read_text(errors='replace')[-1500:]}" for path in paths
@@ -176,7 +176,7 @@ class Laptop:
         return path.read_text().splitlines() if path.exists() else []
 
     def down(self) -> None:
-        """End the stand-in, and every machine with it."""
+        """Stop the stand-in and all its machines."""
         os.kill(self.access.pid, signal.SIGTERM)
         gone = self.platform / "access.json"
         until(

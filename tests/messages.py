@@ -1,7 +1,7 @@
 """A stand-in for the model of a coding agent: Anthropic's Messages API, as far as Claude Code asks,
 and those of `tests.wires`.
 
-The first word of the newest prompt says what the model does; `hold` is answered when the test says.
+The first word of the newest prompt says what the model does; a test releases the answer to `hold`.
 """
 
 import json
@@ -24,7 +24,7 @@ QUESTION = {
 
 
 class Model:
-    """What the model is told to do; `released` lets answers to `hold` go."""
+    """The model's behaviour; `released` lets it answer `hold`."""
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -59,7 +59,7 @@ class Model:
 
 
 def newest_prompt(body: dict[str, Any]) -> tuple[str, bool]:
-    """The newest prompt that is no note of the tool's own, and whether its tool has answered."""
+    """The newest prompt except the tool's own notes, and whether its tool has answered."""
     prompt, answered = "", False
     for message in body["messages"]:
         content = message["content"]
@@ -141,7 +141,7 @@ def model() -> Iterator[Model]:
                 self.wfile.write(data)
 
         def _answer(self, wire: Wire, body: dict[str, Any]) -> None:
-            """What a tool other than Claude Code asks."""
+            """Answer a tool other than Claude Code."""
             prompt, answered = wire.newest(body)
             if status := re.match(r"err(\d+)", prompt):
                 self._json(int(status[1]), {"error": {"message": "as told", "code": 1}})

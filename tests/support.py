@@ -1,4 +1,4 @@
-"""What the tests drive: a real agent in a real machine, seen from the outside."""
+"""Helpers to drive a real agent in a real machine, seen from the outside."""
 
 import contextlib
 import fcntl
@@ -32,9 +32,9 @@ ROOT = os.geteuid() == 0
 
 
 def until(look: Callable[[], T], what: str, timeout: float = DEADLINE) -> T:
-    """The first true answer of `look`; fails with `what` when there is none in time.
+    """Call `look` until its result is true, and return it; fails with `what` after the timeout.
 
-    A look that takes long is not made again soon: what is waited for needs the processor too.
+    A slow look is repeated less often: the awaited work needs the processor too.
     """
     end = time.monotonic() + timeout
     began = time.monotonic()
@@ -47,19 +47,19 @@ def until(look: Callable[[], T], what: str, timeout: float = DEADLINE) -> T:
 
 
 def command_lines(pids: Iterable[int] | None = None) -> list[str]:
-    """Of these processes, or of all of this computer."""
+    """Over these processes, or all of this computer."""
     if pids is None:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     found = []
     for pid in pids:
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # it has exited meanwhile
             words = Path(f"/proc/{pid}/cmdline").read_bytes()
             found.append(words.replace(b"\0", b" ").decode(errors="replace"))
     return found
 
 
 def terminals_work() -> bool:
-    """Without root sshd can own terminals only where devpts gives them to the group tty."""
+    """Without root, sshd can only own terminals if devpts gives them to the group tty."""
     mounts = Path("/proc/mounts").read_text().splitlines()
     return ROOT or any(line.split()[1] == "/dev/pts" and "gid=5" in line for line in mounts)
 
@@ -83,7 +83,7 @@ class Key:
 
 
 def let_others_in(folder: Path) -> None:
-    """Let every account reach a folder of pytest's; what is open already stays as it is."""
+    """Let every account enter a folder of pytest; wider modes stay."""
     for each in (folder, *folder.parents):
         mode = each.stat().st_mode & 0o7777
         if mode & 0o055 != 0o055:
@@ -99,7 +99,7 @@ def make_key(path: Path, *options: str) -> Key:
 
 
 class Screen:
-    """The other side of a terminal: types, and reads what is shown."""
+    """The other side of a terminal: types, and reads the output."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
@@ -117,7 +117,7 @@ class Screen:
         """Wait until `text` was shown."""
 
         def look() -> bool:
-            with contextlib.suppress(OSError):  # nothing yet, or the other side has ended
+            with contextlib.suppress(OSError):  # no output yet, or the other side has exited
                 self.seen += os.read(self.descriptor, 65536).decode(errors="replace")
             return text in self.seen
 
@@ -144,7 +144,7 @@ class Box:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What `boot` gives the agent unless told otherwise."""
+        """The default environment of the agent."""
         return {
             "SSH_AUTHORIZED_KEYS": self.key.public,
             "SWARM_LISTEN": f"127.0.0.1:{self.port}",
@@ -162,7 +162,7 @@ class Box:
     ) -> "Box":
         """Boot without waiting; `command` is given to `run --`.
 
-        `before` is a shell command that spoils the machine before the agent becomes its init.
+        `before` is a shell command that prepares the machine before the agent becomes its init.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("wb") as log, self.error_path.open("wb") as errors:
@@ -180,7 +180,7 @@ class Box:
         return self
 
     def answers(self) -> bool:
-        """The gate gives a banner."""
+        """Whether the gate sends a banner."""
         assert self.machine.running(), f"the agent ended:\n{self.said()}"
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as probe:
@@ -197,7 +197,7 @@ class Box:
         # The command of `run --` shares stdout; a line without its end is still being written.
         lines = self.log_path.read_text(errors="replace").splitlines(keepends=True)
         whole = (line for line in lines if line[0] == "{" and line[-1] == "\n")
-        # A log of many megabytes is not parsed again and again for one line in it.
+        # Do not parse a log of many megabytes repeatedly for one line.
         records = [json.loads(line) for line in whole if f'"event": "{name}"' in line]
         return [record for record in records if record["event"] == name]
 
@@ -214,7 +214,7 @@ class Box:
         return until(look, f"the event {name} {fields}; the log says:\n{self.said()}")[0]
 
     def ssh_options(self, key: Key | None = None) -> list[str]:
-        """Options for ssh, scp and sftp that know nothing of the account running the tests."""
+        """Options for ssh, scp and sftp that ignore the configuration of the tester's account."""
         options = {
             "IdentityFile": str((key or self.key).path),
             "IdentitiesOnly": "yes",
@@ -223,7 +223,7 @@ class Box:
             "BatchMode": "yes",
             "LogLevel": "ERROR",
             # ssh's own choice costs the client 65 ms of CPU, more than the rest of a login; the
-            # tests of `swarm`, which use what people type, go by it.
+            # tests of `swarm`, which use people's own configuration, keep it.
             "KexAlgorithms": "curve25519-sha256",
             "Port": str(self.port),
         }
@@ -253,7 +253,7 @@ class Box:
         return result
 
     def agent_command(self, *words: str) -> tuple[list[str], dict[str, str]]:
-        """`swarm-agent` inside the machine, as root there or as its only user; its environment."""
+        """`swarm-agent` in the machine, as root or its only user: command and environment."""
         command = [self.machine.program, *words]
         if self.machine.namespaces:
             command = ["nsenter", "-t", str(self.machine.init), "-m", "-p", *command]
@@ -267,9 +267,9 @@ class Box:
         )
 
     def ask(self, path: str) -> Any:
-        """What the control socket answers, without the cost of a command; None while it does not.
+        """The control socket's answer, without the cost of a command; None while there is none.
 
-        For waiting: what people type is `agent`.
+        For waiting; to test commands as people type them, use `agent`.
         """
         root = f"/proc/{self.machine.init}/root" if self.machine.namespaces else ""
         answer = b""
@@ -286,7 +286,7 @@ class Box:
         return "/run/swarm" if self.machine.namespaces else str(self.folder / "run")
 
     def fetch(self, path: str, **headers: str) -> tuple[int, Message, str]:
-        """GET of the agent's HTTP, also where the answer is an error. Raises `OSError`."""
+        """GET from the agent's HTTP, even if the answer is an error. Raises `OSError`."""
         url = f"http://127.0.0.1:{self.http_port}{path}"
         request = urllib.request.Request(url, headers=headers)
         try:
@@ -296,7 +296,7 @@ class Box:
             return error.code, error.headers, error.read().decode()
 
     def metric(self, name: str) -> str:
-        """The value of one series, named as in the exposition; "nan" where it can't be had."""
+        """The value of one series, named as in the exposition; "nan" if it cannot be read."""
         try:
             body = self.fetch("/metrics")[2]
         except OSError:
@@ -305,7 +305,7 @@ class Box:
         return "nan" if match is None else match[1]
 
     def stop(self, timeout: float = DEADLINE) -> int:
-        """Stop the machine the polite way; its exit status."""
+        """Stop the machine with SIGTERM; returns its exit status."""
         self.machine.signal()
         return self.machine.wait(timeout)
 
@@ -322,7 +322,7 @@ def ready(box: Box) -> Box:
 
 
 class Client:
-    """A login that holds a conversation with cat(1)."""
+    """A login that talks to cat(1)."""
 
     def __init__(self, box: Box) -> None:
         self.process = subprocess.Popen(
@@ -331,7 +331,7 @@ class Client:
         assert self.says("hello") == "hello\n"
 
     def says(self, line: str) -> str:
-        """What comes back."""
+        """The echo of a line."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(line + "\n")

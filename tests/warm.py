@@ -33,7 +33,7 @@ posix._exit((server.recv(1) or b"\\1")[0])
 
 @cache
 def command() -> str:
-    """The shell words that call it; the server is this process's own, and ends with it."""
+    """The shell words that call it; the server belongs to this process, and ends with it."""
     folder = Path(tempfile.mkdtemp(prefix="swarm-warm-"))
     client, where = folder / "client.py", folder / "socket"
     client.write_text(CLIENT)
@@ -74,7 +74,7 @@ def main() -> None:
 def _call(
     connection: socket.socket, size: int, streams: list[int], run: Callable[[], int]
 ) -> NoReturn:
-    """Be the process that the client stands for, to its end."""
+    """Run as the process that the client stands for, until it exits."""
     status = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

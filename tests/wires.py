@@ -1,6 +1,6 @@
-"""The model APIs that Codex, Gemini CLI and OpenCode speak, as far as these tools ask.
+"""The parts of the model APIs that Codex, Gemini CLI and OpenCode use.
 
-Each wire says what a request's newest prompt is, and streams an answer of `tests.messages.Model`.
+Each wire extracts a request's newest prompt, and streams an answer of `tests.messages.Model`.
 """
 
 import json
@@ -20,7 +20,7 @@ class Wire:
 
 
 def _is_prompt(text: str) -> bool:
-    """A person has typed it: what tools add of their own is marked up, or long."""
+    """Whether a person typed it: a tool's own additions have markup, or are long."""
     return bool(text) and not text.startswith(("<", "#")) and len(text) < 500
 
 

@@ -1,6 +1,6 @@
 """A small internet: client addresses in a network namespace, and an edge before the machine.
 
-Every world has a network of its own, so that test runs can stand beside each other.
+Every world has its own network, so that test runs can run in parallel.
 """
 
 import os
@@ -17,7 +17,7 @@ WORLDS = 64
 
 
 class World:
-    """Strangers and friends, each with an address, and the edge of the platform between."""
+    """Clients with an address each, and the edge of the platform in front of the machine."""
 
     def __init__(self, number: int) -> None:
         self.name = f"world{number}"
@@ -27,15 +27,15 @@ class World:
         self.port = free_port()
 
     def stranger(self, number: int) -> str:
-        """The address of a client that was never here."""
+        """The address of a client that has never connected."""
         return f"{self.prefix}.1.{number}"
 
     def friend(self, number: int) -> str:
-        """The address of a client in another network than the strangers."""
+        """The address of a client outside the strangers' network."""
         return f"{self.prefix}.2.{number}"
 
     def client(self, command: list[str]) -> list[str]:
-        """A command that runs among the clients."""
+        """A command that runs in the clients' network."""
         return ["ip", "netns", "exec", self.name, *command]
 
     @contextmanager

@@ -1,7 +1,7 @@
-"""`make attack`: everything that was ever tried against the agent, and whether it was withstood.
+"""`make attack`: runs every known attack on the agent, and reports which ones it withstands.
 
-Each attack is a test with the marker `attack`, against a machine of its own: strangers, neighbours
-and programs of the login account, with real clients. Words are given to pytest (`-k lockout`).
+Each attack is a test with the marker `attack`, against its own machine: strangers, neighbours and
+programs of the login account, with real clients. Arguments go to pytest (`-k lockout`).
 """
 
 import sys
@@ -12,7 +12,7 @@ GOOD, BAD = "withstood", "NOT WITHSTOOD"
 
 
 class Report:
-    """One line for each attack, as soon as it is over."""
+    """Print a line for each attack as soon as it is over."""
 
     def __init__(self) -> None:
         self.failed: list[str] = []
@@ -34,7 +34,7 @@ class Report:
 
 
 def main() -> int:
-    """Try everything; 1 where something was not withstood."""
+    """Run all attacks; returns 1 if one succeeded."""
     report = Report()
     # Without pytest's own reports, for which our settings have an option.
     quiet = ["-p", "no:terminal", "-o", "addopts=--strict-markers", "-m", "attack"]

@@ -15,7 +15,7 @@ def laptop(tmp_path: Path) -> Iterator[Laptop]:
 
 @pytest.fixture(scope="module")
 def shared_laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
-    """A laptop with a machine `box` that is up, for all tests of a module."""
+    """A laptop with a running machine `box`, for all tests of a module."""
     made = Laptop(tmp_path_factory.mktemp("shared") / "laptop")
     made.up("box")
     yield made

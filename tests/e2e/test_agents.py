@@ -1,4 +1,4 @@
-"""Coding agents and sleep: the real Claude Code on a machine that lives fast, on the stand-in."""
+"""Coding agents and sleep: the real Claude Code on a machine with short times, on the stand-in."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_a_turn_keeps_the_machine_awake_to_its_end(
     desk.becomes("api", "waiting", 60)
     desk.say("api", "hold on")
     working = desk.becomes("api", "working")
-    # Nobody logs in any more: of all signals only the lease is left, for several idle timeouts.
+    # Nobody logs in any more: only the lease is active, for several idle timeouts.
     held = cloud.event("coding.state", state="working")
     until(
         lambda: float(cloud.metric('swarm_agents_seconds_total{state="working"}')) > 40,
@@ -39,7 +39,7 @@ def test_a_turn_keeps_the_machine_awake_to_its_end(
     the_model.released.set()
     cloud.event("coding.state", state="waiting", previous="working")
     cloud.becomes(MachineState.STOPPED, 150)
-    # The next login says nothing of one that was over.
+    # The next greeting does not mention an agent that had ended.
     with shell(cloud) as screen:
         screen.expect("It last stopped")
         assert "was cut off" not in screen.seen
@@ -77,10 +77,10 @@ def test_a_flood_of_hooks_keeps_nobody_out_and_does_not_keep_the_machine_awake(
     for _ in range(3):
         assert cloud.ssh("echo in").stdout == "in\n"
     until(lambda: int(count.read_text() or 0) > before, "more of it")
-    # Nobody logs in any more, and no report of it is of one that works.
+    # Nobody logs in any more, and no report shows it as working.
     cloud.becomes(MachineState.STOPPED, 150)
     assert int(count.read_text()) > 10_000
-    # It ended with the machine, and no sooner.
+    # It ended with the machine, not earlier.
     assert cloud.events("sleep.began")[-1]["because"].startswith("idle"), cloud.events(
         "sleep.began"
     )

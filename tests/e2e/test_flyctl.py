@@ -1,6 +1,6 @@
 """What `swarm` relies on in flyctl, against the stand-in: the small flyctl and the real one pass.
 
-Each test is something that one of them did otherwise at some time. SWARM_FLYCTL runs the real one.
+Each test covers something that one of them once did differently. SWARM_FLYCTL runs the real one.
 """
 
 import json
@@ -151,7 +151,7 @@ def test_names_and_organisations_that_cannot_be_had(laptop: Laptop) -> None:
 
 
 def test_the_dockerfile_of_the_configuration_comes_first_and_is_beside_it(laptop: Laptop) -> None:
-    """It was the fault of every deploy: the flag counts only where the configuration names none."""
+    """It broke every deploy: the flag only counts if the configuration names none."""
     root = laptop.folder / "checkout"
     (root / "container").mkdir(parents=True)
     dockerfile = root / "container" / "Dockerfile"
@@ -319,7 +319,7 @@ def test_snapshots_are_asynchronous_and_extending_grows(laptop: Laptop, machine:
     assert laptop.fly(*extend).returncode == 1  # volumes only grow
     snapshot = str(listed()[-1]["id"])
     smaller = ["volumes", "create", "w", "--app", "box", "--region", "ams", "--yes", "--size", "1"]
-    assert laptop.fly(*smaller, "--snapshot-id", snapshot).returncode == 0  # it was made of 1 GB
+    assert laptop.fly(*smaller, "--snapshot-id", snapshot).returncode == 0  # its source has 1 GB
     assert laptop.fly(*smaller, "--snapshot-id", "vs_no").returncode == 1
 
 

@@ -1,6 +1,6 @@
-"""The life of a machine that sleeps when nothing happens, on the stand-in, with real SSH.
+"""A machine that sleeps when idle, on the stand-in, with real SSH.
 
-Times are shortened (tests.cloud.SOON); what is compared is the order of events and their own times.
+Times are shortened (tests.cloud.SOON); tests compare the order of events and their own times.
 """
 
 import os
@@ -35,12 +35,12 @@ SIGNALS = ("TERMINAL", "SSH", "CPU", "NETWORK", "WRITES", "CHECK")
 
 
 def only(*names: str) -> dict[str, str]:
-    """The settings that switch every signal off but these."""
+    """Settings that switch off every signal except these."""
     return {f"SWARM_IDLE_{name}": "off" for name in SIGNALS if name not in names}
 
 
 def in_home(cloud: Cloud, path: str, content: str, mode: int = 0o755) -> Path:
-    """A file of the login user's own, in a part of the home that lives on the volume."""
+    """Create a file of the login user in a part of the home that lives on the volume."""
     cloud.machine.volume.mkdir(parents=True, exist_ok=True)
     target = cloud.machine.volume / ".home" / path
     missing = [folder for folder in target.parents if not folder.exists()]
@@ -75,7 +75,7 @@ def test_sleeps_when_idle_wakes_on_connect_and_says_so(make_cloud: CloudMaker) -
 
 
 def test_wakes_the_waiting_client_while_it_is_still_going_to_sleep(make_cloud: CloudMaker) -> None:
-    """A client that comes while the machine stops is held, and served by the next life."""
+    """A client that comes while the machine stops is held, and served by the next run."""
     cloud = make_cloud().up(LATER)
     assert cloud.ssh("nohup sh -c 'trap \"\" TERM HUP; sleep 2' >/dev/null 2>&1 &").returncode == 0
     cloud.sleep_now()
@@ -101,7 +101,7 @@ def test_a_login_in_the_window_makes_it_an_ordinary_wake(make_cloud: CloudMaker)
     cloud = make_cloud().up(LATER | {"SWARM_WAKE_WINDOW": "1m"})
     assert cloud.ssh("true").returncode == 0
     assert cloud.event("wake.reason")["reason"] == "login"
-    sleeps = "sleeps in (10 min|9 min)"  # it may be a while ago
+    sleeps = "sleeps in (10 min|9 min)"  # it may be some time ago
     until(lambda: re.search(sleeps, cloud.agent("why").stdout), "the whole timeout")
 
 
@@ -125,7 +125,7 @@ def trickle() -> Iterator[str]:
                         client.sendall(b"x" * 20_000)
                         time.sleep(0.1)
             except OSError:
-                return  # the other side has ended, or nobody came
+                return  # the other side has closed, or nobody connected
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"{internet.edge_address}/{server.getsockname()[1]}"
@@ -135,7 +135,7 @@ def trickle() -> Iterator[str]:
 def test_stays_awake_while_a_detached_process_works_and_no_longer(
     make_cloud: CloudMaker, name: str
 ) -> None:
-    # On a busy computer a busy process gets little of it.
+    # On a busy computer even a busy process gets little CPU.
     cloud = make_cloud().up_patiently(only(name) | {"SWARM_IDLE_CPU": "10%"})
     in_home(cloud, ".config/swarm/checks.d/busy", '#!/bin/sh\ntest ! -e "$HOME/enough"\n')
     home = cloud.machine.folder / "home" / cloud.user
@@ -147,7 +147,7 @@ def test_stays_awake_while_a_detached_process_works_and_no_longer(
         (home / "enough").touch()
         cloud.becomes(MachineState.STOPPED)
     ended = float((home / "ended").read_text())
-    # The last look saw it a second before its end.
+    # The last look saw it a second before its exit.
     assert at(cloud.event("sleep.began")) >= ended + IDLE + WARNING - 1.5
 
 
@@ -207,7 +207,7 @@ def test_connections_without_a_login_are_no_activity(make_cloud: CloudMaker) -> 
         return bool(cloud.events("sleep.warned"))
 
     until(probed_until_warned, "a warning")
-    # As activity, each of these would have put the warning off.
+    # If they counted as activity, each of these would have delayed the warning.
     late = [probe for probe in probes if probe > changed + 1]
     assert len(late) > 1
     assert late[0] < at(cloud.event("sleep.warned")) - 1
@@ -280,7 +280,7 @@ def test_a_connection_during_the_last_look_stops_the_sleep(make_cloud: CloudMake
     warned = at(cloud.event("sleep.warned"))
     with socket.create_connection(("127.0.0.1", cloud.port)) as waiting:
         assert waiting.recv(4) == b"SSH-"
-        # The warning is over while somebody stands at the door: it waits for who that is.
+        # The warning ends while somebody is logging in: the sleep waits for the login.
         until(lambda: time.time() > warned + 5 + 1, "the end of the warning")
         assert not cloud.events("sleep.began")
         assert cloud.ssh("echo in").stdout == "in\n"
@@ -360,14 +360,14 @@ def test_a_timeout_changed_while_running_takes_effect_and_restarts_the_count(
     config.write_text('idle_timeout = "10m"\nidle_warning = "2s"\n')
     cloud = make_cloud()
     cloud.up({"SWARM_CONFIG": str(config)} | only(), soon={"SWARM_BOOT_GRACE": "1s"})
-    sleeps = "sleeps in (10 min|9 min)"  # it may be a while ago
+    sleeps = "sleeps in (10 min|9 min)"  # it may be some time ago
     until(lambda: re.search(sleeps, cloud.agent("why").stdout), "the timeout of the file")
     config.write_text('idle_timeout = "eventually"\n')
     assert "expected a duration" in cloud.event("settings.refused")["problem"]
     config.write_text('idle_timeout = "4s"\nidle_warning = "2s"\nlisten = "1"\n')
     changed = cloud.event("settings.changed")
     assert changed["applied"] == ["idle_timeout"]
-    assert changed["waiting"] == []  # the environment names where it listens
+    assert changed["waiting"] == []  # the environment names its address
     cloud.becomes(MachineState.STOPPED)
     assert at(cloud.event("sleep.began")) - at(changed) >= IDLE + WARNING - 0.1
 
@@ -395,7 +395,7 @@ def test_wall_clock_jumps_change_nothing(make_cloud: CloudMaker, tmp_path: Path)
         offset.write_text(f"{jump}\n")
         cloud.stays_awake(2)
     assert not cloud.events("sleep.resumed")
-    # Neither the lease nor the idle time has become a day longer, or shorter.
+    # Neither the lease nor the idle time has changed by a day.
     cloud.becomes(MachineState.STOPPED)
     assert cloud.event("lease.ended")["reason"] == "over"
     assert time.monotonic() - before >= lease + IDLE + WARNING - 1.5
@@ -415,7 +415,7 @@ def test_suspend_keeps_sessions_and_processes_and_wakes_on_connect(make_cloud: C
         screen.expect("still-alive")
     assert cloud.standin.starts == 1
     assert cloud.events("wake.reason")[-1]["reason"] == "login"
-    # The count began anew: it sleeps again, and not at once.
+    # The idle time started again: it sleeps again, but not at once.
     until(lambda: len(cloud.events("sleep.began")) == resumed + 2, "the next sleep")
     between = at(cloud.events("sleep.began")[-1]) - at(cloud.events("sleep.resumed")[-1])
     assert between >= IDLE + WARNING - 0.1
@@ -425,7 +425,7 @@ def test_suspend_keeps_sessions_and_processes_and_wakes_on_connect(make_cloud: C
 def test_what_replaced_a_link_of_the_home_is_on_the_volume_before_a_suspend(
     make_cloud: CloudMaker,
 ) -> None:
-    """A suspended machine that is changed meanwhile is started cold, without a word before."""
+    """A suspended machine that is changed meanwhile starts cold, without notice."""
     cloud = make_cloud().up({"SWARM_SLEEP_MODE": "suspend"})
     replaced = cloud.ssh("echo '[user]' >new && mv new .gitconfig && test ! -L .gitconfig")
     assert replaced.returncode == 0, replaced
@@ -445,7 +445,7 @@ def test_a_scan_of_a_suspended_machine_is_back_asleep_in_the_window(make_cloud: 
 
 
 class AnswersAfterwards(MachinesApi):
-    """The answer comes only when the machine goes on again."""
+    """The answer comes only after the machine has resumed."""
 
     async def suspend(self, _: web.Request) -> web.Response:
         await self.standin.suspend()
@@ -456,7 +456,7 @@ class AnswersAfterwards(MachinesApi):
 def test_a_suspend_that_is_answered_after_the_resume(make_cloud: CloudMaker) -> None:
     cloud = make_cloud(api=AnswersAfterwards).up({"SWARM_SLEEP_MODE": "suspend"})
     cloud.becomes(MachineState.SUSPENDED)
-    time.sleep(2)  # long enough to be told from a hiccup
+    time.sleep(2)  # long enough to be distinguished from a hiccup
     assert cloud.ssh("echo served").stdout == "served\n"
     cloud.event("sleep.resumed")
     assert not cloud.events("sleep.suspend.failed")
@@ -484,7 +484,7 @@ class Forgets(MachinesApi):
         (Refuses, "status 412: machine has too much memory"),
         (Hangs, "did not answer within 20 s"),
         (Forgets, "the platform agreed, but nothing happened for 30 s"),
-        (None, ".sock: "),  # nobody serves there
+        (None, ".sock: "),  # nothing listens there
     ],
 )
 def test_a_suspend_that_fails_becomes_a_stop(
@@ -507,7 +507,7 @@ def test_off_refuses_to_sleep_by_hand(make_cloud: CloudMaker) -> None:
 def test_sleep_by_hand_warns_and_no_lease_takes_it_back(make_cloud: CloudMaker) -> None:
     cloud = make_cloud().up(LATER | {"SWARM_IDLE_WARNING": "8s"})
     with shell(cloud) as screen:
-        screen.expect("$")  # a login after the order would take it back
+        screen.expect("$")  # a login after the order would cancel it
         until(lambda: cloud.agent("sleep").returncode == 0, "the control socket")
         screen.expect("this machine sleeps in 8 s (asked for by hand)")
         assert cloud.agent("awake", "--for", "1h").returncode == 0
@@ -517,7 +517,7 @@ def test_sleep_by_hand_warns_and_no_lease_takes_it_back(make_cloud: CloudMaker) 
 
 @pytest.mark.attack
 def test_neither_hooks_nor_checks_put_off_the_limit_or_an_order(make_cloud: CloudMaker) -> None:
-    """A hook takes a lease each time; many checks are slow; the machine sleeps all the same."""
+    """A hook takes a lease each time; many checks are slow; the machine sleeps anyway."""
     cloud = make_cloud()
     lease = "#!/bin/sh\nswarm-agent awake --for 1s --name hook-$$\n"
     in_home(cloud, ".config/swarm/sleep.d/lease", lease)

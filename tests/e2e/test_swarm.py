@@ -1,4 +1,4 @@
-"""The laptop's command from nothing to a working machine and out again, with real ssh.
+"""The laptop's command, from nothing to a working machine and back, with real ssh.
 
 flyctl is the small one of deploy/local, or the real one (SWARM_FLYCTL); both talk to the stand-in
 for Fly's API, whose machines run on this computer.
@@ -45,7 +45,7 @@ def test_from_nothing_to_work_to_sleep_to_nothing_and_back(laptop: Laptop) -> No
     laptop.ssh("box", "cd /mnt; printf '#!/bin/sh\\necho runs\\n' >run; chmod +x run; touch empty")
     before = laptop.ssh("box", HASHES)
 
-    # Asleep, seen without being woken, and awake by ssh.
+    # Asleep, seen without being woken, and woken by ssh.
     assert "asleep" in laptop.well("sleep", "box")
     assert laptop.state("box") in ASLEEP
     said = laptop.well("status", "box")
@@ -65,7 +65,7 @@ def test_from_nothing_to_work_to_sleep_to_nothing_and_back(laptop: Laptop) -> No
     assert (laptop.folder / "last" / "restic" / "config").exists()
     assert "no machine yet" in laptop.well("list")
 
-    # Another machine with another host key: strict checking knows it at once.
+    # Another machine with another host key: strict checking notices it at once.
     laptop.up("box")
     assert "restored, every file compared" in laptop.well("restore", "box", str(archive))
     assert laptop.ssh("box", HASHES) == before
@@ -75,7 +75,7 @@ def test_from_nothing_to_work_to_sleep_to_nothing_and_back(laptop: Laptop) -> No
 @pytest.mark.attack
 @pytest.mark.parametrize("kept", ["", "another"])
 def test_whoever_has_another_host_key_is_refused(laptop: Laptop, kept: str) -> None:
-    """Also at the first login, when nothing but what came over the platform is known."""
+    """Even at the first login, when only the key from the platform is known."""
     laptop.up("box")
     assert laptop.ssh("box", "echo in") == "in\n"
     [known] = (laptop.folder / "config").rglob("known_hosts")
@@ -180,7 +180,7 @@ def test_a_rate_limit_is_waited_for_and_reported(laptop: Laptop) -> None:
 
 
 def test_a_build_is_shown_as_it_happens_and_ends_in_the_reason(laptop: Laptop) -> None:
-    """On a terminal; the stand-in has no builder, so that every build fails."""
+    """On a terminal; the stand-in has no builder, so every build fails."""
     environ = laptop.environ | {"TERM": "xterm", "COLUMNS": "200"}
     words = ["script", "-qec", f"{SWARM} up box --yes", "/dev/null"]
     shown = subprocess.run(
@@ -192,7 +192,7 @@ def test_a_build_is_shown_as_it_happens_and_ends_in_the_reason(laptop: Laptop) -
     assert re.search(r"\d s  Waiting for depot builder", after)
     assert re.search(r"Error: fly deploy \S+: .*builds no images", after)
     assert "without a build: swarm up NAME --image REF" in after
-    # Without a terminal there is no such show, and the same end.
+    # Without a terminal there is no progress display, but the same error.
     said = laptop.fails("up", "box", "--yes")
     assert "builds no images" in said
     assert "\x1b" not in said
@@ -227,7 +227,7 @@ def test_a_wish_that_cannot_be_had_costs_nothing_and_is_forgotten(
 
 
 def test_a_machine_that_dies_at_boot_shows_its_last_words(laptop: Laptop) -> None:
-    """Only the machine itself can know: its settings are good, its image lacks a program."""
+    """Only the machine itself can report it: its settings are good, its image lacks a program."""
     (laptop.folder / "env").write_text("SWARM_SSHD=/usr/sbin/no-sshd\n")
     said = laptop.fails("up", "box", "--yes", "--image", "i", "--env-file", "env")
     assert "the machine exited at its start" in said

@@ -92,7 +92,7 @@ def test_backups_with_restic_add_only_what_changed(laptop: Laptop) -> None:
     assert "restored, every file compared" in said
     assert laptop.ssh("box", HASHES) == before
     assert laptop.ssh("box", "readlink /mnt/l; stat -c %a /mnt/run") == "x\n750\n"
-    # Another machine gets the latest of this one.
+    # Another machine gets this one's latest backup.
     laptop.well("restore", "box", "latest", "--of", "box", "--yes")
     assert laptop.ssh("box", "cat '/mnt/a b/new'") == "new\n"
 
@@ -129,7 +129,7 @@ PASSWORD = "of the owner"
 
 @pytest.fixture
 def away() -> Iterator[Path]:
-    """A folder for the other repository, which every machine here sees."""
+    """A folder for the other repository, visible to every machine here."""
     folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
     folder.chmod(0o755)
     yield folder
@@ -137,7 +137,7 @@ def away() -> Iterator[Path]:
 
 
 def notes_in(repo: Path) -> list[str]:
-    """What the checkpoints that are there were made for."""
+    """The notes of the checkpoints in the repository."""
     done = subprocess.run(
         ["restic", "--no-cache", "--no-lock", "-r", str(repo), "snapshots", "--json"],
         env=os.environ | {"RESTIC_PASSWORD": PASSWORD},
@@ -149,7 +149,7 @@ def notes_in(repo: Path) -> list[str]:
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_down_offers_to_wait_for_the_last_upload(laptop: Laptop, away: Path, waits: bool) -> None:
-    """The other repository cannot be written until the question was answered."""
+    """The other repository cannot be written until the question is answered."""
     env = f"SWARM_CHECKPOINT_REPO={away}/repo\nCHECKPOINT_PASSWORD={PASSWORD}\n"
     (laptop.folder / "env").write_text(env)
     laptop.up("box", "--env-file", "env")
@@ -193,7 +193,7 @@ def test_down_offers_to_wait_for_the_last_upload(laptop: Laptop, away: Path, wai
 
 
 def test_backups_at_once_share_one_repository(laptop: Laptop) -> None:
-    """From two terminals, the first time: one makes it, and they write one after the other."""
+    """From two terminals, the first time: one creates it, and they write one after the other."""
     laptop.up("box")
     slow, log = laptop.fly_path.with_name("restic"), laptop.folder / "written"
     slow.write_text(SLOW.format(log=log, program=shutil.which("restic")))

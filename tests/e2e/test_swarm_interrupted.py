@@ -27,7 +27,7 @@ def test_every_call_is_among_those_that_are_interrupted(place: Laptop) -> None:
     place.up("whole")
     calls = place.calls[before:]
     assert len(calls) >= CALLS, calls
-    waiting = calls[CALLS - 1 :]  # asked again, where the machine takes its time
+    waiting = calls[CALLS - 1 :]  # asked again if the machine is slow
     assert {*waiting} <= {*calls[: CALLS - 1]}, calls
     words = ("create", "allocate", "import", "deploy", "start", "update")
     changing = [

@@ -1,4 +1,4 @@
-"""What becomes of a machine that is up: sleep, size, people, copies, moves; and of several."""
+"""Operations on running machines: sleep, size, people, copies, moves; on one and on several."""
 
 import fcntl
 import json
@@ -37,7 +37,7 @@ for number in range(1005):
 
 
 def running(word: str) -> bool:
-    """A process of this computer has this word on its command line."""
+    """Whether a process of this computer has this word on its command line."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             if word.encode() in path.read_bytes().split(b"\0"):
@@ -46,7 +46,7 @@ def running(word: str) -> bool:
 
 
 def init_of(machine: str) -> int:
-    """The process of a machine's PID 1, as this computer sees it."""
+    """The process id of a machine's PID 1 on this computer."""
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             inside = re.search(r"^NSpid:.*\t1$", (folder / "status").read_text(), re.MULTILINE)
@@ -70,7 +70,7 @@ def test_sleep_wake_park_restart_and_stop(shared_laptop: Laptop) -> None:
     assert "box is awake" in laptop.well("wake", "box")
     assert laptop.state("box") == "started"
 
-    # Parked: no login wakes it, and nothing starts it on the way there.
+    # Parked: no login wakes it, and parking does not start it.
     starts = len([call for call in laptop.calls if " start " in call])
     assert "box is parked" in laptop.well("sleep", "box", "--stay")
     assert laptop.state("box") == "stopped"
@@ -118,7 +118,7 @@ def test_sleep_works_where_the_agent_hangs(shared_laptop: Laptop) -> None:
     assert "box is asleep" in said
     assert "its agent did not do it" in said
     assert laptop.state("box") in ASLEEP
-    # The order was given up with the attempt: the agent, awake again, does not obey it.
+    # The order was abandoned with the attempt: after waking, the agent ignores it.
     laptop.well("wake", "box")
     machine = laptop.machines("box")[0].id
     why = ["machine", "exec", machine, f"{AGENT} why --json", "--app", "box"]
@@ -145,10 +145,10 @@ def test_many_machines_are_asked_without_a_flyctl_for_each(shared_laptop: Laptop
         found = json.loads(laptop.well("status", "--all", "--json"))
         assert [each["row"]["state"] for each in found] == ["awake", *["no machine"] * WORTH_IT]
         assert found[0]["agent"]["version"]
-        # A log is asked for where it says who wakes a machine again and again.
+        # The log is read to find who keeps waking a machine.
         assert {call.split()[0] for call in laptop.calls[before:]} <= {"logs"}
         before = len(laptop.calls)
-        # What the API does not answer well is flyctl's to ask again and to explain.
+        # If the API gives no usable answer, flyctl asks again and explains.
         laptop.change(fail=[500])
         assert "box" in laptop.well("list")
         assert len(laptop.calls) == before + 1
@@ -183,7 +183,7 @@ def test_people_secrets_settings_and_sizes(shared_laptop: Laptop, tmp_path: Path
     assert "bob may log in" in said
     people = json.loads(laptop.well("keys", "list", "box", "--json"))
     assert {each["person"] for each in people} == {"ann", "bob"}
-    # Without --person it would replace one's own: that is asked first.
+    # Without --person it would replace the user's own key: it asks first.
     assert laptop.swarm("keys", "add", "box", f"{bob.path}.pub", given="n\n").returncode != 0
     (laptop.folder / "no.pub").write_text("not a key\n")
     assert "no usable key" in laptop.fails("keys", "add", "box", "no.pub", "--person", "x")
@@ -278,7 +278,7 @@ def test_what_shows_something_has_json(shared_laptop: Laptop, words: tuple[str, 
     laptop = shared_laptop
     laptop.well("wake", "box")
     found = laptop.swarm(*words, "--json").stdout
-    if words[0] == "logs":  # a record a line, as the agent wrote it
+    if words[0] == "logs":  # one record per line, as the agent wrote it
         assert any("event" in json.loads(line) for line in found.splitlines() if line[0] == "{")
     else:
         assert json.loads(found)
@@ -300,7 +300,7 @@ def test_audit_sees_a_storm_of_bans(shared_laptop: Laptop) -> None:
     said = laptop.well("audit", "box")
     assert "sshd accepts keys only, no root, no passwords" in said
     assert "0 addresses are banned" in said
-    # A thousand commands would take minutes: one process gives a thousand orders.
+    # A thousand commands would take minutes: one process sends a thousand requests.
     storm = laptop.folder / "storm.py"
     storm.write_text(STORM)
     machine = laptop.machines("box")[0].id
@@ -329,7 +329,7 @@ def test_a_snapshot_is_waited_for_and_put_in_place(laptop: Laptop) -> None:
     assert laptop.ssh("box", "cat /mnt/file") == "old\n"
     assert len(laptop.volumes("box")) == 2
     assert len(laptop.machines("box")) == 1
-    # Another machine can begin with it, on a volume that is large enough.
+    # Another machine can start from it, on a volume that is large enough.
     begun = ("up", "two", "--yes", *IMAGE, "--snapshot", snapshot)
     assert "give the volume more" in laptop.fails(*begun, "--volume", "5")
     laptop.well(*begun, "--volume", "10")
@@ -359,7 +359,7 @@ def test_a_move_that_is_broken_off_goes_on_and_loses_nothing(laptop: Laptop) -> 
     laptop.ssh("box", "echo mine >/mnt/file; sync")
     for attempt in range(30):
         done = len(laptop.calls)
-        # Killed a little later each time, until it comes through.
+        # Killed a little later each time, until it succeeds.
         (laptop.folder / "plan").write_text(f"after {done + 2 + attempt * 2}")
         result = laptop.swarm("move", "box", "--region", "fra", "--yes")
         (laptop.folder / "plan").unlink()
@@ -403,7 +403,7 @@ def test_tmux_sessions_are_begun_once_and_found_again(shared_laptop: Laptop, tmu
         listed = "tmux list-sessions -F '#{session_name} #{session_attached}' 2>&1 || true"
         return laptop.ssh("box", listed).strip()
 
-    # Begun by the first, left by it, found again by the second: the same session.
+    # The first starts and leaves the session; the second finds the same one.
     first = attach()
     try:
         until(lambda: sessions() == "work 1", "a session named work")
@@ -424,7 +424,7 @@ def test_tmux_sessions_are_begun_once_and_found_again(shared_laptop: Laptop, tmu
 def test_attach_goes_to_the_coding_agent_that_waits_longest(
     shared_laptop: Laptop, tmux: None
 ) -> None:
-    """Or to the one that is named, in windows of one session and in another session."""
+    """Or to a named one, in windows of one session and in another session."""
     laptop = shared_laptop
     laptop.well("wake", "box")
     asks = "swarm-agent agent waiting --name {0}; cat"
@@ -470,7 +470,7 @@ def test_attach_goes_to_the_coding_agent_that_waits_longest(
 def test_the_status_page_is_shown_through_a_tunnel(shared_laptop: Laptop) -> None:
     laptop = shared_laptop
     laptop.well("wake", "box")
-    # Machines of the stand-in have ports of their own: `open` follows the setting.
+    # Machines of the stand-in have their own ports: `open` uses the setting.
     kept = laptop.folder / "config" / "machines" / "box" / "state.json"
     before = kept.read_text()
     port = laptop.port("box", 9091)

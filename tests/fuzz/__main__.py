@@ -1,6 +1,6 @@
-"""`make fuzz [SECONDS=60] [TARGETS="header keys"]`: fuzzing, by coverage, of what strangers write.
+"""`make fuzz [SECONDS=60] [TARGETS="header keys"]`: coverage-guided fuzzing of strangers' input.
 
-Each target may raise what its contract says and nothing else. What breaks one is kept in
+Each target may only raise the errors of its contract. Input that breaks one is kept in
 .fuzz/TARGET/ and tried first the next time.
 """
 
@@ -115,7 +115,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 
 def main() -> int:
-    """Run every target for its time, in a process of its own; 1 when one broke."""
+    """Run every target for its time, in its own process; returns 1 if one broke."""
     if len(sys.argv) > 1 and sys.argv[1] == "--one":
         return _one(sys.argv[2], int(sys.argv[3]))
     wanted = sys.argv[1:] or list(TARGETS)

@@ -31,7 +31,7 @@ def remote_root(remote: Image) -> Iterator[Path]:
 
 @pytest.fixture
 def make_box(remote: Image, remote_root: Path, tmp_path: Path, key: Key) -> Iterator[Boot]:
-    """Makes machines from the image; they end with the test."""
+    """Creates machines from the image; they are stopped after the test."""
     boxes: list[Box] = []
 
     def make(network: str = "") -> Box:

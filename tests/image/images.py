@@ -1,7 +1,7 @@
-"""The images, built for real by buildah from a base that debootstrap makes.
+"""The images, built for real by buildah on a base that debootstrap creates.
 
-The base stands in for the dev-containers image, which lies in a registry that tests may not reach:
-a Debian with Node, npm, Python, and the account `node` that may become root.
+The base stands in for the dev-containers image, whose registry tests may be unable to reach: a
+Debian with Node, npm, Python, and the account `node`, which may become root.
 """
 
 import json
@@ -34,7 +34,7 @@ class Image:
 
     @contextmanager
     def mounted(self) -> Iterator[Path]:
-        """Its root file system, not to be written."""
+        """Its root file system, which must not be written."""
         container = _buildah("from", "--pull-never", self.name)
         try:
             yield Path(_buildah("mount", container))
@@ -77,7 +77,7 @@ def _base(suite: str) -> str:
     command = ["debootstrap", "--variant=minbase", f"--include={_INCLUDE}", suite, str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     _finish_base(folder)
-    # As an archive: a folder would be added with everything root's.
+    # As an archive: a folder would be added with root as the owner of everything.
     archive = folder.with_suffix(".tar")
     subprocess.run(["tar", "-C", str(folder), "-cf", str(archive), "."], check=True)
     shutil.rmtree(folder)
@@ -92,7 +92,7 @@ def _base(suite: str) -> str:
 
 
 def _finish_base(folder: Path) -> None:
-    # This computer's npm: Debian's would be four hundred packages.
+    # This computer's npm: Debian's would add four hundred packages.
     modules = folder / "usr/local/lib/node_modules"
     modules.mkdir(parents=True)
     npm = Path(shutil.which("npm") or "/usr/bin/npm").resolve().parents[1]
@@ -100,7 +100,7 @@ def _finish_base(folder: Path) -> None:
     for program in ("npm", "npx"):
         link = folder / "usr/local/bin" / program
         link.symlink_to(f"../lib/node_modules/npm/bin/{program}-cli.js")
-    # Whom this computer trusts, where a network of its own stands between it and the registries.
+    # This computer's trusted certificates, in case a proxy is between it and the registries.
     shutil.copy(CERTIFICATES, str(folder) + CERTIFICATES)
     subprocess.run(
         ["chroot", str(folder), "useradd", "-m", "-u", "1000", "-s", "/bin/bash", "node"],

@@ -13,7 +13,7 @@ _ENTER = Path(__file__).with_name("enter.sh")
 
 
 class ImageMachine(LocalMachine):
-    """Runs the image's entrypoint as PID 1; the volume and nothing else outlives a boot."""
+    """Runs the image's entrypoint as PID 1; only the volume survives a boot."""
 
     def __init__(self, folder: Path, image: Image, root: Path, network: str = "") -> None:
         super().__init__(folder)

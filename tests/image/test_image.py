@@ -1,4 +1,4 @@
-"""The images as they are: built for real, booted with the agent as PID 1, used by real SSH."""
+"""The real images: built, booted with the agent as PID 1, used over real SSH."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ def size(path: Path) -> int:
 
 
 def test_the_local_image_has_the_tools_and_nothing_of_ssh_or_the_agent(suite: str) -> None:
-    """And it is what a build without a target gives: the last stage."""
+    """It is also the default target: the last stage."""
     stages = re.findall(r"^FROM .* AS (\w+)", Path("container/Dockerfile").read_text(), re.M)
     assert stages[-1] == "local"
     local = build(suite, "local")
@@ -145,7 +145,7 @@ def test_checkpoints_with_the_restic_of_each_debian(make_box: Boot, suite: str) 
     listed = json.loads(box.ssh("swarm-agent checkpoints --json").stdout)["checkpoints"]
     assert [each["cause"] for each in listed] == ["by hand", "to compare", "before a restore"]
     assert listed[0]["files"] >= 3 and listed[0]["bytes"] >= 13 and not listed[0]["unread"]
-    # Why it fails is JSON too, since 0.18.
+    # Since 0.18 restic also reports errors as JSON.
     config = box.machine.volume / ".swarm/checkpoints/repo/config"
     config.chmod(0o600)
     config.write_bytes(os.urandom(155))

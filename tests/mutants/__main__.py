@@ -1,12 +1,12 @@
-"""`make mutants [MODULES="agent/access/jail.py …"]`: which changes of the code no unit test sees.
+"""`make mutants [MODULES="agent/access/jail.py …"]`: finds code changes that no unit test notices.
 
 mutmut changes each function in one place at a time (a comparison, a number, a call, …) and runs the
-unit tests of its module: those that import it. A change that no test fails for has *survived*, and
-is shown. Some change nothing that can be seen from outside; the others are tests to write.
+unit tests that import its module. A change for which no test fails has *survived*, and is shown.
+Some survivors change nothing observable; for the rest, tests are missing.
 
-Modules that no unit test imports are named and left out: the system tests drive those, and are too
-slow for this. mutmut has an environment of its own: what it depends on changes what the agent
-imports. All of it lies in `.mutants/`.
+Modules that no unit test imports are listed and left out: only the system tests cover them, and are
+too slow for this. mutmut has its own environment, because its dependencies would change the agent's
+imports. Everything is in `.mutants/`.
 """
 
 import json
@@ -27,7 +27,7 @@ VENV = FOLDER / "venv"
 PYTHON = str(VENV / "bin" / "python")
 
 _KILLED, _SURVIVED = (1, 3), (0,)
-"""mutmut's exit codes; every other one (a timeout, a crash) is a mutant that was noticed too."""
+"""mutmut's exit codes; any other one (a timeout, a crash) also means a noticed mutant."""
 _NOT_RUN = (None, 5, 33, 34)
 
 
@@ -62,7 +62,7 @@ def tests_of(module: str) -> list[str]:
 
 
 def install() -> None:
-    """mutmut beside what the project's own environment has."""
+    """mutmut beside the packages of the project's own environment."""
     if Path(PYTHON).exists():
         return
     subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
@@ -78,7 +78,7 @@ def install() -> None:
 
 
 def copy_tree() -> None:
-    """Everything that is or could be committed, so that the sources stay as they are."""
+    """A copy of all committed and uncommitted sources, so that the originals stay unchanged."""
     shutil.rmtree(TREE, ignore_errors=True)
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -104,7 +104,7 @@ def configure(modules: list[str], tests: list[str]) -> None:
 
 
 def report(module: str) -> None:
-    """The score of a module, and the survivors as differences."""
+    """Print a module's score, and the survivors as diffs."""
     page = json.loads((TREE / "mutants" / f"{module}.meta").read_text())
     codes: dict[str, int | None] = page["exit_code_by_key"]
     survived = [name for name, code in codes.items() if code in _SURVIVED]

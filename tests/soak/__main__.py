@@ -1,9 +1,9 @@
-"""`make soak [MINUTES=60]`: a mixed life on the local stand-in; nothing may grow.
+"""`make soak [MINUTES=60]`: a mixed load on the local stand-in; nothing may grow.
 
 Each round: logins, a transfer, a flood of garbage and wrong keys, a service that crashes, scrapes;
 every few rounds a sleep and a wake-up, and now and then a reload. After each round memory (PSS),
-descriptors, threads and the database are read. The table goes to .bench/soak.md and .json; status 1
-when something grows.
+descriptors, threads and the database are read. The table goes to .bench/soak.md and .json; the exit
+status is 1 if something grows.
 """
 
 import json
@@ -26,7 +26,7 @@ WORK = Path(__file__).resolve().parents[2] / ".bench"
 SLEEP_EVERY = 5
 RELOAD_EVERY = 25
 SETTLED = 0.2
-"""Share of the first rounds that are not looked at: caches fill."""
+"""The share of first rounds that are ignored, while caches fill."""
 
 ENVIRON = {
     "SWARM_IDLE_TIMEOUT": "1h",
@@ -40,7 +40,7 @@ SERVICE += 'backoff = "500ms"\nbackoff_max = "500ms"\nmax_restarts = 1000000\n'
 
 @dataclass(frozen=True)
 class Sample:
-    """What the agent holds after a round."""
+    """The agent's resources after a round."""
 
     minute: float
     memory_mb: float
@@ -55,12 +55,12 @@ LIMITS: dict[str, float] = {
     "threads": 4,
     "database_kb": 3072,
 }
-"""How much the last fifth of the rounds may be above the first settled fifth. The latest 10,000
-sessions are kept, which are about 2.5 MB of database."""
+"""How much the last fifth of the rounds may exceed the first settled fifth. The latest 10,000
+sessions are kept, about 2.5 MB of database."""
 
 
 def main() -> int:
-    """Live for the minutes that were asked for."""
+    """Run rounds for the given minutes."""
     minutes = float(os.environ.get("MINUTES", "60"))
     WORK.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +113,7 @@ def _flood(port: int) -> None:
 
 
 def _sample(cloud: Cloud, minute: float) -> Sample:
-    # What the flood left behind is still ending.
+    # Connections of the flood are still closing.
     until(lambda: _open_sshds(cloud.machine.init) == 0, "the end of the flood")
     pid = cloud.machine.init
     database = cloud.machine.volume / ".swarm"
@@ -131,7 +131,7 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
-        return 0  # a journal, which is gone when its transaction is over
+        return 0  # a journal, which disappears after its transaction
 
 
 def _open_sshds(pid: int) -> int:

@@ -138,7 +138,7 @@ def test_root_without_namespaces_runs_it_as_the_ordinary_account(
     finally:
         running.send_signal(signal.SIGINT)
         running.wait(60)
-    assert "ended after" in (tmp_path / "out").read_text()
+    assert "stopped after" in (tmp_path / "out").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Accounts that sshd refuses whatever the key: known beforehand, and in words."""
+"""Accounts that sshd refuses, whatever the key, are recognised beforehand and explained."""
 
 import time
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Who is served, in which order, and who goes: known networks never wait for strangers."""
+"""The order of admission, and who is closed at a bound: known networks never wait for strangers."""
 
 import pickle
 
@@ -23,7 +23,7 @@ def client(text: str, *, known: bool = True) -> Client:
 
 
 class Door(Admission[str]):
-    """A door whose clients are told apart by a token, which begins with their address."""
+    """A door whose clients are identified by a token that begins with their address."""
 
     def __init__(
         self,
@@ -50,21 +50,21 @@ class Door(Admission[str]):
         super().__init__(limits, self.jail, self.known)
 
     def comes(self, token: str, now: float = 0.0, *, known: bool = True) -> list[str]:
-        """A connection named by its address and a letter; the tokens that have to go for it."""
+        """Add a connection, named by its address and a letter; returns the tokens closed for it."""
         going = self.arrived(token, client(token.rstrip("abcdefgh"), known=known), now)
         for each in going:
             self.left(each)
         return going
 
     def begin(self, now: float = 0.0) -> list[str]:
-        """Everybody whose turn begins now, in order."""
+        """The clients whose turn begins now, in order."""
         begun = []
         while (token := self.next(now)) is not None:
             begun.append(token)
         return begun
 
     def logged_in(self, address: str, now: float = 0.0) -> None:
-        """Somebody of this address was here before, and has left."""
+        """Somebody with this address has logged in before, and left."""
         network = self.jail.network(Network.host(address))
         self.known.opened(network, now)
         self.known.closed(network, now)
@@ -353,7 +353,7 @@ def test_who_waits_too_long_is_known() -> None:
 def test_a_flood_never_keeps_out_who_was_here_before(
     steps: list[tuple[int, bool, bool]],
 ) -> None:
-    """Whatever strangers do, both bounds hold and a known network is served at once."""
+    """Whatever strangers do, both bounds hold, and a known network is served at once."""
     door = Door(total=8, per_client=6, at_once=2)
     door.logged_in("203.0.113.1")
     open_now: list[str] = []

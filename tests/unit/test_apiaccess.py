@@ -1,4 +1,4 @@
-"""The platform's API in the machine is root's, and nobody else's."""
+"""Only root may use the platform's API in the machine."""
 
 import os
 import socket

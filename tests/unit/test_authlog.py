@@ -149,7 +149,7 @@ def test_no_line_breaks_the_parser(line: str) -> None:
         ({Step.PROBE}, 255, Verdict.PROBE),
         ({Step.NO_ATTEMPT}, 255, Verdict.NOTHING),
         (set(), 0, Verdict.NOTHING),
-        # OpenSSH 9.8 and later say it by the exit status as well.
+        # OpenSSH 9.8 and later also report it by the exit status.
         (set(), 5, Verdict.FAILED),
         ({Step.NO_ATTEMPT}, 3, Verdict.PROBE),
         (set(), 7, Verdict.INVALID_USER),

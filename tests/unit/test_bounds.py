@@ -1,4 +1,4 @@
-"""What others can make grow has a bound."""
+"""Everything that outsiders can make grow is bounded."""
 
 import asyncio
 from pathlib import Path

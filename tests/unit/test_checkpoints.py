@@ -1,4 +1,4 @@
-"""When a checkpoint is due, what is kept, and how names and notes travel."""
+"""When a checkpoint is due, which ones are kept, and how names and notes are stored."""
 
 import asyncio
 import math
@@ -42,7 +42,7 @@ def made(*ages: float, now: float = 1_800_000_000.0) -> list[Made]:
         (Past(0.0), 1.0, AFTER_START, True),
         (Past(0.0, made=1000.0), 2000.0, 1000 + HOUR - 1, False),
         (Past(0.0, made=1000.0), 2000.0, 1000 + HOUR, True),
-        (Past(0.0, made=1000.0), 999.0, 1000 + 9 * HOUR, False),  # nothing worked since
+        (Past(0.0, made=1000.0), 999.0, 1000 + 9 * HOUR, False),  # no activity since
         (Past(0.0, made=1000.0, failed=5000.0), 2000.0, 5000 + policy.RETRY - 1, False),
         (Past(0.0, made=1000.0, failed=5000.0), 2000.0, 5000 + policy.RETRY, True),
     ],
@@ -74,7 +74,7 @@ def test_a_repository_is_checked_once_a_week_whatever_the_clock_did() -> None:
 
 
 def test_a_week_without_the_other_repository_is_reported_daily_and_costs_little() -> None:
-    """Tries are an hour apart at most: the first one after an outage comes soon."""
+    """Tries are at most an hour apart: the first one after an outage comes soon."""
     began = 1_800_000_000.0
     made_at = [began - 10, *(began + hour * HOUR for hour in range(7 * 24))]
     uploaded, now, tries, days = began - 10, began, 0, []
@@ -142,7 +142,7 @@ def test_those_made_by_hand_outlive_the_hour() -> None:
 
 
 def test_noise_pushes_out_no_checkpoint_that_was_there_a_day_ago() -> None:
-    """An agent that fills the share with new checkpoints does not get rid of the old one."""
+    """An agent that fills the share with new checkpoints cannot remove the old one."""
     now = 1_800_000_000.0
     ages = [40 * DAY, 3 * DAY, 20 * HOUR, 3 * HOUR, 2 * HOUR, 60.0]
     assert policy.evictable(made(*ages, now=now), now) == ["0", "1", "3", "4"]
@@ -165,7 +165,7 @@ def test_times_of_restic_are_understood() -> None:
 
 @given(st.binary(min_size=1, max_size=40))
 def test_any_name_is_known_again(name: bytes) -> None:
-    """Names of any bytes, as restic's JSON has them: one U+FFFD for each bad byte."""
+    """Names of any bytes, as in restic's JSON: one U+FFFD for each invalid byte."""
     name = name.replace(b"\0", b"x")
     as_go = "".join(
         chr(0xFFFD) if "\udc80" <= letter <= "\udcff" else letter
@@ -183,7 +183,7 @@ def test_the_ignore_file_counts_from_the_volume_and_replaces_no_variable() -> No
 
 
 def test_names_of_files_decide_no_fault() -> None:
-    """restic's words for people have paths in them, which the account chooses."""
+    """restic's messages contain paths, which the account chooses."""
     said = "ignoring error for /w/no space left on device: x\nFatal: unable to open: Load(<a>): x"
     assert fault_of(1, said) is Fault.OTHER
     assert fault_of(1, "Fatal: wrong password or no key found") is Fault.KEY
@@ -194,7 +194,7 @@ def test_names_of_files_decide_no_fault() -> None:
 
 
 def test_why_restic_ends_is_read_in_json_too() -> None:
-    """restic 0.18, asked for JSON. What it says of files decides nothing."""
+    """restic 0.18 with --json. Messages about files decide nothing."""
     end = (
         b'{"message_type":"exit_error","code":1,"message":"Fatal: config or key 1a78 is damaged: '
         b'ciphertext verification failed\\nIs there a repository?"}'

@@ -1,4 +1,4 @@
-"""Running a program to its end: bounded in time and output, in a session of its own."""
+"""Running a program to its end: bounded in time and output, in its own session."""
 
 import asyncio
 import os
@@ -51,7 +51,7 @@ def test_who_is_not_done_in_time_is_killed_with_its_group() -> None:
 
 
 def test_who_ignores_the_closed_pipe_is_done_when_its_time_is_over() -> None:
-    """A program that writes without end is read up to a bound, and costs no more."""
+    """The output of a program that never stops writing is read up to a bound."""
     done = run("sh", "-c", "yes", keep=10)
     assert done.status.signal is not None or done.status.code != 0
     assert len(done.output) == 10
@@ -103,7 +103,7 @@ def test_children_lead_a_session_without_a_terminal() -> None:
 
 
 def test_a_child_that_ends_before_it_is_adopted_is_known_with_its_status() -> None:
-    """A storm of logins while the process re-executes: one ends before the gate is back."""
+    """Many logins while the process re-executes: one exits before the gate is back."""
 
     pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {})
 

@@ -1,4 +1,4 @@
-"""What both command lines have in common: quick to start, and the same everywhere."""
+"""Properties of both command lines: they start quickly and behave alike."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What hooks send, and what becomes of it: the payloads are those that the tools really send."""
+"""Payloads that the tools really send, and how they are interpreted."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ SECRET = "the-secret-of-a-prompt"
 
 
 def sent(tool: str, payload: dict[str, Any]) -> Report | None:
-    """What the agent makes of a payload."""
+    """The agent's interpretation of a payload."""
     picked = pick(payload, SENT_BY_TOOL)
     assert SECRET not in json.dumps(picked)
     data = json.dumps({"tool": tool, **picked, "pid": 7, "pane": "%3", "tmux": "/t/s,1,0"}).encode()

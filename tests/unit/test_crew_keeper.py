@@ -1,4 +1,4 @@
-"""The crew hears hooks on its socket, and looks at the processes and files of who reports."""
+"""The crew receives hooks on its socket, and checks the reporter's processes and files."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def states(crew: Crew) -> list[str]:
 def test_the_first_one_is_looked_at_however_long_there_was_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It came long after the agent: its record is read all the same."""
+    """It came long after the agent's start: its record is read anyway."""
     monkeypatch.setattr(keeper, "LATER", 0.05)
     monkeypatch.setattr(keeper, "SOON", 0.02)
     record = tmp_path / "record"
@@ -48,7 +48,7 @@ def test_the_first_one_is_looked_at_however_long_there_was_nobody(
         crew = Crew(CrewRecord(), Current(settings), account, a_page(tmp_path, bus), bus)
         running = asyncio.create_task(crew.run())
         await asyncio.to_thread(until, (tmp_path / SOCKET).exists, "the socket")
-        await asyncio.sleep(4 * keeper.LATER)  # so long that a look was due, with nobody there
+        await asyncio.sleep(4 * keeper.LATER)  # long enough that a look was due without any member
         environ = {"SWARM_RUN_DIR": str(tmp_path)}
         send({**report, "event": "UserPromptSubmit"}, pid, environ)
         await asyncio.to_thread(until, lambda: states(crew) == ["working"], "the prompt")

@@ -63,7 +63,7 @@ def test_only_what_is_new_and_whole_is_read(tmp_path: Path) -> None:
     path.write_text("x" * len(first) + second)
     seen = follow(seen, os.geteuid())
     assert (seen.read, seen.ending) == (len(first + second), Ending(STAMP, failed=True))
-    path.write_text(first)  # it was made anew
+    path.write_text(first)  # it was created again
     assert follow(seen, os.geteuid()).ending == Ending(STAMP)
 
 

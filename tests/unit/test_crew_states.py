@@ -1,4 +1,4 @@
-"""What a coding agent does, from hooks, its session file, its processes and its terminal."""
+"""The state of a coding agent, from hooks, its session file, its processes and its terminal."""
 
 from dataclasses import replace
 
@@ -174,7 +174,7 @@ def test_without_a_file_what_starts_after_the_question_was_granted() -> None:
     assert stands(look(who, beside(server, hook, tool), tool + LIVES / 2)) == ASKS, (
         "it may be a hook"
     )
-    # However late the first look is: the command is no process that ran before.
+    # However late the first look is, the command did not run before.
     assert stands(look(who, beside(server, hook, tool), tool + LIVES)) == WORKING
 
 
@@ -205,14 +205,14 @@ def test_the_end_of_a_turn_that_is_recorded_counts(
     ended = look(who, beside(ending=Ending(WALL + 12.0, failed)), 13.0)
     assert ended.standing.state is becomes
     assert ended.standing.need is (Need.NOTHING if failed else Need.PROMPT)
-    # The hook of a call that was cut off with its turn comes late, and starts nothing.
+    # The late hook of a call that was interrupted with its turn starts nothing.
     assert not told(ended, Report(Kind.CALLED, call="a"), at=14.0).works
     again = told(ended, TURN, at=20.0)
     assert stands(look(again, beside(ending=Ending(WALL + 12.0, failed)), 21.0)) == WORKING
 
 
 def test_a_prompt_is_as_old_as_its_hook_and_not_as_its_report() -> None:
-    """A busy machine hears late; the turn may have failed by then."""
+    """On a busy machine the report comes late; the turn may have failed by then."""
     who = told(member("codex"), replace(TURN, at=WALL + 10.0), at=12.0)
     failed = look(who, beside(ending=Ending(WALL + 11.0, failed=True)), 13.0)
     assert failed.standing.state is State.FAILED
@@ -273,7 +273,7 @@ EVIDENCE = st.builds(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(REPORTS | EVIDENCE, max_size=40), st.sampled_from(["claude", "codex", "own"]))
 def test_no_state_sticks(steps: list[Report | Evidence], tool: str) -> None:
-    """Whatever came before: idle by its file is idle, and a dead process has ended."""
+    """Whatever came before: idle by its file means idle, and a dead process has ended."""
     who = member(tool)
     now = 0.0
     for step in steps:

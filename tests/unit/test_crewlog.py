@@ -1,4 +1,4 @@
-"""What coding agents did, in the database."""
+"""The history of coding agents in the database."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The docs name only what there is: files, commands, settings."""
+"""The docs name only existing files, commands and settings."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_exist_with_their_options(page: Path) -> None:
     text = page.read_text()
     typed = re.findall(r"`((?:swarm|swarm-agent) [^`]+)`", text)
-    # In a block, what a command does stands beside it, two spaces away.
+    # In a block, a command's description follows it after two spaces.
     typed += re.findall(r"^    \$? ?((?:swarm|swarm-agent) (?:[^\s]+ ?)*)", text, re.MULTILINE)
     assert [f"{each}: {why}" for each in typed if (why := _unknown(each))] == []
 
@@ -73,7 +73,7 @@ def test_what_holds_a_promise_of_security_exists() -> None:
 
 
 def _unknown(typed: str) -> str:
-    """What such a line names that there is not; the words after an ellipsis are not its own."""
+    """The unknown command or option in such a line; words after an ellipsis are ignored."""
     program, *words = typed.replace(",", " ").partition("…")[0].split()
     command: click.Command = swarm_cli if program == "swarm" else agent_cli
     while words and isinstance(command, click.Group) and re.fullmatch("[a-z-]+", words[0]):
@@ -91,5 +91,5 @@ def _unknown(typed: str) -> str:
 
 
 def _own(words: list[str]) -> int:
-    """How many words belong to the command: after `--` they are another's."""
+    """How many words belong to the command: words after `--` do not."""
     return words.index("--") if "--" in words else len(words)

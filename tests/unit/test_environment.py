@@ -1,4 +1,4 @@
-"""What sessions get has a bound: sshd must be able to read it."""
+"""The environment of sessions is bounded: sshd must be able to read it."""
 
 from pathlib import Path
 

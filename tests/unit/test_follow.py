@@ -1,4 +1,4 @@
-"""Following files, on real files: whatever way a change comes, it is noticed once."""
+"""Following real files: every change is noticed once, however it is made."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ QUIET = 3.0
 
 
 class Followed:
-    """A folder of `.toml` files that is followed, and what was read of it at each change."""
+    """A followed folder of `.toml` files, and its content as read at each change."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -113,7 +113,7 @@ def test_a_folder_that_was_made_again_at_once_is_followed_on(tmp_path: Path) -> 
         folder.rmdir()
         folder.mkdir()
         await followed.becomes()
-        await followed.stays()  # what is seen of the new folder is over
+        await followed.stays()  # the events of the new folder are over
         (folder / "a.toml").write_text("2")
         await followed.becomes(a="2")
 
@@ -138,7 +138,7 @@ def test_links_and_hard_links_count(tmp_path: Path) -> None:
 
 
 def test_the_swap_of_a_mounted_secret(tmp_path: Path) -> None:
-    """Kubernetes: each file is a link by way of `..data`, which is replaced in one step."""
+    """Kubernetes: each file is a link through `..data`, which is replaced in one step."""
 
     def version(text: str) -> None:
         (tmp_path / f"..{text}").mkdir()

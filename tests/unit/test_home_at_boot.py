@@ -30,7 +30,7 @@ def test_who_does_not_end_is_killed_and_what_was_done_is_known(
     pipe.chmod(0o666)
 
     def never(*_: object) -> Iterator[Linked]:
-        """What a file system that does not answer makes of it."""
+        """Linking, as on a file system that does not answer."""
         yield Linked(DONE, moved=True)
         pipe.write_text(str(os.getpid()))
         time.sleep(600)

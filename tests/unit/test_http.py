@@ -1,4 +1,4 @@
-"""HTTP as others speak it: sockets, curl and the standard library, to our server and our client."""
+"""HTTP with other implementations: sockets, curl and the standard library."""
 
 import asyncio
 import http.client
@@ -30,7 +30,7 @@ def refusal(problem: str, status: int) -> Answer:
 
 
 class Serving:
-    """A server in a thread of its own, and what its handlers were told."""
+    """A server in its own thread, and the requests of its handlers."""
 
     def __init__(
         self, keepalive: float = 60.0, origin: Callable[[socket.socket], int] = anybody
@@ -120,7 +120,7 @@ def serving() -> Iterator[Serving]:
 
 
 def said(port: int, sent: bytes) -> bytes:
-    """Everything that the server says until it closes the connection."""
+    """Everything that the server sends until it closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(sent)
         return b"".join(iter(lambda: connection.recv(65536), b""))
@@ -230,7 +230,7 @@ def test_a_request_whose_client_has_gone_is_cancelled(serving: Serving) -> None:
 
 @pytest.mark.attack
 def test_requests_that_are_sent_ahead_hold_up_nobody_else(serving: Serving) -> None:
-    """Between any two of them the event loop does what else there is to do."""
+    """Between any two of them the event loop does its other work."""
     ahead = b"GET /steps HTTP/1.1\r\nHost: x\r\n\r\n" * 50
     ends = b"GET /steps HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     answers = said(serving.port, ahead + ends)
@@ -240,7 +240,7 @@ def test_requests_that_are_sent_ahead_hold_up_nobody_else(serving: Serving) -> N
 
 @pytest.mark.attack
 def test_connections_of_one_origin_push_out_its_own_oldest_and_nobody_elses() -> None:
-    """On the control socket an origin is an account: others cost root no connection."""
+    """On the control socket an origin is an account: others never use up root's connections."""
     origins = iter([1, *[2] * (MOST_CONNECTIONS + 1)])
     serving = Serving(origin=lambda _: next(origins))
 
@@ -254,7 +254,7 @@ def test_connections_of_one_origin_push_out_its_own_oldest_and_nobody_elses() ->
 
     def connect() -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", serving.port))
-        assert answers(connection)  # it was taken before the next one comes
+        assert answers(connection)  # it was accepted before the next one comes
         return connection
 
     try:

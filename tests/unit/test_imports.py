@@ -1,4 +1,4 @@
-"""The arrows between modules point downwards, type-checking imports included."""
+"""Imports between modules point downwards, including those for type checking."""
 
 import ast
 from pathlib import Path
@@ -23,7 +23,7 @@ LEVELS = {
 
 
 def graph() -> dict[str, set[str]]:
-    """Module → the modules of the agent that it imports, wherever in it."""
+    """Module → the modules of the agent that it imports, anywhere in its code."""
     paths = [path for path in (ROOT / "agent").rglob("*.py") if path.name != "__main__.py"]
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
     return {name: _imports(path, set(names)) for name, path in names.items()}
@@ -44,7 +44,7 @@ def test_no_modules_import_each_other() -> None:
     arrows = graph()
 
     def reaches(start: str) -> list[str]:
-        """A way from a module back to itself, if there is one."""
+        """An import path from a module back to itself, if there is one."""
         ways = [[start]]
         seen = set()
         while ways:

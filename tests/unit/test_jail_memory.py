@@ -1,4 +1,4 @@
-"""What the jail remembers and forgets, at the edges."""
+"""The jail's memory, in corner cases."""
 
 import pytest
 
@@ -72,7 +72,7 @@ def test_strikes_of_one_ipv6_network_are_counted_together() -> None:
 def test_the_longest_silent_network_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TRACKED", 2)
     made = jail()
-    for host in (A, B, A, C):  # A was heard of after B
+    for host in (A, B, A, C):  # A was seen after B
         fail(made, 1, host=host)
     assert [made.weight(host, 0) for host in (A, B, C)] == [2, 0, 1]
 
@@ -125,7 +125,7 @@ def test_lifting_a_ban_forgets_the_history_and_answers_what_held() -> None:
 
 
 def test_bans_by_number_of_bits_come_and_go() -> None:
-    """A ban of one network is found as long as one of its size is there."""
+    """A ban of a network is found while any ban of its size exists."""
     made = jail()
     made.ban(A, 60, 0, "test")
     made.ban(A, 60, 0, "again")
@@ -143,7 +143,7 @@ def test_one_ban_more_than_can_be_kept_forgets_the_oldest(monkeypatch: pytest.Mo
     made = jail()
     for host in (A, B):
         made.ban(host, 60, 0, "test")
-    made.ban(A, 60, 0, "again")  # nothing has to go for it, and it is the latest now
+    made.ban(A, 60, 0, "again")  # nothing is removed for it, and it is the latest now
     assert made.banned(B, 1) is not None
     made.ban(C, 60, 0, "test")
     assert [ban.network for ban in made.all()] == [A, C]
@@ -187,7 +187,7 @@ def test_expire_keeps_what_the_last_strike_still_needs() -> None:
     made.expire(1099.9)
     assert made.weight(A, 1099.9) == 1
     made.expire(1100)
-    assert made.weight(A, 500) == 0  # even asked for the past: it is gone
+    assert made.weight(A, 500) == 0  # gone, even for a time in the past
 
 
 def test_expire_looks_at_every_ban_in_turn_and_begins_again() -> None:

@@ -109,7 +109,7 @@ def test_options_are_kept(options: str) -> None:
 
 
 def test_ssh_keygen_reads_the_line_that_is_written(tmp_path: Path) -> None:
-    """It reads keys files with sshd's own code: the quotes of a command survive."""
+    """ssh-keygen reads keys files with sshd's own code: the quotes of a command survive."""
     line = f'restrict,pty,command="echo \\"a, b\\"" {ED25519} me'
     [entry] = from_environment({"SSH_AUTHORIZED_KEYS": line}).usable
     assert entry.as_line() == line

@@ -1,4 +1,4 @@
-"""Networks that logged in before: remembered for a while, and not without bound."""
+"""Networks that logged in before are remembered for a while, up to a bound."""
 
 import pytest
 

@@ -30,7 +30,7 @@ def test_a_lease_of_a_process_ends_with_the_process_or_its_time() -> None:
     leases = Leases(processes)
     leases.take(Lease("make-7", 0, 100, holder))
     assert [lease.name for lease in leases.active(50)] == ["make-7"]
-    processes.running = {Holder(7, 5678)}  # another process got its id
+    processes.running = {Holder(7, 5678)}  # its id was reused
     assert [lease.name for lease in leases.expire(50)] == ["make-7"]
 
 

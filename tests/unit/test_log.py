@@ -58,7 +58,7 @@ os._exit(0)
 
 
 def written(script: str, **environ: str) -> bytes:
-    """What a log wrote to a pipe; the script ends the process."""
+    """The log's output to a pipe; the script exits the process."""
     head = (
         "from agent.events import *\nfrom agent.log import Log\nlog = Log('json', 'debug', 65536)\n"
     )
@@ -101,7 +101,7 @@ os._exit(0)
 
 
 def pipe_is_full(descriptor: int) -> None:
-    """Wait until the other side can write no more."""
+    """Wait until the other side cannot write any more."""
 
     def waiting() -> int:
         count = array.array("i", [0])
@@ -119,7 +119,7 @@ def pipe_is_full(descriptor: int) -> None:
 
 @pytest.mark.attack
 def test_a_locale_without_utf_8_costs_no_line() -> None:
-    # In JSON every letter could be written out in ASCII; for people it is itself.
+    # JSON may escape letters as ASCII; for people they are unchanged.
     script = "log = Log('human', 'debug', 65536); log.write(Notice(part='key', notice='Zo\\xeb'))"
     locale = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     [line] = written(f"{script}; log.close()", **locale).splitlines()

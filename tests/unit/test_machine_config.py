@@ -10,7 +10,7 @@ from deploy.swarm.place import Deployed
 
 
 def test_no_dockerfile_is_named_in_it() -> None:
-    """flyctl joins it to the folder of that file, where there is none: no deploy could succeed."""
+    """flyctl would look for it beside that file, where there is none: every deploy would fail."""
     found = tomllib.loads(place.fly_config("box", Deployed()))
     assert found["build"] == {"build-target": "remote"}
     assert (found["app"], found["primary_region"]) == ("box", "ams")

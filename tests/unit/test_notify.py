@@ -1,4 +1,4 @@
-"""What is told to people outside, when, and how often."""
+"""Which news is sent to people outside, when, and how often."""
 
 import pickle
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The PROXY header: what is believed, what is not, and that no byte of the client's is taken."""
+"""The PROXY header: trusted and refused headers; no byte of the client is consumed."""
 
 import socket
 import struct
@@ -25,7 +25,7 @@ from agent.network import Network
 
 
 def read(stream: bytes) -> tuple[Source | None, bytes]:
-    """The source, and what is left for sshd. Raises where the stream ends within the header."""
+    """The source, and the bytes left for sshd. Raises if the stream ends within the header."""
     data = b""
     while missing := wanted(data):
         assert missing > 0
@@ -67,7 +67,7 @@ GOOD = [
     (v2(b"", kind=0x22), None),
     (v2(bytes(216), kind=0x31), None),
     (v2(b"", kind=0x32), None),
-    # One host has one name: an IPv4 client cannot shed its record by coming as IPv6.
+    # One host has one name: an IPv4 client cannot evade its record by using IPv6.
     (b"PROXY TCP6 ::ffff:203.0.113.9 ::1 5 22\r\n", SOURCE),
 ]
 
@@ -132,7 +132,7 @@ def test_garbage_is_refused_or_waited_for(stream: bytes) -> None:
         source, _ = read(stream)
     except (HeaderError, EOFError):
         return
-    # What hypothesis makes of our own constants can be a header that names nobody.
+    # hypothesis can build a header that names nobody from our own constants.
     assert source is None
 
 
@@ -169,7 +169,7 @@ def test_headers_built_by_the_package_are_read_as_it_means_them(
 ) -> None:
     header = protocol.pack(result)
     if isinstance(protocol, ProxyProtocolV2):
-        # The package leaves the transport out (UNSPEC) unless told; the proxy says STREAM.
+        # By default the package leaves the transport out (UNSPEC); the proxy sends STREAM.
         header = header[:13] + bytes([header[13] | 1]) + header[14:]
         header = _without_crc(header)
     source, rest = read(header + b"rest")

@@ -1,4 +1,4 @@
-"""Records: what one agent knew, the next one knows, and every living thing in it is found."""
+"""Records: the next agent knows what the previous one knew, and finds every live object."""
 
 import ast
 import asyncio
@@ -369,7 +369,7 @@ def _own_name() -> str:
 
 @pytest.fixture(autouse=True)
 def keep_signals() -> Any:
-    """`Stop` takes signals; the tests that follow have them as before."""
+    """Restore the signal handlers that `Stop` replaces."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in before.items():

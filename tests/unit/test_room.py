@@ -32,7 +32,7 @@ def test_a_login_may_have_more_than_all_that_run(now: int, limit: int) -> None:
 
 @pytest.mark.root
 def test_looking_for_hoards_of_terminals_holds_up_no_login(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of very many processes with very many open files it takes seconds."""
+    """With very many processes and open files it takes seconds."""
     looking, go_on = threading.Event(), threading.Event()
 
     def hoards(_: int) -> list[terminals.Hoard]:
@@ -46,7 +46,7 @@ def test_looking_for_hoards_of_terminals_holds_up_no_login(monkeypatch: pytest.M
 
     async def main() -> None:
         room = Room(None, account, Children(), Bus())
-        for pid in (1, 2):  # the second one finds that somebody looks already
+        for pid in (1, 2):  # the second one sees that a search is running already
             assert room.for_a_login(lambda pid=pid: Child(pid)).pid == pid  # type: ignore[misc]
         async with asyncio.timeout(60):
             while not looking.is_set():  # noqa: ASYNC110  # another thread sets it

@@ -1,4 +1,4 @@
-"""Nothing from outside acts on a terminal, breaks a line or cannot be encoded."""
+"""Text from outside cannot control a terminal, break a line or fail to encode."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Every secret that can be written arrives as it was, or is refused by name."""
+"""Every secret arrives unchanged, or is refused by name."""
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ _NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 
 
 def arrives(values: dict[str, str]) -> dict[str, str]:
-    """What the platform gets: flyctl's own parser for an import, its trimming for the rest."""
+    """The platform's values: through flyctl's parser for an import, its trimming otherwise."""
     planned = secrets.plan(values)
     found = fly_secrets.parse(planned.imported)
     assert not found.keys() & planned.alone.keys()
@@ -77,7 +77,7 @@ def test_what_no_way_carries_is_refused_by_name(value: str, why: str) -> None:
 
 
 def test_the_plain_form_would_not_arrive() -> None:
-    """The negative control: what used to be sent."""
+    """The negative control: the form that was used before."""
     assert fly_secrets.parse(b"A=p#1@h\n") == {"A": "p"}
     with pytest.raises(IndexError):
         fly_secrets.parse(b'A="\n')

@@ -118,7 +118,7 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(KEYS) | st.text(), VALUES, max_size=3))
 def test_no_table_breaks_the_parser(table: dict[str, object]) -> None:
-    """Keys that exist, with values that nobody thought of."""
+    """Existing keys with random values."""
     try:
         parse("x", {"command": "true"} | table, me())
     except DefinitionError as error:
@@ -259,7 +259,7 @@ def test_the_same_name_in_two_files(tmp_path: Path) -> None:
 
 
 def through(data: bytes) -> tuple[list[str], int]:
-    """What a service that writes `data` and ends is heard to say, and how much is thrown away."""
+    """The lines of a service that writes `data` and exits, and how many bytes are dropped."""
 
     async def run() -> tuple[list[str], int]:
         reading, writing = os.pipe()

@@ -1,4 +1,4 @@
-"""Each signal looks at the real thing: this kernel's processes, sockets and terminals."""
+"""Each signal reads real data: this kernel's processes, sockets and terminals."""
 
 import asyncio
 import math
@@ -42,7 +42,7 @@ def running(*command: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 @pytest.fixture(autouse=True)
 def all_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside other work on this computer ours may not be among the busiest."""
+    """Show all processes: ours may not be among the busiest on this computer."""
     monkeypatch.setattr(processes, "SHOWN", 10_000)
 
 
@@ -100,7 +100,7 @@ def test_writes_of_a_process_are_seen(tmp_path: Path) -> None:
     signal = processes.writes(16 << 10, ())
     target = tmp_path / "data"
     look(signal, 100.0)
-    # What dd wrote is the shell's once the shell has waited for it.
+    # dd's writes count for the shell once the shell has waited for it.
     write = f"dd if=/dev/zero of={target} bs=1M count=4 status=none conv=fsync"
     with running("sh", "-c", f"{write}; : >{target}.done; sleep 60") as process:
         until((tmp_path / "data.done").exists, "the end of dd")
@@ -198,7 +198,7 @@ def test_writes_to_a_volume_with_a_disk_of_its_own(tmp_path: Path) -> None:
             signs = look(signal, 140.0)
         assert [sign.active for sign in signs if f"pid {working.pid} " in sign.because] == [True]
         assert not [sign for sign in signs if f"pid {restic.pid} " in sign.because]
-        # Its last bytes are on the disk by then.
+        # By then its last bytes are on the disk.
         assert not look(signal, 125.0 + disk.WRITEBACK + 11)
         subprocess.run(write, check=True, capture_output=True)
         assert [sign.active for sign in look(signal, 190.0)] == [True]
@@ -236,7 +236,7 @@ def writer(path: Path, group: int) -> Iterator["subprocess.Popen[bytes]"]:
 
 @pytest.mark.root
 def test_checkpoints_do_not_count_however_busy() -> None:
-    """A process with their group, which the kernel gives to nobody else."""
+    """A process with the group of checkpoints, which no other process can have."""
     signal = processes.cpu(0.05, ())
     look(signal, 100.0)
     process = subprocess.Popen(["sh", "-c", SPIN], user=65534, group=CHECKPOINTS_GROUP)

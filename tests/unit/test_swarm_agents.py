@@ -1,4 +1,4 @@
-"""Coding agents as a laptop sees them."""
+"""Coding agents as seen from a laptop."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""The Machines API as `swarm list` asks it."""
+"""The Machines API as used by `swarm list`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How flyctl is run: again where the API limits its rate, and what its failures become."""
+"""Running flyctl: retries at the API's rate limit, and explained errors."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ LIMITED = "Error: request returned non-2xx status: 429: slow down"
 
 @pytest.fixture
 def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fly:
-    """A flyctl that always meets the rate limit, and notes its calls."""
+    """A flyctl that always hits the rate limit, and records its calls."""
     monkeypatch.setattr(flys, "PAUSES", (0.0, 0.0))
     program = tmp_path / "flyctl"
     program.write_text(f"#!/bin/sh\necho \"$*\" >>{tmp_path}/calls\necho '{LIMITED}' >&2\nexit 1\n")

@@ -1,4 +1,4 @@
-"""The machine's log, as `swarm logs` shows it, and who woke the machine for nothing."""
+"""The machine's log as shown by `swarm logs`, and clients that woke the machine without a login."""
 
 from deploy.swarm import logs
 

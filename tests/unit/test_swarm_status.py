@@ -1,4 +1,4 @@
-"""What `swarm status` says of a machine's last hours."""
+"""The remarks of `swarm status` about a machine's last hours."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Writing on terminals: what is busy is tried again, what is stopped stops nobody."""
+"""Writing on terminals: busy ones are retried, stopped ones block nobody."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ def _blocked_in_write(thread: threading.Thread) -> bool:
 
 
 def test_a_terminal_that_another_process_writes_on_is_tried_again() -> None:
-    """The greeting was lost where the shell's first prompt came in the same moment."""
+    """The greeting was lost if the shell's first prompt came at the same moment."""
     ours, theirs = pty.openpty()
     termios.tcflow(theirs, termios.TCOOFF)
     writer = threading.Thread(target=os.write, args=(theirs, b"$ "))

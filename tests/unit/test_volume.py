@@ -84,7 +84,7 @@ def test_an_accounts_private_group_may_write(
     mode: int,
     safe: bool,
 ) -> None:
-    """Debian gives each account a group of its own, and umask 002."""
+    """Debian gives each account its own group, and umask 002."""
     uid, gid = 4242, 4243
     folder = tmp_path / "clone"
     folder.mkdir()

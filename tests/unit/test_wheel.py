@@ -1,4 +1,4 @@
-"""The wheel is all that a laptop needs for `swarm up --image`."""
+"""A laptop needs only the wheel for `swarm up --image`."""
 
 import os
 import subprocess

@@ -1,7 +1,7 @@
 """The first hour of a newcomer, in a terminal of 80 columns and 24 lines: from a clone to a login.
 
-The clone lies below a folder that nobody else may enter. SWARM_WALK_SECONDS has the seconds after
-which `make run` is interrupted, one run each, before the one that must succeed.
+The clone is below a folder that nobody else may enter. SWARM_WALK_SECONDS lists seconds after which
+`make run` is interrupted, in one run each, before the run that must succeed.
 """
 
 import os
@@ -42,7 +42,7 @@ exec setpriv --reuid=4242 --regid=4242 --clear-groups "$@"
 
 
 class Terminal:
-    """A tmux of its own with windows of 80 columns and 24 lines."""
+    """Its own tmux server with windows of 80 columns and 24 lines."""
 
     def __init__(self, folder: Path, home: Path, prefix: list[str]) -> None:
         self._socket = str(folder / "tmux")
@@ -71,7 +71,7 @@ class Terminal:
         return done.stdout
 
     def window(self, folder: Path) -> None:
-        """Open another window; the first keeps what runs there."""
+        """Open another window; programs in the first keep running."""
         self._tmux("new-window", "-t", "walk", "-c", str(folder), *self._shell)
 
     def type(self, text: str, window: int = 0) -> None:
@@ -82,11 +82,11 @@ class Terminal:
         self._tmux("send-keys", "-t", f"walk:{window}", "C-c")
 
     def screen(self, window: int = 0) -> str:
-        """What is on the screen now."""
+        """The text on the screen now."""
         return self._tmux("capture-pane", "-p", "-t", f"walk:{window}")
 
     def expect(self, text: str, window: int = 0, timeout: float = 60.0) -> str:
-        """Wait until a text is on the screen; the screen."""
+        """Wait until a text is on the screen; returns the screen."""
         try:
             until(lambda: text in self.screen(window), f"{text!r}", timeout)
         except AssertionError as error:
@@ -94,13 +94,13 @@ class Terminal:
         return self.screen(window)
 
     def runs(self, command: str, window: int, timeout: float = 60.0) -> str:
-        """Type a command and wait for its end; its screen."""
+        """Type a command and wait for its end; returns the screen."""
         mark = f"done{time.monotonic_ns()}"
         self.type(f'clear; {command}; echo "{mark[:4]}""{mark[4:]} $?"', window)
         return self.expect(mark, window, timeout)
 
     def is_at_its_prompt(self, window: int = 0) -> bool:
-        """Nothing runs in the window."""
+        """Whether no program runs in the window."""
         lines = self.screen(window).rstrip("\n").splitlines() or [""]
         return lines[-1].strip() == "ready>"
 
@@ -168,7 +168,7 @@ def test_from_a_clone_to_a_login(terminal: Terminal, home: Path, who: str) -> No
         SETS_UP,
     )
     screen = terminal.screen()
-    # One block, whole: nothing of it has scrolled away.
+    # The whole block is visible: nothing has scrolled away.
     for word in ("The machine is up", "log in", "root shell" if who == "root" else "its root"):
         assert word in screen, screen
     found = re.search(r"log in +(ssh .*)", screen)
@@ -197,12 +197,12 @@ def test_from_a_clone_to_a_login(terminal: Terminal, home: Path, who: str) -> No
         assert "nobody is banned" in terminal.runs("make -s shell COMMAND='swarm-agent bans'", 1)
         assert "root" in terminal.runs("make -s shell COMMAND='id -un'", 1)
 
-    # A second one says at once, in one line, what is in its way.
+    # A second run says at once, in one line, why it cannot start.
     said = terminal.runs(f"{ports} make -s run", 1)
     assert "a machine runs in this folder already" in said
 
     terminal.interrupt(0)
-    terminal.expect("ended after", 0)
+    terminal.expect("stopped after", 0)
     if who == "root":
         kept = home / "swarm/.run/machine/volume/.home/.gitconfig"
         assert kept.read_text() == "mine\n"
