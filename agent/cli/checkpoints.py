@@ -14,7 +14,7 @@ from agent import words
 from agent.cli import client
 from agent.cli.options import json_option
 from agent.cli.tables import table, wrapped
-from agent.observe.reports import (
+from agent.observe.checkpoint_reports import (
     ChangesReport,
     CheckpointReport,
     CheckpointsReport,

@@ -18,7 +18,7 @@ from agent.checkpoints.undo import Order
 from agent.http.messages import Answer, BadRequest, Request
 from agent.http.routes import Routes
 from agent.observe.answers import answer, refusal
-from agent.observe.reports import (
+from agent.observe.checkpoint_reports import (
     ChangeReport,
     ChangesReport,
     CheckpointReport,

@@ -4,12 +4,13 @@ import sys
 
 from agent import events
 from agent.events import Event
-from agent.observe.metrics import LABELS, Metrics
+from agent.observe.metrics import Metrics
+from agent.observe.readings import LABELS
 
 METRICS_HEAD = """\
 # Metrics
 
-Generated from `agent/observe/metrics.py` by `make docs`; a test holds it to the code.
+Generated from `metrics.py` and `readings.py` in `agent/observe/` by `make docs`; a test checks it.
 
 Served at `/metrics` on port 9091 (`SWARM_HTTP_LISTEN`), as text or, when asked for, OpenMetrics.
 Counters count since the start of the agent unless they say otherwise. All label values come from

@@ -12,7 +12,8 @@ import msgspec
 from agent import places, words
 from deploy.swarm import life, ssh
 from deploy.swarm.finding import Finding, Level
-from deploy.swarm.fly import Fly, FlyError
+from deploy.swarm.fly import Fly
+from deploy.swarm.flyerrors import FlyError
 from deploy.swarm.place import Place
 from deploy.swarm.records import ListedMachine
 from deploy.swarm.up import VOLUME

@@ -15,7 +15,8 @@ from typing import TypeVar
 import msgspec
 
 from deploy.swarm import many, status
-from deploy.swarm.fly import EXEC_LIMIT, Fly, FlyError, find_program, local_environ
+from deploy.swarm.fly import EXEC_LIMIT, Fly, find_program, local_environ
+from deploy.swarm.flyerrors import FlyError
 from deploy.swarm.place import Place
 from deploy.swarm.records import Executed, ListedMachine, chosen
 from deploy.swarm.show import Show

@@ -7,7 +7,8 @@ from contextlib import suppress
 from agent import safe
 from deploy.sizes import SUSPEND_LIMIT
 from deploy.swarm import ssh
-from deploy.swarm.fly import Fly, FlyError, UnreachableError
+from deploy.swarm.fly import Fly
+from deploy.swarm.flyerrors import FlyError, UnreachableError
 from deploy.swarm.place import Place
 from deploy.swarm.records import ASLEEP, AWAKE, ON_THE_WAY, ListedMachine
 

@@ -9,7 +9,8 @@ import base64
 import shlex
 
 from deploy.swarm import life, secrets, up
-from deploy.swarm.fly import Fly, FlyError
+from deploy.swarm.fly import Fly
+from deploy.swarm.flyerrors import FlyError
 from deploy.swarm.place import Place
 from deploy.swarm.records import ListedMachine
 from deploy.swarm.wish import KEYS, UpError, person_of, secret_name

@@ -11,7 +11,8 @@ from agent import safe, words
 from agent.platform import prices
 from deploy import sizes
 from deploy.swarm import agents, life, logs
-from deploy.swarm.fly import Fly, FlyError
+from deploy.swarm.fly import Fly
+from deploy.swarm.flyerrors import FlyError
 from deploy.swarm.place import Deployed, Place
 from deploy.swarm.records import Event, ListedMachine
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from deploy.swarm import ssh, template
-from deploy.swarm.fly import Fly, FlyError
+from deploy.swarm.fly import Fly
+from deploy.swarm.flyerrors import FlyError
 from deploy.swarm.place import Place
 
 PAGE_PORT = 9091

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from agent.places import HOST_KEY
 from deploy.swarm import life, place, secrets, ssh, template
-from deploy.swarm.fly import Fly, FlyError
+from deploy.swarm.fly import Fly
+from deploy.swarm.flyerrors import FlyError
 from deploy.swarm.place import Deployed, Place
 from deploy.swarm.records import ListedMachine, Volume
 from deploy.swarm.wish import (

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from deploy.swarm import fly as flys
-from deploy.swarm.fly import Fly, FlyError, RateLimitError, UnreachableError, explained
+from deploy.swarm.fly import Fly
+from deploy.swarm.flyerrors import FlyError, RateLimitError, UnreachableError, explained
 from deploy.swarm.show import Show
 
 LIMITED = "Error: request returned non-2xx status: 429: slow down"

@@ -10,7 +10,7 @@ from deploy.swarm import fleet, place
 from deploy.swarm import status as statuses
 from deploy.swarm.cli import common
 from deploy.swarm.finding import Finding, Level
-from deploy.swarm.fly import FlyError
+from deploy.swarm.flyerrors import FlyError
 from deploy.swarm.place import Place
 from deploy.swarm.show import Show
 

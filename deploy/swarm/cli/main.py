@@ -27,7 +27,7 @@ def _expected(error: Exception) -> bool:
     """Whether it is one of our errors, with a message for the user."""
     from deploy.swarm.agents import AttachError
     from deploy.swarm.backup import BackupError
-    from deploy.swarm.fly import FlyError
+    from deploy.swarm.flyerrors import FlyError
     from deploy.swarm.life import LifeError
     from deploy.swarm.secrets import SecretError
     from deploy.swarm.team import TeamError

@@ -6,7 +6,8 @@ import click
 
 from deploy.swarm import plan, status
 from deploy.swarm.cli import common
-from deploy.swarm.fly import Fly, FlyError
+from deploy.swarm.fly import Fly
+from deploy.swarm.flyerrors import FlyError
 from deploy.swarm.place import Place, all_names
 from deploy.swarm.show import Show
 from deploy.swarm.up import Up
