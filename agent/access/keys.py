@@ -1,9 +1,9 @@
 """Authorised keys, from the secrets of the machine and a folder of root's.
 
-Keys come from outside only: `SSH_AUTHORIZED_KEYS`, `SSH_AUTHORIZED_KEYS_<NAME>`, and the `.pub`
+Keys only come from outside: `SSH_AUTHORIZED_KEYS`, `SSH_AUTHORIZED_KEYS_<NAME>`, and the `.pub`
 files of a folder that only root can write. They are written to a file of root's outside every home,
-so that nothing in the machine adds one by itself. A line counts when sshd would take it; one that
-does not is reported with source, number and reason, and never costs the good ones.
+so that no program in the machine can add one. A line counts if sshd would accept it; any other line
+is reported with source, number and reason, and does not affect the good ones.
 """
 
 import binascii
@@ -33,7 +33,7 @@ _ALIASES = {
     "rsa-sha2-512": "ssh-rsa",
     "webauthn-sk-ecdsa-sha2-nistp256@openssh.com": "sk-ecdsa-sha2-nistp256@openssh.com",
 }
-"""Names of signatures, which sshd takes for the type of the key."""
+"""Names of signature types, which sshd accepts as the type of the key."""
 
 _CERTIFICATE = "-cert-v01@openssh.com"
 _DSA = "ssh-dss"
@@ -61,14 +61,14 @@ class AuthorizedKey:
     sources: str | None = None
 
     def as_line(self) -> str:
-        """The line of the keys file; bytes that are no text are surrogates."""
+        """The line of the keys file; bytes that are not UTF-8 are surrogates."""
         words = (self.options, self.key.type, self.key.base64, self.comment)
         return " ".join(word for word in words if word)
 
     def lets_nobody_in(self, now: float, seen: tuple[Network, ...] | None) -> str:
-        """Why no login with it succeeds; empty where one may.
+        """Why no login with it can succeed; empty if one can.
 
-        `now` is Unix time, `seen` where connections come from in sshd's eyes (None: anywhere).
+        `now` is Unix time, `seen` the addresses that sshd sees connections from (None: any).
         """
         if self.expires is not None and self.expires < now:
             return f"it has expired ({self.options})"
@@ -83,7 +83,7 @@ class AuthorizedKey:
 
 @dataclass(frozen=True, slots=True)
 class LineReport:
-    """Something about a line, in words; line 0 is the source as a whole."""
+    """A remark about a line; line 0 means the whole source."""
 
     source: str
     line: int
@@ -96,14 +96,14 @@ class LineReport:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """All keys that were found, all lines that are none, and what is odd about the good ones."""
+    """All usable keys, all unusable lines, and remarks about the usable keys."""
 
     usable: tuple[AuthorizedKey, ...]
     bad: tuple[LineReport, ...]
     odd: tuple[LineReport, ...] = ()
 
     def name_of(self, fingerprint: str) -> str:
-        """Whose key this is; empty when it is none of ours."""
+        """The owner of this key; empty if it is not one of ours."""
         for entry in self.usable:
             if entry.key.fingerprint == fingerprint:
                 return entry.name
@@ -113,7 +113,7 @@ class Keys:
 def find(environ: Mapping[str, str], folder: str) -> Keys:
     """All keys of the secrets, then those of the folder, each in the order of their names.
 
-    A secret that is the path of a file stands for what is in it.
+    If a secret is the path of a file, the file's content counts.
     """
     texts: list[_Text] = []
     bad: list[LineReport] = []
@@ -157,7 +157,7 @@ def _read(
     """Add the text of a file; with `above`, the folders above it must be trusted as well."""
     try:
         if above and not is_safe_by_name(os.path.dirname(os.path.realpath(path))):
-            reason = "others can put another file in its place: keep it in a folder of root's"
+            reason = "other accounts can replace it: keep it in a folder of root's"
             bad.append(LineReport(source, 0, reason))
         else:
             texts.append(_Text(source, owner, _read_trusted(path), is_file=True))
@@ -193,8 +193,7 @@ def _read_trusted(path: str) -> str:
 def decode(content: bytes) -> str:
     """The text of a keys file: UTF-8, or UTF-16 as Windows' shell writes it.
 
-    Other bytes stay what they are (as surrogates): sshd does not look at them either. Raises
-    `ValueError`.
+    Other bytes are kept (as surrogates): sshd ignores them too. Raises `ValueError`.
     """
     try:
         if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -210,7 +209,7 @@ def _require_trust(status: os.stat_result) -> None:
     if status.st_uid not in (0, os.geteuid()):
         raise ValueError(f"it belongs to uid {status.st_uid}: chown root")
     if status.st_mode & 0o022:
-        raise ValueError("others can write it: chmod go-w")
+        raise ValueError("other accounts can write it: chmod go-w")
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -248,19 +247,19 @@ def _parse(texts: Iterable[_Text], bad: list[LineReport]) -> Keys:
                 seen.add((entry.key.blob, entry.options))
                 usable.append(entry)
         if each.is_file and not found_any:
-            bad.append(LineReport(each.source, 0, "there is no key in it"))
+            bad.append(LineReport(each.source, 0, "it has no key"))
     return Keys(tuple(usable), tuple(bad), tuple(odd))
 
 
 def _about_double(before: AuthorizedKey, entry: AuthorizedKey) -> str:
     where = f"the key of {before.source} line {before.line}"
     if before.options == entry.options:
-        return f"{where} once more"
+        return f"{where} again"
     return f"{where} with other options: the first line whose options allow a login counts"
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines that should be keys, numbered from 1; of a key in armour its first line only."""
+    """The lines that should be keys, numbered from 1; only the first line of an armoured key."""
     end = ""
     for number, line in enumerate(text.split("\n"), 1):
         stripped = line.partition("\0")[0].strip().lstrip("\ufeff")
@@ -273,9 +272,9 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def unwrap(value: str) -> str:
-    """The lines of a secret, undoing what happens to it on the way.
+    """The lines of a secret, after undoing common damage.
 
-    People paste keys with real line breaks, with `\\n` written out, inside quotes, from Windows
+    People paste keys with real line breaks, with a literal `\\n`, inside quotes, from Windows
     files, and as base64 of the whole file.
     """
     text = value.strip().lstrip("\ufeff")
@@ -287,9 +286,9 @@ def unwrap(value: str) -> str:
 
 
 def _split_written_breaks(line: str) -> list[str]:
-    """The lines in one line: `\\n` is a line break only where another line begins after it.
+    """The lines in one line: `\\n` is a line break only if another line begins after it.
 
-    Else it is part of a name (`corp\\nancy`) or of a command.
+    Otherwise it is part of a name (`corp\\nancy`) or of a command.
     """
     parts = []
     start = 0
@@ -302,7 +301,7 @@ def _split_written_breaks(line: str) -> list[str]:
 def _next_break(line: str, start: int) -> "re.Match[str] | None":
     position = start
     while match := _WRITTEN_BREAK.search(line, position):
-        # Within the options it is their own affair.
+        # A `\n` within the options belongs to them.
         options = start if _KEY.match(line, _skip_blanks(line, start)) else _end_of(line, start)
         if match.start() < options < len(line):
             position = options
@@ -354,8 +353,8 @@ def _parse_line(text: str, owner: str, source: str, number: int) -> AuthorizedKe
         raise ValueError(f"{hint}: a line looks like ssh-ed25519 AAAA… name")
     if words[0].endswith(_CERTIFICATE):
         raise ValueError(
-            "this is a certificate, which is shown at login: put here the public key of who "
-            "signed it, with cert-authority in front"
+            "this is a certificate, which a client presents at login: put the public key of its "
+            "signer here, with cert-authority in front"
         )
     key = parse_public(_ALIASES.get(words[0], words[0]), words[1])
     comment = words[2].strip() if len(words) > 2 else ""
@@ -366,7 +365,7 @@ def _parse_line(text: str, owner: str, source: str, number: int) -> AuthorizedKe
 
 
 def _bounds(options: str) -> tuple[float | None, str | None]:
-    """Until when and from where a key with these options lets in. Raises `ValueError`."""
+    """The expiry and the `from` of a key with these options. Raises `ValueError`."""
     if not options:
         return None, None
     from agent.access import keyoptions
@@ -378,17 +377,17 @@ def _bounds(options: str) -> tuple[float | None, str | None]:
 def _refuse_other_forms(text: str) -> None:
     if "PRIVATE KEY" in text or text.startswith("PuTTY-User-Key-File"):
         raise ValueError(
-            "this is a private key: it is no secret any more, make a new pair "
-            "and put the .pub file here"
+            "this is a private key: it is no longer secret, create a new pair and put the .pub "
+            "file here"
         )
     if text.startswith(_ARMOUR):
         raise ValueError("this is a key in another form: ssh-keygen -i -f FILE converts it")
     if text.startswith(("https://", "http://")):
-        raise ValueError("this is an address: put in the lines that are found there")
+        raise ValueError("this is a web address: put the lines found there here")
 
 
 def _words(rest: str) -> list[str]:
-    """Type, key and comment, separated as sshd does: by spaces and tabs and nothing else."""
+    """Type, key and comment, separated as sshd does: only by spaces and tabs."""
     return [word for word in _BLANK.split(rest, maxsplit=2) if word]
 
 
@@ -403,7 +402,7 @@ def _split_options(text: str) -> tuple[str, str]:
 
 
 def install(keys: Keys, path: str, account: "Account") -> None:
-    """Write the keys file as a whole: ours, and readable by the login account and nobody else.
+    """Replace the keys file: it belongs to us, and only the login account can read it.
 
     sshd reads it as that account. Raises `OSError`.
     """

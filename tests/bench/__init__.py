@@ -1,1 +1,1 @@
-"""Benchmarks: swarm-agent against what people use today, side by side in the same run."""
+"""Benchmarks: swarm-agent compared with the usual programs, side by side in the same run."""

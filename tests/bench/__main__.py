@@ -75,13 +75,13 @@ ROWS: dict[str, Measure] = {
 
 
 def main() -> int:
-    """Measure what was asked for; 1 when a target was missed."""
+    """Measure the requested rows; returns 1 if a target was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", choices=[*ROWS, []], default=[])
     parser.add_argument("--quick", action="store_true", help="fewer runs")
     words = parser.parse_args()
     _leave_the_shared_interpreter()
-    # A stop from outside leaves through the blocks that end the machines.
+    # A signal unwinds the blocks that stop the machines.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if os.geteuid() != 0:
         print("the machines of this benchmark need root: namespaces and an account of their own")
@@ -98,7 +98,7 @@ def main() -> int:
         for name in words.rows or ROWS:
             print(f"measuring {name}", file=sys.stderr, flush=True)
             results += ROWS[name](peers, words.quick)
-            # At once: a row that fails must not take the others with it.
+            # Write at once: a failing row must not lose the others.
             WORK.joinpath("results.md").write_text(markdown(results))
             WORK.joinpath("results.json").write_text(as_json(results))
     print(markdown(results))
@@ -133,7 +133,7 @@ runpy.run_module("tests.bench", run_name="__main__")
 
 
 def _leave_the_shared_interpreter() -> None:
-    """Go on in a copy of the interpreter, without OpenSSL: pages we have mapped are never cold."""
+    """Run on in a copy of the interpreter, without OpenSSL: pages we have mapped are never cold."""
     if os.environ.get("BENCH_COPY"):
         return
     WORK.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """A disk as slow as the root file system of a Fly.io machine: 8 MiB/s, 2,000 reads a second.
 
 A block-I/O cgroup (version 1 or 2) limits and counts what its processes read. Before each start
-the page cache is dropped. Two things make a start too good, and `SlowDisk.start` refuses both: a
+the page cache is dropped. Two things make a start too fast, and `SlowDisk.start` refuses both: a
 program that stays in memory because another process has it mapped, and another process that reads
 at full speed, during the start, what the contender is about to need.
 """
@@ -42,7 +42,7 @@ class Start:
 
 @contextmanager
 def slow_disk() -> Iterator["SlowDisk"]:
-    """A slow disk that leaves no cgroup behind. Raises `Unavailable` where it can't be made."""
+    """A slow disk that leaves no cgroup behind. Raises `Unavailable` if it cannot be created."""
     disk = SlowDisk()
     try:
         yield disk
@@ -65,7 +65,7 @@ class SlowDisk:
     def start(self, pid: int, programs: Sequence[Path], measure: Callable[[], float]) -> Start:
         """Make `pid` and all it starts read slowly, drop the caches, and time a start.
 
-        Raises `NotCold` when another process helped.
+        Raises `NotCold` if another process helped.
         """
         self.add(pid)
         self.drop_caches()
@@ -81,21 +81,21 @@ class SlowDisk:
         return Start(seconds, own)
 
     def remove(self) -> None:
-        """Take the cgroup away; its processes have ended."""
+        """Remove the cgroup; its processes have exited."""
         with suppress(OSError):
             self._folder.rmdir()
 
     def drop_caches(self) -> None:
-        """Forget every file that nobody has mapped."""
+        """Drop every file from memory that no process has mapped."""
         os.sync()
         Path("/proc/sys/vm/drop_caches").write_text("3")
 
     def add(self, pid: int) -> None:
-        """Limit a process and all it starts."""
+        """Limit a process and all its descendants."""
         (self._folder / "cgroup.procs").write_text(str(pid))
 
     def bytes_read(self) -> int:
-        """What all processes of the cgroup have read from the disk until now."""
+        """Bytes that all processes of the cgroup have read from the disk."""
         if self._version == 1:
             for line in (self._folder / "blkio.throttle.io_service_bytes").read_text().splitlines():
                 words = line.split()
@@ -110,7 +110,7 @@ class SlowDisk:
         return 0
 
     def _read_by_all(self) -> int:
-        """What everybody has read from the disk; it counts sectors of 512 bytes."""
+        """Bytes that all processes have read from the disk, which counts sectors of 512 bytes."""
         return int(Path("/sys/dev/block", self._device, "stat").read_text().split()[2]) * 512
 
     def _make(self) -> Path:
@@ -123,7 +123,7 @@ class SlowDisk:
                 path.write_text(f"{self._device} {value}")
             return folder
         self._version = 2
-        # Read first: where this is no cgroup of version 2, writing would only make plain files.
+        # Read first: if this is not a cgroup of version 2, writing would only create plain files.
         if "io" not in (_V2 / "cgroup.controllers").read_text().split():
             raise Unavailable(f"{_V2} has no io controller: enable it, or mount blkio at {_V1}")
         (_V2 / "cgroup.subtree_control").write_text("+io")

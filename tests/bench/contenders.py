@@ -1,4 +1,4 @@
-"""Who is measured: the agent as it ships, a bare sshd, and supervisord with sshd.
+"""The contenders: the agent as it ships, a bare sshd, supervisord with sshd, and others.
 
 Each runs as PID 1 of the same kind of machine (deploy/machine.py), with the same account and key.
 """
@@ -24,7 +24,7 @@ SSHD, SUPERVISORD = "bare sshd", "supervisord + sshd"
 TINI, S6 = "tini + sshd", "s6 + sshd"
 STACK = "supervisord + sshd + fail2ban + node exporter"
 
-# /run/sshd is there before: making it is no part of anybody's start.
+# /run/sshd exists before: creating it is not part of any contender's start.
 _GO = 'mkdir -p /run/sshd; echo ready; read -r go; exec "$@" </dev/null >>"$LOG" 2>&1'
 
 
@@ -34,7 +34,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Contender:
-    """How to become one of those who are measured."""
+    """How to run one of the contenders."""
 
     name: str
     command: tuple[str, ...]
@@ -43,16 +43,16 @@ class Contender:
     key: Key
     folder: Path
     hello: bytes = b""
-    """What the proxy says first on each connection."""
+    """The bytes that the proxy sends first on each connection."""
 
     @property
     def log(self) -> Path:
-        """What it said, in all its lives."""
+        """Its output, in all its runs."""
         return self.folder / "log"
 
     @contextmanager
     def prepared(self) -> Iterator["Prepared"]:
-        """A machine that waits for the word to exec the contender; it ends with the block."""
+        """A machine that waits for the order to exec the contender; stopped after the block."""
         machine = LocalMachine(self.folder / "machine")
         machine.start(
             dict(self.environ) | {"LOG": str(self.log)},
@@ -89,7 +89,7 @@ class Contender:
 
 
 class Prepared:
-    """A machine whose shell waits for the word."""
+    """A machine whose shell waits for the order."""
 
     def __init__(self, contender: Contender, machine: LocalMachine) -> None:
         self.contender = contender
@@ -116,7 +116,7 @@ class Prepared:
         return ["nsenter", "-t", str(self.pid), "-m", "-p", program, *words]
 
     def banner(self) -> bool:
-        """SSH answers."""
+        """Whether SSH answers."""
         try:
             with socket.create_connection(("127.0.0.1", self.contender.port), timeout=60) as probe:
                 probe.sendall(self.contender.hello)
@@ -136,7 +136,7 @@ def agent(key: Key) -> Contender:
         "SWARM_LOG_FORMAT": "json",
         "SWARM_MAX_CONNECTIONS_PER_MINUTE": "100000",
         "SWARM_SLEEP_MODE": "stop",
-        # A look whether it answers is a visit without a login, after which it would sleep.
+        # A check whether it answers is a connection without a login, after which it would sleep.
         "SWARM_WAKE_WINDOW": "1h",
         "SWARM_HTTP_LISTEN": f"127.0.0.1:{free_port()}",
     }
@@ -165,7 +165,7 @@ def supervised_sshd(key: Key) -> Contender:
 
 
 def stack(key: Key) -> Contender:
-    """What people run who have built this machine by hand. Raises `Unavailable`."""
+    """The usual hand-built machine. Raises `Unavailable`."""
     from tests.bench import fail2ban
 
     needed("fail2ban-server", "fail2ban")
@@ -222,7 +222,7 @@ def s6_sshd(key: Key) -> Contender:
 
 
 def needed(program: str, package: str) -> str:
-    """Where a program is, installed when it is missing. Raises `Unavailable`."""
+    """The path of a program, installed if it is missing. Raises `Unavailable`."""
     if not shutil.which(program):
         install(package)
     return shutil.which(program) or program
@@ -240,7 +240,7 @@ def install(package: str) -> None:
 
 
 def work_folder(name: str) -> Path:
-    """A folder of the benchmark's own, made when missing."""
+    """The benchmark's own folder, created if it is missing."""
     path = WORK / name
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -265,7 +265,7 @@ def install_agent() -> None:
     """Install swarm-agent the way it ships: a wheel, locked hashes, bytecode."""
     venv = WORK / "venv"
     shutil.rmtree(venv, ignore_errors=True)
-    # A copy, not a link: the interpreter that other programs use must not be in memory for it.
+    # A copy, not a link: other programs keep the original interpreter in memory.
     # Without pip and setuptools: they leave hooks that Python reads at every start.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     python = str(ROOT / ".venv" / "bin" / "python")

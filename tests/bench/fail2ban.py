@@ -1,7 +1,7 @@
 """The peer of the gate: `sshd -D` with a real fail2ban, as Debian ships them.
 
-fail2ban reads a log file with dates, as syslog writes it; here a thread stands in for syslog. Its
-ban is a set of nftables, refused with a TCP reset so that an attacker sees it at once.
+fail2ban reads a log file with dates, as syslog writes it; here a thread imitates syslog. Its ban is
+a set of nftables, refused with a TCP reset so that an attacker sees it at once.
 """
 
 import os
@@ -116,7 +116,7 @@ def server(folder: Path, log: Path) -> list[str]:
     paths = ["-c", str(config), "-s", str(folder / "socket"), "-p", str(folder / "pid")]
     (config / "fail2ban.local").write_text("[Definition]\ndbfile = None\n")
     says = ["--logtarget", str(folder / "log"), "--loglevel", "INFO"]
-    # -x: what a killed server has left must not keep the next from starting.
+    # -x: remains of a killed server must not prevent the next start.
     return ["fail2ban-server", "-x", "-f", *paths, *says]
 
 

@@ -1,4 +1,4 @@
-"""What the hooks of coding agents cost."""
+"""The cost of hooks of coding agents."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ done
 
 
 def hook(contender: Contender, calls: int) -> list[Row]:
-    """Hooks one after the other as a coding tool runs them, beside a hook that does nothing."""
+    """Hooks one after the other, as a coding tool runs them, beside a hook that does nothing."""
     program = contender.command[0]
     with contender.running() as ready:
         until(lambda: _answers(ready.agent_command("agents")), "the agent's answers")

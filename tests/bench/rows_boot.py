@@ -15,7 +15,7 @@ COLD_BYTES = "read from the disk until then"
 
 BANNER_DEADLINE = 60.0
 QUIET_DEADLINE = 600.0
-"""How long a cold start is tried again, in seconds, while others use the machine."""
+"""Seconds for which a cold start is retried while other programs use the machine."""
 
 
 def warm(contenders: Sequence[Contender], runs: int) -> Row:
@@ -39,7 +39,7 @@ def cold(contenders: Sequence[Contender], runs: int) -> list[Row]:
     """Nothing is in memory, on a disk limited as Fly's root file system."""
     seconds: dict[str, list[float]] = {entry.name: [] for entry in contenders}
     read: dict[str, list[float]] = {entry.name: [] for entry in contenders}
-    for entry in contenders:  # what is made once, such as a host key, is no part of a cold start
+    for entry in contenders:  # a host key, created once, is not part of it
         with entry.running():
             pass
     try:
@@ -56,7 +56,7 @@ def cold(contenders: Sequence[Contender], runs: int) -> list[Row]:
 
 
 def _cold_start(contender: Contender, disk: SlowDisk) -> Start:
-    """A start that nobody helped; tried again while others use the machine."""
+    """A start that no other process helped; retried while other programs use the machine."""
     end = time.monotonic() + QUIET_DEADLINE
     while True:
         with contender.prepared() as ready:
@@ -71,7 +71,7 @@ def _cold_start(contender: Contender, disk: SlowDisk) -> Start:
 
 
 def _programs() -> list[Path]:
-    """What must not be in memory: one that is would flatter a contender, and bend every ratio."""
+    """The programs that must not be in memory: a cached one would distort every ratio."""
     return [
         Path("/usr/sbin/sshd"),
         *Path("/usr/lib").glob("*/libcrypto.so.*"),

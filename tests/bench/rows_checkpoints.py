@@ -1,4 +1,4 @@
-"""Checkpoints of a gigabyte: the agent's, restic alone beside it, and a login meanwhile."""
+"""Checkpoints of a gigabyte: the agent's, compared with restic alone, and a login meanwhile."""
 
 import asyncio
 import os
@@ -100,13 +100,13 @@ def checkpoints(runs: int, count: int) -> list[Row]:
 
 
 def login_beside(contender: Contender, logins: int) -> Row:
-    """A login while checkpoints of a gigabyte that changes are made one after the other."""
+    """A login while checkpoints of a changing gigabyte are made one after the other."""
     quiet: list[float] = []
     busy: list[float] = []
     with contender.running() as ready:
         _over_ssh(contender, _FILL)
         _over_ssh(contender, f"{contender.command[0]} checkpoint")
-        for _ in range(2):  # in turns: this computer is not always the same
+        for _ in range(2):  # in turns: this computer's speed varies
             quiet += [timed_login(contender) for _ in range(logins // 2)]
             loop = subprocess.Popen(
                 ["sh", "-c", _ENDLESS, "sh", *ready.agent_command("checkpoint")],
@@ -215,7 +215,7 @@ def _fill(volume: Volume) -> None:
     for number in range(FILES):
         folder = volume.work / f"{number % 60}"
         folder.mkdir(exist_ok=True)
-        # Half of it can be compressed, as with code.
+        # Half of it is compressible, like code.
         (folder / f"{number}").write_bytes(source.randbytes(SIZE // 2) + bytes(SIZE // 2))
     volume.give()
 

@@ -1,4 +1,4 @@
-"""How long people, and the hooks of coding agents, wait for a command of the agent's own."""
+"""How long people and hooks of coding agents wait for an agent's command."""
 
 import subprocess
 import time
@@ -13,7 +13,7 @@ LIMIT = 60.0
 
 
 def commands(contender: Contender, runs: int) -> list[Row]:
-    """Each command in a machine that is up, beside `--version`, which asks nobody."""
+    """Each command in a running machine, compared with `--version`, which asks no agent."""
     with contender.running() as ready:
 
         def took(words: Sequence[str]) -> float:

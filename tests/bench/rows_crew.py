@@ -1,4 +1,4 @@
-"""How soon the state of a real coding agent is right after what happened to it."""
+"""How soon the state of a real coding agent is right after an event."""
 
 import tempfile
 import time
@@ -27,11 +27,11 @@ ASKS = {
 }
 
 Measured = Iterator[tuple[str, float]]
-"""What happened, and the seconds that its state took."""
+"""An event, and the seconds until the right state."""
 
 
 def states(key: Key, rounds: int) -> list[Row]:
-    """From a key that is pressed, or a signal, to the agent's event of the right state."""
+    """From a key press, or a signal, to the agent's event of the right state."""
     rows: list[Row] = []
     for name in TOOLS:
         found: dict[str, list[float]] = {}
@@ -81,7 +81,7 @@ def _measured(desk: Desk, name: str) -> Measured:
     _hold(desk)
     yield "Esc in a turn", _press(desk, twice, *IDLE)
     if name == "claude":
-        desk.key("api", "C-u")  # it puts the prompt back that it has not answered
+        desk.key("api", "C-u")  # it restores the unanswered prompt
     _ask(desk, name, ENDLESS)
     yield "a permission is granted", _press(desk, "Enter", "working")
     yield "Esc in a command", _press(desk, twice, *IDLE)
@@ -125,21 +125,21 @@ def _of_claude(desk: Desk) -> Measured:
 
 
 def _hold(desk: Desk) -> int:
-    """A turn that does not end; the tool's process."""
+    """Start a turn that does not end; returns the tool's process."""
     desk.say("api", "hold on")
     working = desk.becomes("api", "working")
     return int(working["pid"])
 
 
 def _ask(desk: Desk, name: str, prompt: str) -> None:
-    """A dialog on the screen."""
+    """Bring up a dialog on the screen."""
     desk.say("api", prompt)
     desk.becomes("api", "waiting", need="a permission")
     _read(desk, name)
 
 
 def _read(desk: Desk, name: str) -> None:
-    """As a person does: a dialog ignores keys in its first moments."""
+    """Wait as a person does: a dialog ignores keys in its first moments."""
     desk.shows("api", ASKS[name])
     time.sleep(READS)
 

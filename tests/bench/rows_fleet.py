@@ -19,7 +19,7 @@ from tests.laptop import Laptop
 MACHINES = 200
 _API = "the API alone"
 _NEAR, _REAL = 0.0, 0.05
-"""Seconds to an answer: from this computer, and from a platform in one's own region."""
+"""Seconds per answer: from this computer, and from a platform in the same region."""
 
 _CONFIG = (
     b'{"image":"i","guest":{"cpu_kind":"shared","cpus":2,"memory_mb":2048},'
@@ -47,7 +47,7 @@ def fleet(runs: int) -> list[Row]:
                 samples = as_samples({AGENT: took, _API: api})
                 where = f"answers after {distance * 1000:.0f} ms"
                 shown = f"swarm {' '.join(words)}, {MACHINES} machines, {where}"
-                # From this computer the API is faster than Python and click are imported.
+                # From this computer the API is faster than the import of Python and click.
                 targets = (Target(_API, 1.5),) if distance else ()
                 rows.append(Row(shown, "s", samples, targets))
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
@@ -84,7 +84,7 @@ def _platform() -> store.Platform:
 
 
 def _api(laptop: Laptop) -> float:
-    """The same requests from a process that runs already, as many at once."""
+    """The same requests from a running process, with the same concurrency."""
     api = Api(laptop.access.url, laptop.access.token)
     began = time.monotonic()
     found = list(many.as_done(_names(), lambda name: api.machines(name)[0].id))

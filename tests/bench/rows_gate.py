@@ -1,4 +1,4 @@
-"""The gate under attack: refusing, banning, and letting honest people in meanwhile."""
+"""The gate under attack: refusals, bans, and honest logins meanwhile."""
 
 import json
 import math
@@ -21,7 +21,7 @@ FAIL2BAN = "sshd + fail2ban"
 REFUSALS = 5000
 ATTACKERS, NEWCOMERS = 50, 4
 BANNED_WITHIN, AFTER_BANS = 60.0, 5.0
-"""Seconds until all attackers are banned, at most, and for which they go on after that."""
+"""The most seconds until all attackers are banned, and the seconds for which they continue."""
 
 Address = tuple[str, int]
 
@@ -73,7 +73,7 @@ def refused(agent: Contender, runs: int) -> Row:
 
 
 def refusals_a_second(ready: Prepared) -> float:
-    """Of a banned client, by the agent's own CPU time."""
+    """Refusals of a banned client per second of the agent's own CPU time."""
     _ban_by_hand(ready, "203.0.113.9")
     before = _cpu_seconds(ready.pid)
     command = [sys.executable, "-c", _REFUSED, str(ready.contender.port), str(REFUSALS)]
@@ -107,7 +107,7 @@ def ban(agent: Contender, runs: int) -> list[Row]:
 def flood(contenders: Sequence[Contender], seconds: float) -> list[Row]:
     """Honest logins, one after the other, quiet and while 50 attackers hammer.
 
-    And one of each of some people who were never here; then what became of the attackers.
+    Also one login each of some newcomers; then the results of the attackers.
     """
     quiet, under, failures, newcomers, outcome = [], [], [], [], []
     with world(friends=1 + NEWCOMERS) as internet:
@@ -145,7 +145,7 @@ def flood(contenders: Sequence[Contender], seconds: float) -> list[Row]:
 def _first_logins(
     contender: Contender, internet: World, address: Address
 ) -> tuple[list[float], int]:
-    """How long each newcomer's login took that got in, in ms, and how many were refused."""
+    """The time of each newcomer's successful login, in ms, and the number of refusals."""
     times = []
     for number in range(2, 2 + NEWCOMERS):
         source = internet.friend(number)
@@ -157,7 +157,7 @@ def _first_logins(
 
 
 def _of_attackers(agent: Contender, internet: World) -> list[Row]:
-    """What the agent's log says of them, once each had the time to be banned and to come again."""
+    """The attackers' results in the agent's log, once each had time to be banned and return."""
     attackers = {internet.stranger(number) for number in range(1, ATTACKERS + 1)}
     bans: dict[str, str] = {}
     end = time.monotonic() + BANNED_WITHIN
@@ -169,7 +169,7 @@ def _of_attackers(agent: Contender, internet: World) -> list[Row]:
     late = [
         each
         for each in _said(agent, "ssh.connection.closed")
-        # The ban itself cuts what is open.
+        # The ban itself closes open connections.
         if each["timestamp"] > bans.get(each["client"], "~") and each["verdict"] != "cut"
     ]
     banned = Samples(AGENT, (float(len(bans)),))
@@ -207,7 +207,7 @@ def _until_banned(
 
 @contextmanager
 def _reachable(contender: Contender, internet: World) -> Iterator[Address]:
-    """The contender as clients reach it: the agent behind the edge, a sshd as it is."""
+    """The contender as clients reach it: the agent behind the edge, a sshd directly."""
     if contender.name == AGENT:
         with behind_proxy(contender).running(), internet.edge(contender.port):
             yield internet.edge_address, internet.port
@@ -219,7 +219,7 @@ def _reachable(contender: Contender, internet: World) -> Iterator[Address]:
 def _honest(
     contender: Contender, internet: World, address: Address, seconds: float
 ) -> tuple[tuple[float, ...], int]:
-    """How long each login that got in took, in ms, and how many were refused."""
+    """The time of each successful login, in ms, and the number of refusals."""
     command = internet.client(_ssh(contender, contender.key, address, internet.friend(1), "dev"))
     times, refusals, end = [], 0, time.monotonic() + seconds
     while time.monotonic() < end:
@@ -234,8 +234,8 @@ def _honest(
 
 @contextmanager
 def _attack(contender: Contender, internet: World, address: Address) -> Iterator[None]:
-    """Real SSH clients at full speed, with the CPU time that nobody else wants: they are elsewhere
-    in the world, only their connections are here."""
+    """Real SSH clients at full speed, with only idle CPU time, because real attackers would run on
+    other computers."""
     folder = contender.folder / "attack"
     folder.mkdir(exist_ok=True)
     path = folder / "stranger"

@@ -1,6 +1,6 @@
-"""How it grows: sessions, banned addresses, services, orphans; and how long a stop takes.
+"""Growth with sessions, banned addresses, services and orphans; and the time of a stop.
 
-The agent under the largest load stands first, and beside it the same agent under less.
+The agent under the largest load comes first, then the same agent under less.
 """
 
 import json
@@ -27,7 +27,7 @@ SERVICES = (1, 20, 200)
 ORPHANS = 10_000
 STOPPED_SESSIONS = 100
 FRESH = 1.05
-"""Seconds that an answer of the agent's HTTP may be old, and a little."""
+"""The greatest age of an HTTP answer of the agent, with a margin."""
 
 _ORPHANS = f"""
 import os
@@ -63,7 +63,7 @@ def sessions(agent: Contender, counts: Sequence[int], runs: int) -> list[Row]:
 
 
 def banned(agent: Contender, counts: Sequence[int], runs: int) -> list[Row]:
-    """Refusing a banned client while so many addresses are banned, and what they hold."""
+    """Refusing a banned client while so many addresses are banned, and their memory."""
     refusals: dict[str, list[float]] = {}
     memory: dict[str, list[float]] = {}
     known: dict[str, list[float]] = {}
@@ -135,7 +135,7 @@ def orphans(contenders: Sequence[Contender], runs: int) -> list[Row]:
 
 
 def stop(agent: Contender, runs: int) -> list[Row]:
-    """SIGTERM with a hundred sessions open, until the machine has ended in good order."""
+    """SIGTERM with a hundred sessions open, until the machine has stopped in order."""
     took = []
     for _ in range(runs):
         with agent.running() as machine, _many_sessions(agent) as more:
@@ -187,7 +187,7 @@ def _many_sessions(agent: Contender) -> Iterator["_Opener"]:
 
 
 class _Opener:
-    """Opens sessions until there are as many as are wanted; each runs cat(1)."""
+    """Opens sessions until there are enough; each runs cat(1)."""
 
     def __init__(self, agent: Contender) -> None:
         self._agent = agent
@@ -220,13 +220,13 @@ def _scraped(agent: Contender) -> float:
 
 
 def _fresh_scrape(agent: Contender) -> float:
-    """Milliseconds of a scrape that no answer of a moment ago serves."""
+    """Milliseconds of a scrape that is not answered from the cache."""
     time.sleep(FRESH)
     return _scraped(agent)
 
 
 def _write_bans(agent: Contender, count: int) -> None:
-    """Put bans into the volume's database, as an earlier life would have."""
+    """Put bans into the volume's database, like a previous run."""
     folder = agent.folder / "machine" / "volume" / ".swarm"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("state.db", "bans"):
@@ -250,7 +250,7 @@ def _knows(machine: Prepared, count: int) -> bool:
 
 
 def _zombies(machine: Prepared) -> bool:
-    """Dead children of the machine's init that nobody has waited for."""
+    """Exited children of the machine's init that nothing has waited for."""
     return any(each.state == "Z" and each.parent == machine.pid for each in all_processes())
 
 

@@ -1,4 +1,4 @@
-"""Waking from sleep, and what an idle agent costs."""
+"""Waking from sleep, and the cost of an idle agent."""
 
 import socket
 import tempfile
@@ -39,7 +39,7 @@ def wake(contender: Contender, runs: int) -> list[Row]:
 
 
 def idle(contenders: Sequence[Contender], seconds: float) -> list[Row]:
-    """CPU and wake-ups of a whole stack that nobody uses, with the idle sleep on."""
+    """CPU and wake-ups of a whole idle stack, with the idle sleep on."""
     cpu, wakeups = [], []
     for entry in contenders:
         with entry.running() as ready:

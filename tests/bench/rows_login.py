@@ -47,7 +47,7 @@ def bulk(contenders: Sequence[Contender], runs: int) -> list[Row]:
 
 
 def memory(contenders: Sequence[Contender], runs: int) -> Row:
-    """What the whole stack holds when idle, shared pages divided among their users (PSS)."""
+    """Memory of the whole idle stack, with shared pages divided among their users (PSS)."""
     values: dict[str, list[float]] = {entry.name: [] for entry in contenders}
     for _ in range(runs):
         for entry in contenders:
@@ -90,5 +90,5 @@ def proportional(pid: int) -> int:
 
 
 def as_samples(values: dict[str, list[float]]) -> tuple[Samples, ...]:
-    """Of each contender, by name."""
+    """The samples of each contender, by name."""
     return tuple(Samples(name, tuple(numbers)) for name, numbers in values.items())

@@ -1,4 +1,4 @@
-"""What being watched costs those who log in."""
+"""The cost of scrapes for logins."""
 
 import socket
 import subprocess
@@ -17,7 +17,7 @@ CONNECTIONS = 10
 
 
 def scraped(contender: Contender, runs: int) -> Row:
-    """A login while the metrics are asked for a thousand times a second, beside a quiet one."""
+    """A login during a thousand scrapes a second, compared with a quiet one."""
     port = int(dict(contender.environ)["SWARM_HTTP_LISTEN"].rpartition(":")[2])
     quiet: list[float] = []
     loaded: list[float] = []
@@ -48,7 +48,7 @@ def _answers(port: int) -> bool:
 
 @contextmanager
 def _scrapes(port: int) -> Iterator[list[int]]:
-    """Ask at a steady rate until the block ends; how many were answered."""
+    """Scrape at a steady rate until the block ends; counts the answers."""
     ended = threading.Event()
     counted = [0]
 

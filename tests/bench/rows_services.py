@@ -1,4 +1,4 @@
-"""Twenty trivial services: until they run, what supervising them holds; a flood beside logins."""
+"""Twenty trivial services: time until they run, and memory; logins during a flood."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ while True:
 
 
 def services(agent: Contender, runs: int) -> list[Row]:
-    """exec → twenty services run, and the memory of whoever supervises them."""
+    """exec → twenty services run, and the memory of their supervisor."""
     marks = work_folder("marks")
     peers = [agent_with(agent, marks, COUNT)]
     for make in (_supervisord, _s6):
@@ -70,7 +70,7 @@ def services(agent: Contender, runs: int) -> list[Row]:
 
 
 def service_flood(agent: Contender, runs: int) -> Row:
-    """A login while a service says 100 MB a second, beside a quiet one."""
+    """A login while a service writes 100 MB a second, compared with a quiet one."""
     folder = work_folder("flood")
     script = folder / "flood.py"
     script.write_text(FLOOD)
@@ -154,7 +154,7 @@ def until_marked(ready: Prepared, marks: Path, count: int) -> float:
 
 
 def _supervision(pid: int) -> float:
-    """What the supervisor and its helpers hold, in MB; the services themselves left out."""
+    """Memory of the supervisor and its helpers in MB, without the services themselves."""
     ours = [pid, *(each.pid for each in descendants(pid) if not _is_sleep(each.pid))]
     return sum(map(proportional, ours)) / 1024
 

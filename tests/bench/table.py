@@ -1,4 +1,4 @@
-"""Measurements and the table they become."""
+"""Measurements, and the table made from them."""
 
 import json
 import statistics
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass(frozen=True)
 class Samples:
-    """What was measured of one contender, one value a run."""
+    """The measurements of one contender, one value per run."""
 
     contender: str
     values: tuple[float, ...]
@@ -33,7 +33,7 @@ class Target:
     at_least: bool = False
 
     def met(self, ratio: float) -> bool:
-        """The ratio is within the bound."""
+        """Whether the ratio is within the bound."""
         return ratio >= self.bound if self.at_least else ratio <= self.bound
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Row:
         return medians[AGENT] / medians[peer]
 
     def verdicts(self) -> list[str]:
-        """Each target with what became of it."""
+        """Each target with its result."""
         found = []
         for target in self.targets:
             ratio = self.ratio(target.peer)

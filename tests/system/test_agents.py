@@ -1,4 +1,4 @@
-"""Coding agents as the machine sees them: the real Claude Code in tmux, its model a stand-in."""
+"""Coding agents as seen by the machine: the real Claude Code in tmux, with a fake model."""
 
 import time
 from datetime import datetime
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_grou
 
 @pytest.fixture
 def desk(make_box: BoxMaker, the_model: Model) -> Desk:
-    """A machine with a folder `api` that Claude Code trusts, and it in a window of this name."""
+    """A machine with a folder `api` that Claude Code trusts, and its window of this name."""
     desk = Desk(ready(make_box().boot(PLAIN)), the_model).sit_down("api", "web", "docs")
     desk.open("api", "api")
     desk.shows("api", "Claude Code")
@@ -50,7 +50,7 @@ def test_a_permission_is_waited_for_and_its_grant_is_work(desk: Desk) -> None:
 def test_a_permission_is_reported_and_its_answer_seen_within_seconds(
     make_box: BoxMaker, the_model: Model
 ) -> None:
-    """To a real webhook; the times are the agent's own, from the log."""
+    """Reported to a real webhook; the times are the agent's own, from the log."""
     with webhook() as hook:
         settings = {"SWARM_NOTIFY": hook.url, "SWARM_NOTIFY_WAIT": "1s"}
         desk = Desk(ready(make_box().boot(settings)), the_model).sit_down("api")
@@ -65,7 +65,7 @@ def test_a_permission_is_reported_and_its_answer_seen_within_seconds(
         desk.becomes("api", "working")
         event = desk.box.events("coding.state")[-1]
         seen = datetime.fromisoformat(event["timestamp"]).timestamp()
-        # What the tool itself takes to write its file is its own: it is written after the grant.
+        # The time until the tool writes its file does not count: it writes it after the grant.
         assert seen - answered < SOON, event
         desk.box.event("checkpoint.made", cause="before an agent's turn")
 
@@ -93,7 +93,7 @@ def test_a_declined_question_is_no_work(desk: Desk) -> None:
 
 @pytest.mark.parametrize("pressed", ["Escape", "C-c"])
 def test_an_interrupted_turn_is_over(desk: Desk, pressed: str) -> None:
-    """No hook says so: the tool's own session file does."""
+    """No hook reports it: the tool's own session file does."""
     desk.say("api", "hold on")
     desk.becomes("api", "working")
     desk.key("api", pressed)
@@ -166,7 +166,7 @@ def test_three_at_once_are_told_apart(desk: Desk) -> None:
     desk.becomes("docs", "waiting", need="the next prompt", prompts=0)
     names = [each["name"] for each in desk.agents()]
     assert sorted(names) == ["claude-1", "claude-2", "claude-3"]
-    # The one that needs a person stands first.
+    # The one that needs a person comes first.
     assert desk.agents()[0]["folder"] == f"{desk.home}/web"
     lines = desk.box.agent("agents").stdout.splitlines()
     assert "waits for a permission" in lines[1]

@@ -1,6 +1,6 @@
-"""The real Codex, Gemini CLI and OpenCode as the machine sees them, their model a stand-in.
+"""The real Codex, Gemini CLI and OpenCode as seen by the machine, with a stand-in for their model.
 
-What each of them says and does not say is its own: what cannot be known stands in docs/agents.md.
+Each tool reports different things; docs/agents.md lists what cannot be known.
 """
 
 import pytest
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_grou
 
 @pytest.fixture
 def desk(make_box: BoxMaker, the_model: Model) -> Desk:
-    """A machine with a folder `api`, and the tools' hooks where the image has them."""
+    """A machine with a folder `api`, and the tools' hooks at the image's paths."""
     desk = Desk(ready(make_box().boot(PLAIN, before=INSTALL)), the_model)
     desk.sh("mkdir -p tmp api")
     return desk
@@ -39,14 +39,14 @@ def test_a_turn_is_work_until_it_ends(desk: Desk, name: str) -> None:
 
 @BOTH
 def test_a_permission_is_waited_for_and_its_grant_is_work(desk: Desk, name: str) -> None:
-    """Neither says that it was granted: the command that runs does."""
+    """Neither tool reports the grant: the running command shows it."""
     made = sit(desk, name)
     desk.say("api", "run touch granted; until test -e ended; do sleep 0.2; done")
     desk.becomes("api", "waiting", need="a permission", works=False)
     desk.shows("api", made.asks)
     desk.key("api", "Enter")
     until(lambda: desk.sh("ls api") == "granted\n", "the command")
-    # Not at its end, of which a hook speaks: then no call runs.
+    # Not at the call's end, which a hook reports: then no call runs.
     until(lambda: states(desk)[2:], f"a change; {desk.box.events('coding.state')}")
     assert states(desk)[1:3] == ["needs a permission", "a tool call runs"]
     desk.sh("touch api/ended")
@@ -54,7 +54,7 @@ def test_a_permission_is_waited_for_and_its_grant_is_work(desk: Desk, name: str)
 
 
 def states(desk: Desk) -> list[str]:
-    """Why it was what it was, since its first prompt."""
+    """Its states and their reasons, since its first prompt."""
     seen = [each["because"] for each in desk.box.events("coding.state")]
     return seen[seen.index("a turn runs") :]
 
@@ -80,7 +80,7 @@ def test_an_interrupted_turn_is_over(desk: Desk, name: str) -> None:
 
 @BOTH
 def test_an_error_of_the_model_is_a_failure_until_the_next_prompt(desk: Desk, name: str) -> None:
-    """Neither has a hook for it: its own record of the conversation does."""
+    """Neither has a hook for it: its own record of the conversation shows it."""
     sit(desk, name)
     desk.say("api", "err400 please")
     desk.becomes("api", "failed", works=False)
@@ -115,7 +115,7 @@ def test_an_agent_whose_process_is_gone_has_ended(desk: Desk, name: str, how: st
 
 
 def test_opencode_works_until_its_turn_ends(desk: Desk) -> None:
-    """Its plugin, in OpenCode without a terminal."""
+    """The plugin, in OpenCode without a terminal."""
     made = tool("opencode", desk)
     prepare(desk, made)
     desk.open("api", "api", f"{made.command} run 'hold on'", {**OFFLINE, **made.environ})

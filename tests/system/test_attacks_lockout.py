@@ -1,4 +1,4 @@
-"""Nobody is locked out: who was here before is served first, whatever strangers do."""
+"""Nobody is locked out: known clients are served first, whatever strangers do."""
 
 import socket
 import subprocess
@@ -19,15 +19,15 @@ pytestmark = pytest.mark.attack
 
 
 def hold_silent(box: Box) -> list[object]:
-    """One connection of each of many networks that says nothing."""
+    """Open one silent connection from each of many networks."""
     return [connect(box, f"198.51.100.{number}") for number in range(NETWORKS)]
 
 
 def test_the_owner_logs_in_while_many_networks_hold_silent_connections(
     make_box: BoxMaker,
 ) -> None:
-    """The door is full; who was here before gets in each time, and so does a newcomer."""
-    # Silence does not end by itself while the test runs.
+    """The listener is full; a known client gets in every time, and so does a newcomer."""
+    # Silent connections do not time out while the test runs.
     box = boot(make_box(), {"SWARM_LOGIN_GRACE_TIME": "10m"})
     assert ssh_as(box, OWNER) == 0
     for _ in range(3):
@@ -40,7 +40,7 @@ def test_the_owner_logs_in_while_many_networks_hold_silent_connections(
 
 
 def restarted_with_a_login_before(make_box: BoxMaker) -> Box:
-    """A machine that was killed once it had kept that the owner logged in, and booted again."""
+    """A machine that was killed after it had stored the owner's login, and booted again."""
     box = boot(make_box())
     assert ssh_as(box, OWNER) == 0
     page = box.machine.volume / ".swarm" / "known"
@@ -130,7 +130,7 @@ def test_failures_of_a_neighbour_cost_the_owner_no_login(make_box: BoxMaker) -> 
 
 
 def test_asking_for_host_keys_is_no_strike(make_box: BoxMaker) -> None:
-    """What ssh-keyscan does, for each kind of key that it knows."""
+    """ssh-keyscan does that, for each kind of key that it knows."""
     box = boot(make_box())
     odd = [proxy_command(box, OWNER), "-oHostKeyAlgorithms=ecdsa-sha2-nistp256"]
     for _ in range(12):
@@ -163,7 +163,7 @@ def test_a_session_environment_that_is_too_large_keeps_nobody_out(make_box: BoxM
 def test_sshd_that_hangs_when_asked_holds_up_neither_the_boot_nor_a_reload(
     make_box: BoxMaker, tmp_path: Path
 ) -> None:
-    """`sshd -t` never ends; SSH is served all the same, and health says so."""
+    """`sshd -t` never exits; SSH is served anyway, and health reports it."""
     program = tmp_path / "sshd"
     program.write_text('#!/bin/sh\n[ "$1" = -t ] && exec sleep 600\nexec /usr/sbin/sshd "$@"\n')
     program.chmod(0o755)
@@ -215,7 +215,7 @@ echo '{{"nftables": []}}'
 
 
 class Nft:
-    """In the place of the real one: it answers, or never ends while `hangs` exists."""
+    """Replaces the real nft: it answers, or hangs while `hangs` exists."""
 
     def __init__(self, folder: Path) -> None:
         self.hangs = folder / "hangs"
@@ -242,7 +242,7 @@ def test_nft_that_hangs_holds_up_neither_the_boot_nor_a_stop(make_box: BoxMaker,
 
 @pytest.mark.root
 def test_strict_rules_with_nft_that_hangs_end_the_boot(make_box: BoxMaker, nft: Nft) -> None:
-    """Nobody is let in without the protection that was asked for."""
+    """Nobody is let in without the configured protection."""
     nft.hangs.touch()
     box = make_box().start({"SWARM_EGRESS": "strict"}, before=nft.before)
     assert box.machine.wait(60) != 0
@@ -263,7 +263,7 @@ def test_a_stop_is_heard_while_nft_hangs_at_boot(make_box: BoxMaker, nft: Nft) -
 def test_nft_that_hangs_holds_up_neither_a_reload_nor_the_stop_after_it(
     make_box: BoxMaker, nft: Nft
 ) -> None:
-    """The rules from before are in force; their removal at the end is given up in time."""
+    """The previous rules stay in force; their removal at the end is abandoned in time."""
     box = ready(make_box().boot({"SWARM_EGRESS": "standard"}, before=nft.before))
     command = box.ssh_command("echo in; read -r x; echo out")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as session:
@@ -279,7 +279,7 @@ def test_nft_that_hangs_holds_up_neither_a_reload_nor_the_stop_after_it(
 
 
 def below(box: Box) -> str:
-    """The command lines of everything in the machine."""
+    """The command lines of all processes in the machine."""
     try:
         return "\n".join(command_lines(each.pid for each in descendants(box.machine.init)))
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""What the login account takes, processes and terminals, leaves room for its owner's next login."""
+"""The login account cannot use up processes and terminals: its owner's next login works."""
 
 import os
 import subprocess
@@ -23,14 +23,14 @@ while True:
     except OSError:
         time.sleep(0.5)
 """
-"""Doubles for as long as the kernel lets it, and takes every place that becomes free."""
+"""Forks for as long as the kernel allows, and takes every process slot that becomes free."""
 
 
 @pytest.fixture
 def bombed(make_box: BoxMaker, few_processes: Limited) -> Iterator[Box]:
     """A machine of at most 150 processes, in which a fork bomb of the login account runs."""
     few_processes.limit(150)
-    box = make_box(uid=4141)  # the kernel counts by uid: not with what other machines here run
+    box = make_box(uid=4141)  # the kernel counts by uid: do not count other machines' processes
     procs = few_processes.folder / "cgroup.procs"
     box.boot(before=f"echo $$ >{procs}")
     yield ready(box)
@@ -51,7 +51,7 @@ def test_a_fork_bomb_of_the_account_leaves_room_for_the_owners_logins(
             logins = [bombed.ssh("echo in", timeout=60).stdout for _ in range(5)]
             assert logins == ["in\n"] * 5
             assert bombed.agent("status").returncode == 0
-            # And from there it can be ended.
+            # And that login can stop it.
             bombed.ssh("kill -9 -1", timeout=60)
             until(lambda: few_processes.count() < 50, "the end of the bomb")
         finally:
@@ -63,7 +63,7 @@ def test_a_fork_bomb_of_the_account_leaves_room_for_the_owners_logins(
 def test_processes_of_the_same_uid_elsewhere_keep_nobody_out(
     make_box: BoxMaker, few_processes: Limited
 ) -> None:
-    """The kernel counts them together; the machine sees its own only."""
+    """The kernel counts them together; the machine only sees its own."""
     elsewhere = [subprocess.Popen(["sleep", "300"], user=1000) for _ in range(120)]
     try:
         few_processes.limit(100)

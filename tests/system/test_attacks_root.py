@@ -1,4 +1,4 @@
-"""Programs of the login account neither become root nor see what only root may."""
+"""Programs of the login account cannot become root or see what only root may see."""
 
 import os
 import pty
@@ -36,7 +36,7 @@ os.rename("grab.new", "grab")
 
 
 def in_home(box: Box, path: str, content: str) -> Path:
-    """A program of the login account's; the machine must have been prepared."""
+    """Create a program of the login account; the machine must have been prepared."""
     account = box.folder / "home" / box.user
     file = account / path
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def test_a_check_can_neither_type_into_roots_terminal_nor_take_it_over(make_box:
 
 @pytest.mark.root
 def test_a_link_to_a_folder_of_roots_shows_no_name_that_is_in_it(make_box: BoxMaker) -> None:
-    """What lies below the home is listed with the rights of its owner."""
+    """Folders below the home are listed with the rights of its owner."""
     box = make_box()
     box.machine._prepare()
     secret = box.machine.volume / "secret"

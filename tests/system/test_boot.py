@@ -1,4 +1,4 @@
-"""What happens at the start, above all when something is wrong: a clear error, nothing lost."""
+"""The start, above all with faults: a clear error, and nothing is lost."""
 
 import contextlib
 import os
@@ -208,7 +208,7 @@ def test_bad_host_key_is_set_aside_and_replaced(make_box: BoxMaker, harm: object
 def test_planted_folder_on_the_volume_is_set_aside(
     make_box: BoxMaker, tmp_path: Path, plant: str
 ) -> None:
-    """Root is not led by a folder that the user of the volume put in the place of ours."""
+    """Root does not follow a folder that the volume's user put in the place of ours."""
     box = make_box()
     target = tmp_path / "target"
     target.mkdir(mode=0o700)
@@ -228,7 +228,7 @@ def test_planted_folder_on_the_volume_is_set_aside(
 
 
 def test_kill_while_the_key_was_written_loses_nothing(make_box: BoxMaker) -> None:
-    """What a kill leaves behind (a half-written new file) does not touch the kept key."""
+    """A kill's remains (a half-written new file) do not affect the stored key."""
     box = make_box().boot()
     first = box.event("ssh.hostkey")["fingerprint"]
     box.machine.kill()
@@ -271,7 +271,7 @@ def test_port_taken(make_box: BoxMaker) -> None:
 
 
 def test_run_folder_that_others_can_write_is_refused(make_box: BoxMaker, tmp_path: Path) -> None:
-    """Whoever could write there could add a key."""
+    """Anybody who can write there could add a key."""
     folder = tmp_path / "run"
     folder.mkdir()
     folder.chmod(0o777)
@@ -345,7 +345,7 @@ def test_no_secret_in_log_or_process_list(make_box: BoxMaker) -> None:
     below = [process.pid for process in descendants(box.machine.init)]
     assert len(below) >= 3  # two of sshd, and the shell
     for pid in below:
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # it has exited
             path = Path(f"/proc/{pid}")
             assert secret.encode() not in (path / "cmdline").read_bytes()
             assert secret.encode() not in (path / "environ").read_bytes()
@@ -388,7 +388,7 @@ def test_control_socket_that_crashes_is_started_again_and_ssh_goes_on(make_box: 
 def test_nothing_more_is_read_before_a_client_who_waits_has_its_banner(
     make_box: BoxMaker, tmp_path: Path
 ) -> None:
-    """From a cold disk what is read meanwhile would cost it the time."""
+    """From a cold disk, other reads would delay that client."""
     go_on, sshd = tmp_path / "go-on", tmp_path / "sshd"
     sshd.write_text(
         "#!/bin/sh\n"
@@ -413,7 +413,7 @@ def test_nothing_more_is_read_before_a_client_who_waits_has_its_banner(
 
 
 def waiting_from_the_start(box: Box) -> socket.socket:
-    """A connection that is made as soon as there is a listener."""
+    """A connection that is opened as soon as there is a listener."""
 
     def connect() -> socket.socket | None:
         with contextlib.suppress(ConnectionRefusedError):
@@ -427,7 +427,7 @@ def waiting_from_the_start(box: Box) -> socket.socket:
 
 
 def parts_within(box: Box, seconds: float) -> bool:
-    """Whether the first part is made, the host name, once it is given so long."""
+    """Whether the first part (the host name) starts within so many seconds."""
     time.sleep(seconds)
     words = ["nsenter", "-t", str(box.machine.init), "-u", "hostname"]
     return subprocess.check_output(words, text=True).strip() == NAME_OF_MACHINE

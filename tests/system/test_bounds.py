@@ -1,4 +1,4 @@
-"""Nothing that the login account or a stranger does makes the agent grow without bound."""
+"""Neither the login account nor a stranger can make the agent grow without bound."""
 
 import socket
 import threading
@@ -34,7 +34,7 @@ def test_files_that_come_and_go_in_the_home_cost_the_agent_nothing(make_box: Box
     before = resident(box)
     assert box.ssh(f"exec python3 -c '{FILES_COME_AND_GO}'".replace("'x'", '"x"')).stdout
     assert resident(box, "VmHWM") - before < 16 << 20
-    # And what counts is noticed all the same.
+    # And real changes are noticed anyway.
     assert box.ssh(f"echo newer >.g && mv .g .gitconfig && {is_link}; cat .gitconfig").stdout
 
 
@@ -45,20 +45,20 @@ command = ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\\\0' x | fold -w 60000
 
 
 def resident(box: Box, which: str = "VmRSS") -> int:
-    """Bytes of memory that the agent has now; at most, `VmHWM`."""
+    """Bytes of memory that the agent uses now; with `VmHWM`, its peak."""
     status = Path(f"/proc/{box.machine.init}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if which in line) << 10
 
 
 def control(box: Box) -> str:
-    """The control socket, as this side of the machine sees it."""
+    """The control socket's path outside the machine."""
     if box.machine.namespaces:
         return f"/proc/{box.machine.init}/root/run/swarm/agent.sock"
     return str(box.folder / "run" / "agent.sock")
 
 
 def ask(box: Box, request: str, times: int = 1) -> socket.socket:
-    """A request on the control socket, of which no answer is read."""
+    """Send a request on the control socket without reading the answer."""
     asking = socket.socket(socket.AF_UNIX)
     asking.connect(control(box))
     asking.sendall(f"{request} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * times)
@@ -71,12 +71,12 @@ def test_long_lines_and_answers_that_nobody_reads_are_bounded(services: Services
     box = services.boot(LONG_LINES, {"SWARM_LOG_LEVEL": "warning"}).box
     services.becomes("long", "running")
     before = resident(box)
-    # Several answers on each connection: more than a socket holds for its reader.
+    # Several answers on each connection: more than a socket buffers.
     unread = [ask(box, "GET /v1/services/long/logs", 10) for _ in range(60)]
     assert box.ssh("echo in").stdout == "in\n"
     until(lambda: serves_http(box), "HTTP")
     assert resident(box) - before < 40 << 20
-    # Who does not read is cut.
+    # A client that does not read is disconnected.
     for each in unread:
         each.settimeout(60)
     until(lambda: all(is_cut(each) for each in unread), "an end of those who do not read", 60)

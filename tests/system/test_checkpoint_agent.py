@@ -1,4 +1,4 @@
-"""Checkpoints as people use them: over SSH, by hand and by themselves."""
+"""Checkpoints as people use them: over SSH, by hand and automatic."""
 
 import json
 import re
@@ -16,7 +16,7 @@ WORK = "mkdir -p /mnt/work/sub; cd /mnt/work; echo precious >a; echo two >sub/b;
 
 
 def test_the_login_user_makes_compares_and_restores_and_only_root_deletes(box: Box) -> None:
-    """The story of the folder that was deleted."""
+    """The story of the deleted folder."""
     ready(box)
     assert box.ssh(WORK).returncode == 0
     agent = box.machine.program
@@ -42,7 +42,7 @@ def test_the_login_user_makes_compares_and_restores_and_only_root_deletes(box: B
     assert box.ssh(f"{agent} restore {back}", timeout=60).returncode == 0
     assert box.ssh("cat /mnt/work/a; ls /mnt/work").stdout == "worse\na\nnew\n"
 
-    # A line for each at 80 columns, wrapped where the note is long.
+    # One line each at 80 columns, wrapped if the note is long.
     table = box.ssh(f"COLUMNS=80 {agent} checkpoints").stdout
     assert re.match(r"checkpoint +made \(UTC\) +why +files +size +new +changed\n", table), table
     assert re.search(rf"^{name} .* by hand: before, ", table, re.MULTILINE), table
@@ -65,7 +65,7 @@ def test_the_login_user_makes_compares_and_restores_and_only_root_deletes(box: B
 
 
 def test_a_checkpoint_is_made_before_each_sleep(make_cloud: CloudMaker) -> None:
-    """Of what was done since the last one; a wake-up in which nothing happens makes none."""
+    """It has the changes since the last one; a wake-up without activity makes none."""
     cloud = make_cloud().up({"SWARM_CHECKPOINTS": "on"})
     assert cloud.ssh("mkdir -p /mnt/work; echo precious >/mnt/work/a").returncode == 0
     made = cloud.event("checkpoint.made")

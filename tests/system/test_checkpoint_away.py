@@ -131,7 +131,7 @@ def test_a_destroyed_machine_comes_back_from_the_other_repository(
             assert done.placed.failures == 0, done
             assert done.before is not None
 
-        # A machine has its volume where the one before had it.
+        # A machine has its volume at the previous machine's path.
         shutil.move(new.path, volume.path)
         new.path = volume.path
         new.run(come_back)
@@ -140,7 +140,7 @@ def test_a_destroyed_machine_comes_back_from_the_other_repository(
 
 
 def test_what_cannot_be_reached_costs_nothing_here(volume: Volume, server: Server) -> None:
-    """The server is down, then refuses us, then is back: resumed, and the rest works all along."""
+    """The server is down, then refuses us, then is back: uploads resume, the rest keeps working."""
     server.stop()
 
     async def failing(hands: Hands) -> None:
@@ -184,7 +184,7 @@ def test_the_wrong_password_overwrites_nothing(volume: Volume, server: Server) -
 
 
 def restic_there(server: Server, *words: str) -> str:
-    """restic as the owner calls it, in the folder that the server has."""
+    """restic as the owner calls it, in the server's folder."""
     environ = {"RESTIC_REPOSITORY": str(server.folder / "repo"), "RESTIC_PASSWORD": "of the owner"}
     done = subprocess.run(
         ["restic", "--no-cache", *words],
@@ -197,7 +197,7 @@ def restic_there(server: Server, *words: str) -> str:
 
 
 async def upload_and_check(hands: Hands) -> None:
-    """Upload, and wait until the other repository was checked."""
+    """Upload, and wait until the other repository has been checked."""
     before = hands.keeper.repository.ledger.uploads_checked
     running = asyncio.create_task(hands.away.run())
     await hands.keeper.make(Cause.HAND)
@@ -209,7 +209,7 @@ async def upload_and_check(hands: Hands) -> None:
 
 
 def test_the_other_repository_keeps_what_the_rules_say(volume: Volume, server: Server) -> None:
-    """Six checkpoints of one hour, months ago: the latest of them stays, as that of its week."""
+    """Six checkpoints of one hour, months ago: the latest one stays, as the latest of its week."""
     restic_there(server, "init")
     (server.folder / "old").write_text("old")
     for minute in range(6):

@@ -1,4 +1,4 @@
-"""What goes wrong with checkpoints: clear words, and the older ones untouched."""
+"""Faults of checkpoints: clear messages, and older ones stay intact."""
 
 import asyncio
 import hashlib
@@ -38,7 +38,7 @@ def volume() -> Iterator[Volume]:
 
 @pytest.fixture
 def small_volume(volume: Volume) -> Iterator[Volume]:
-    """A volume of 200 MB that is a file system."""
+    """A volume of 200 MB that is a file system of its own."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "none", volume.path], check=True)
     try:
         volume.have_repository()
@@ -69,7 +69,7 @@ async def make(hands: Hands) -> str:
 
 
 def restores(volume: Volume, name: str) -> bool:
-    """The checkpoint has what was there first."""
+    """Check that the checkpoint has the original content."""
     target = volume.path.parent / f"out{time.monotonic_ns()}"
     target.mkdir()
     os.chown(target, volume.account.uid, volume.account.gid)
@@ -122,7 +122,7 @@ async def listing(hands: Hands) -> list[str]:
 
 @pytest.mark.timeout(900)
 def test_killed_at_any_moment(volume: Volume) -> None:
-    """kill -9 of restic: the next one is made, and the repository has no fault."""
+    """kill -9 of restic: the next checkpoint is made, and the repository is sound."""
     for number in range(300):
         (volume.work / f"f{number}").write_bytes(os.urandom(20_000))
     volume.give()
@@ -149,7 +149,7 @@ def test_killed_at_any_moment(volume: Volume) -> None:
             (volume.work / f"f{number}").write_bytes(os.urandom(20_000))
         volume.give()
         killed += volume.run(killed_make)
-        volume.run(listing)  # takes the repository up again, as after a start
+        volume.run(listing)  # opens the repository again, as after a start
         said = restic(volume, "check")
         assert "no errors were found" in said, (round_, said)
         if killed == KILLS:
@@ -188,7 +188,7 @@ def test_a_damaged_repository_is_set_aside_and_never_deleted(volume: Volume) -> 
 
 
 def test_data_that_is_gone_is_found_and_a_new_repository_begun(volume: Volume) -> None:
-    """A pack is lost: the check says so, and the next checkpoint does not depend on it."""
+    """A pack is lost: the check reports it, and the next checkpoint does not depend on it."""
     (volume.work / "large").write_bytes(os.urandom(3 << 20))
     volume.give()
     volume.run(make)
@@ -252,9 +252,9 @@ def test_too_many_at_once_are_refused(volume: Volume) -> None:
 
 
 def test_a_sleep_is_delayed_by_its_budget_at_most(volume: Volume) -> None:
-    """What is not done in time is given up, and the next one is whole."""
+    """A checkpoint that is not done in time is abandoned, and the next one is complete."""
     with (volume.work / "sparse").open("wb") as file:
-        file.truncate(9 << 30)  # to read it takes much longer than the budget
+        file.truncate(9 << 30)  # reading it takes much longer than the budget
     volume.give()
 
     async def sleep(hands: Hands) -> float:
@@ -273,7 +273,7 @@ def test_a_sleep_is_delayed_by_its_budget_at_most(volume: Volume) -> None:
 def test_a_backup_that_does_not_move_is_given_up(
     volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """restic waits for ever where a file became a pipe while it was opened; here it is stopped."""
+    """restic hangs if a file becomes a pipe while it opens it; here a signal stops it."""
 
     async def stalls(hands: Hands) -> None:
         await hands.keeper.make(Cause.HAND)

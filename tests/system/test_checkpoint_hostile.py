@@ -66,7 +66,7 @@ while True:
 
 
 async def patient(hands: Hands) -> Checkpoint:
-    """A file that becomes a pipe at the wrong moment holds one up: it is given up."""
+    """A file that becomes a pipe at the wrong moment blocks a checkpoint, which is abandoned."""
     for _ in range(TRIES):
         try:
             return await hands.keeper.make(Cause.HAND)
@@ -149,7 +149,7 @@ DEEP, MANY = "/".join(["d" * 240] * 14), 8_000
 @pytest.mark.attack
 @pytest.mark.parametrize("becomes", ["nothing", "a file"])
 def test_many_long_paths_cost_the_agent_no_memory(becomes: str) -> None:
-    """Removed, or below a folder that takes the place of a file: a restore hears of each."""
+    """Removed, or below a folder that replaces a file: a restore processes each path."""
 
     async def use(hands: Hands) -> None:
         tree = volume.work / "tree"
@@ -171,7 +171,7 @@ def test_many_long_paths_cost_the_agent_no_memory(becomes: str) -> None:
         tracemalloc.stop()
         assert done.placed.failures == 0
         assert tree.is_file() == (becomes == "a file")
-        # Each of them has more bytes than this in its path.
+        # Each path is longer than this.
         assert peak < MANY * len(DEEP) // 4
 
     with make_volume() as volume:

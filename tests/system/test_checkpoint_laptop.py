@@ -1,4 +1,4 @@
-"""The machine is gone, and a new one gets its work from the laptop's command."""
+"""The machine is gone, and a new one gets its work through the laptop's command."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def away() -> Iterator[Path]:
-    """A folder that the machine's account can write; every machine sees it."""
+    """A folder that the machine's account can write, visible to every machine."""
     folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
     folder.chmod(0o777)
     yield folder
@@ -26,7 +26,7 @@ def away() -> Iterator[Path]:
 
 
 def known(box: Box, name: str) -> Place:
-    """What the laptop knows of a machine."""
+    """The laptop's record of a machine."""
     where = Place(name)
     where.ssh_config.parent.mkdir(parents=True)
     options = [word.removeprefix("-o").replace("=", " ", 1) for word in box.ssh_options()[2:]]

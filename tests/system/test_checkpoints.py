@@ -1,4 +1,4 @@
-"""Checkpoints with the real restic: made, listed, compared, restored, and what may go wrong."""
+"""Checkpoints with the real restic: making, listing, comparing, restoring, and faults."""
 
 import os
 import shutil
@@ -185,7 +185,7 @@ def new_volume() -> Iterator[Volume]:
 
 
 def test_nobody_but_root_gets_at_the_repository(new_volume: Volume) -> None:
-    """Modes, owners, and the group that keeps the account's own processes out of restic."""
+    """Modes, owners, and the group that keeps the account's processes out of restic."""
     volume = new_volume
     (volume.work / "a").write_text("a")
     os.chown(volume.work / "a", volume.account.uid, 5)  # a group that the account is not in
@@ -209,7 +209,7 @@ def test_nobody_but_root_gets_at_the_repository(new_volume: Volume) -> None:
 
 
 def test_files_that_only_root_can_read_are_in_no_checkpoint(volume: Volume) -> None:
-    """Not by a link, not by a folder that becomes one: restic has the account's rights only."""
+    """Not through a link, nor a folder that becomes one: restic only has the account's rights."""
     secret = volume.path.parent / "secret"
     secret.write_text("root's")
     secret.chmod(0o600)

@@ -1,4 +1,4 @@
-"""Starting and reaping, with a storm of orphans around it."""
+"""Starting and reaping children, among a storm of orphans."""
 
 import subprocess
 import sys

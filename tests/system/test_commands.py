@@ -1,4 +1,4 @@
-"""What people type in a machine answers in true words, and fits their terminal."""
+"""Commands in a machine give true answers that fit the terminal."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.support import ROOT, Box, Client, Screen, ready, terminals_work, unti
 
 
 def login_agent(box: Box, *words: str) -> "subprocess.CompletedProcess[str]":
-    """`swarm-agent` as somebody who has logged in types it."""
+    """Run `swarm-agent` as a logged-in user does."""
     where = "" if box.machine.namespaces else f"SWARM_RUN_DIR={box.folder}/run "
     return box.ssh(f"{where}{box.machine.program} {' '.join(words)}")
 
@@ -47,7 +47,7 @@ def test_no_line_is_wider_than_the_terminal(shared_box: Box, columns: int) -> No
                 text=True,
                 check=True,
             )
-            # A word of its own, such as a path, is not cut: people copy it.
+            # A long word, such as a path, is not broken: people copy it.
             lines = [line for line in done.stdout.splitlines() if len(line.split()) > 1]
             long = [line for line in lines if len(line) > columns]
             assert not long, words
@@ -56,7 +56,7 @@ def test_no_line_is_wider_than_the_terminal(shared_box: Box, columns: int) -> No
 
 
 def test_a_command_answers_at_once_where_no_agent_runs(box: Box) -> None:
-    """A folder that an agent left behind is none that runs."""
+    """A folder that an agent left behind does not mean that one runs."""
     ready(box)
     box.machine.kill()
     command = [box.machine.program, "status"] if not box.machine.namespaces else None
@@ -75,7 +75,7 @@ def test_a_command_answers_at_once_where_no_agent_runs(box: Box) -> None:
     )
     assert done.returncode == 1
     assert "no agent answers" in done.stderr
-    if ROOT:  # elsewhere, other tests' agents may run
+    if ROOT:  # without namespaces, other tests' agents would count
         assert time.monotonic() - start < 5
 
 

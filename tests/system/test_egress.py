@@ -1,4 +1,4 @@
-"""The egress rules, seen from a machine in a network namespace with a small internet before it."""
+"""The egress rules, seen from a machine in a network namespace with a small internet."""
 
 import os
 import re
@@ -51,7 +51,7 @@ Server(("::", 8080), Hook).serve_forever()
 
 
 class Internet:
-    """Hosts behind one link, each with the same ports, and a name server that is dnsmasq."""
+    """Hosts behind one link, each with the same ports, and dnsmasq as the name server."""
 
     def __init__(self) -> None:
         self.inside, self.outside = f"swarmi{os.getpid()}", f"swarmo{os.getpid()}"
@@ -118,14 +118,14 @@ class Internet:
         self._processes.append(subprocess.Popen([*where, *command]))
 
     def take_messages(self, path: Path) -> None:
-        """A webhook on port 8080 of each host; what it takes stands in a file."""
+        """A webhook on port 8080 of each host; it writes messages to a file."""
         where = ["ip", "netns", "exec", self.outside]
         with path.open("wb") as taken:
             command = [*where, sys.executable, "-c", HOOK]
             self._processes.append(subprocess.Popen(command, stdout=taken, stderr=taken))
 
     def lose_names(self) -> None:
-        """The name server is gone."""
+        """Stop the name server."""
         for process in self._processes:
             if "dnsmasq" in str(process.args):
                 process.kill()
@@ -163,7 +163,7 @@ class Walled:
         box.start(settings, prefix=self._enter)
 
     def run(self, script: str) -> "subprocess.CompletedProcess[str]":
-        """A command over SSH, from the machine's own network."""
+        """Run a command over SSH, from the machine's own network."""
         self.box.event("boot.listening")
         command = [*self._enter, *self.box.ssh_command(script)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -176,7 +176,7 @@ class Walled:
         return self.run(script).stdout == "b'hello'\n"
 
     def ready(self) -> "Walled":
-        """The allowed names have their addresses."""
+        """Wait until the allowed names have addresses."""
         until(lambda: self.reaches("allowed.example", 9999), "the allowed host")
         return self
 
@@ -188,7 +188,7 @@ def test_strict_lets_only_what_is_allowed_through(make_box: BoxMaker, internet: 
     assert not walled.reaches(OTHER, 443)
     assert not walled.reaches(OTHER6, 443)
     assert not walled.reaches("other.example", 22)
-    # Names are still found, and the loopback is the machine's own.
+    # Names still resolve, and the loopback works.
     assert OTHER in walled.run("getent ahostsv4 other.example").stdout
     refused = walled.box.event("egress.refused")
     assert f"{OTHER} tcp/443" in refused["destinations"]
@@ -272,7 +272,7 @@ def test_without_a_name_server_logins_are_as_ever_and_it_shows(
 
 
 def test_a_reload_keeps_rules_and_addresses(make_box: BoxMaker, internet: Internet) -> None:
-    """Addresses of names are not looked up first: what worked before works at once."""
+    """It does not wait for look-ups: what worked before works at once."""
     walled = Walled(make_box(), internet, SWARM_EGRESS="strict").ready()
     internet.lose_names()
     done = walled.box.agent("reload")
@@ -298,7 +298,7 @@ def test_strict_lets_messages_out_to_where_they_are_sent(
 
     until(arrives, f"a message; {walled.box.said()}")
     assert "/secret-path" in taken.read_text()
-    # Its host alone is added to what is allowed.
+    # Only its host is added to the allowed destinations.
     assert walled.reaches("allowed.example", 443)
     allowed = {OTHER, OTHER6} if host == "other.example" else {host.strip("[]")}
     for each in (OTHER, OTHER6):

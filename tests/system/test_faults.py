@@ -1,4 +1,4 @@
-"""Faults: SSH is the last thing to fail, what is kept stays kept, and each shows in the status.
+"""Faults: SSH is the last thing to fail, stored data survives, and the status shows each fault.
 
 Beside these: a damaged host key, a full and a read-only volume at boot (test_boot.py), a damaged
 database and full volume (test_gate.py), descriptors used up and a hostile user (test_security.py),
@@ -77,7 +77,7 @@ def test_a_killed_sshd_ends_its_own_session_only(box: Box, clients: list[Client]
 
 
 def test_sshds_killed_at_random(box: Box, clients: list[Client]) -> None:
-    """Whichever of its processes it is, monitor or unprivileged: who logs in next gets in."""
+    """Whichever of its processes is killed, monitor or unprivileged, the next login works."""
     ready(box)
     clients += [Client(box) for _ in range(3)]
     random = Random(4)
@@ -152,7 +152,7 @@ def test_a_volume_that_recovers_has_everything(make_box: BoxMaker, fault: str) -
     assert logs_in(box)
     box.agent("ban", "203.0.113.1")
     if fault == "read-only":
-        # What is open for writing now would forbid it.
+        # A file open for writing would prevent it.
         until(lambda: subprocess.run(
             ["nsenter", "-t", str(box.machine.init), "-m", "mount", "-o", "remount,ro", "/mnt"],
             check=False, capture_output=True,
@@ -169,7 +169,7 @@ def test_a_volume_that_recovers_has_everything(make_box: BoxMaker, fault: str) -
         inside(box, "mount", "-o", "remount,rw", "/mnt")
     else:
         inside(box, "rm", "/mnt/full")
-    box.agent("ban", "203.0.113.3")  # the next change takes the others with it
+    box.agent("ban", "203.0.113.3")  # the next change also writes the others
     box.event("state.kept")
     until(lambda: "volume" not in notices(box), "nothing is wrong any more")
     until(lambda: "work" in kept(box, "leases"), "the lease on the volume", 45)
@@ -195,13 +195,13 @@ def test_damaged_pages_are_set_aside(box: Box) -> None:
 
 
 def bans_in(database: Path) -> int:
-    """How many bans are written."""
+    """The number of stored bans."""
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened:
         return int(opened.execute("SELECT count(*) FROM bans").fetchone()[0])
 
 
 def kept(box: Box, name: str) -> str:
-    """A page of text on the volume, as it is now."""
+    """The present content of a page of text on the volume."""
     path = Path(f"/proc/{box.machine.init}/root/mnt/.swarm/{name}")
     return path.read_text() if path.exists() else ""
 
@@ -235,7 +235,7 @@ FILL = "import time; block = bytearray(b'x') * {size}; print('full', flush=True)
 def test_memory_that_runs_out_costs_neither_the_agent_nor_its_ssh(
     box: Box, clients: list[Client], little_memory: Limited, size: int, count: int
 ) -> None:
-    """Of many small processes the agent would be the largest, and the first to go."""
+    """Among many small processes the agent would be the largest, and killed first."""
     ready(box)
     little_memory.take(box.machine.init)
     little_memory.limit(300 << 20)
@@ -261,7 +261,7 @@ def test_stopped_for_two_minutes_it_goes_on(box: Box, clients: list[Client]) -> 
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", box.port), timeout=60) as waiting:
         until(lambda: time.monotonic() - began > 121, "two minutes", 150)
-        # Who is in needs the agent for nothing.
+        # Open sessions do not need the agent.
         assert clients[0].says("meanwhile") == "meanwhile\n"
         os.kill(init, signal.SIGCONT)
         assert waiting.recv(4) == b"SSH-"

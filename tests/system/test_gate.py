@@ -1,4 +1,4 @@
-"""The gate before real sshd processes: who gets in, who is refused, who is banned and when."""
+"""The gate in front of real sshd processes: admission, refusals and bans."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ ATTACKER = "203.0.113.9"
 
 
 def connect(box: Box, source: str | None = ATTACKER, version: int = 2) -> socket.socket:
-    """A connection to the gate, as the proxy makes it for a client at `source`."""
+    """A connection to the gate, as the proxy opens it for a client at `source`."""
     connection = socket.create_connection(("127.0.0.1", box.port))
     connection.settimeout(20)
     if source is not None:
@@ -35,7 +35,7 @@ def connect(box: Box, source: str | None = ATTACKER, version: int = 2) -> socket
 
 
 def answer(connection: socket.socket) -> bytes:
-    """The next bytes from the gate; nothing when it closed the connection."""
+    """The next bytes from the gate; empty if it closed the connection."""
     try:
         return connection.recv(4)
     except ConnectionResetError:
@@ -69,7 +69,7 @@ def gate(make_box: BoxMaker) -> Box:
 
 
 def garbage(box: Box, source: str = ATTACKER) -> None:
-    """One connection that speaks no SSH: half a strike, seen to its end."""
+    """One connection that does not speak SSH, until its end: half a strike."""
     with connect(box, source) as probe:
         probe.sendall(b"GET / HTTP/1.0\r\n\r\n")
         see_the_end(probe)
@@ -82,7 +82,7 @@ def proxy_command(box: Box, source: str, version: int = 2) -> str:
 
 
 def ssh_as(box: Box, source: str, key: Key | None = None, user: str = "", version: int = 2) -> int:
-    """A login of a real client whose connection carries the header for `source`."""
+    """A login by a real client whose connection carries the header for `source`."""
     command = [
         "ssh",
         *box.ssh_options(key),
@@ -118,7 +118,7 @@ def test_sessions_shows_the_real_client(gate: Box) -> None:
 
 
 def test_header_byte_by_byte_with_the_clients_bytes_behind_it(gate: Box) -> None:
-    """Exactly the header is taken: the client's own first bytes reach sshd."""
+    """Only the header is consumed: the client's own first bytes reach sshd."""
     data = header(2, (ATTACKER, 5), ("10.0.0.1", 22))
     with connect(gate, None) as connection:
         for position in range(len(data) - 1):
@@ -153,7 +153,7 @@ def test_bad_and_slow_headers_are_refused_and_told(gate: Box, data: bytes, reaso
 
 @pytest.mark.attack
 def test_header_from_elsewhere_is_not_believed(make_box: BoxMaker) -> None:
-    """Whoever reaches the port without the proxy can neither frame others nor shed a record."""
+    """A client that bypasses the proxy can neither frame another nor evade its record."""
     box = make_box().start(PROXIED | {"SWARM_PROXY_NETWORKS": "192.0.2.0/24"})
     box.event("boot.listening")
     with connect(box) as connection:
@@ -214,7 +214,7 @@ def test_failures_ban_the_client_and_nobody_else(gate: Box, tmp_path: Path) -> N
     assert ssh_as(gate, "203.0.113.10") == 0
     shown = until(lambda: gate.agent("bans").stdout, "the control socket")
     assert ATTACKER in shown
-    assert " min" in shown  # how many is a matter of the computer
+    assert " min" in shown  # the number depends on the computer
 
 
 def test_an_agent_with_many_keys_earns_nothing(gate: Box, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_bare_connects_weigh_nothing_and_are_no_lines(gate: Box) -> None:
 def test_a_user_name_cannot_move_the_blame(
     gate: Box, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CVE-2007-4321, CVE-2007-4323 and their family: the process tells who it was, not the text."""
+    """CVE-2007-4321, CVE-2007-4323 and similar: the process identifies the client, not the text."""
     # An honest client refuses to send some of these names.
     monkeypatch.setattr("asyncssh.connection.saslprep", lambda name: name)
 
@@ -275,7 +275,7 @@ def test_a_user_name_cannot_move_the_blame(
 
 
 def test_failures_between_logins_are_no_attack(gate: Box, tmp_path: Path) -> None:
-    """Held twice: a login clears the slate, and spares its network for days."""
+    """For two reasons: a login clears the strikes, and protects its network for days."""
     stranger = make_key(tmp_path / "stranger")
     for _ in range(3):
         for _ in range(4):
@@ -386,7 +386,7 @@ def test_caps_spare_other_clients_and_sessions(make_box: BoxMaker) -> None:
     caps = {"SWARM_MAX_UNAUTHENTICATED": "6", "SWARM_MAX_UNAUTHENTICATED_PER_CLIENT": "5"}
     box = boot(make_box(), caps)
     flood = [connect(box) for _ in range(8)]
-    # The oldest silent ones go for the newest; one may have had its banner before it went.
+    # The newest replace the oldest silent ones; one may have had its banner before.
     answers = [answer(connection) for connection in flood]
     assert answers[-5:] == [b"SSH-"] * 5
     unauthenticated = "swarm_unauthenticated_connections"
@@ -415,7 +415,7 @@ def state(box: Box) -> Path:
 
 
 def kept(box: Box) -> list[tuple[str, int]]:
-    """What the database on the volume says; nothing while it is being made."""
+    """The content of the database on the volume; empty while it is being created."""
     if not state(box).exists():
         return []
     with contextlib.closing(sqlite3.connect(state(box))) as database:
@@ -426,7 +426,7 @@ def kept(box: Box) -> list[tuple[str, int]]:
 
 
 def shift(box: Box, seconds: float) -> None:
-    """Move every kept date: what a wall clock does that is changed while the machine is off."""
+    """Move every stored date, as if the wall clock was changed while the machine was off."""
     path = boot_list(box)
     rows = [line.split("\t") for line in path.read_text().splitlines()]
     path.write_text(
@@ -537,7 +537,7 @@ def test_full_volume_costs_persistence_only(make_box: BoxMaker) -> None:
 
 @pytest.mark.root
 def test_without_a_safe_place_bans_last_for_this_life(make_box: BoxMaker) -> None:
-    """Where the user can put another folder in the place of ours, root opens nothing by name."""
+    """If the user can replace our folder, root opens nothing by name."""
     box = make_box().start(PROXIED, before="chown 1000 /mnt")
     assert "others may replace folders in /mnt" in box.event("agent.notice", part="state")["notice"]
     assert not state(box).exists()
@@ -552,7 +552,7 @@ def internet() -> Iterator[World]:
 @pytest.mark.root
 @pytest.mark.attack
 def test_a_process_in_the_machine_is_not_the_proxy(make_box: BoxMaker, internet: World) -> None:
-    """Its own address lies in the proxy's networks, and still it can frame nobody."""
+    """Its own address is in the proxy's networks, but it can frame nobody."""
     box = make_box()
     box.start(PROXIED | {"SWARM_PROXY_NETWORKS": internet.network, "SWARM_LISTEN": f"*:{box.port}"})
     box.event("boot.listening")
@@ -583,7 +583,7 @@ print(s.recv(4))
 def test_a_proxy_that_does_not_say_who_calls_is_never_banned(
     make_box: BoxMaker, internet: World
 ) -> None:
-    """Everybody comes by way of it: its address is nobody's to be blamed."""
+    """Everybody comes through it: its address must not be blamed."""
     box = make_box()
     box.start(PROXIED | {"SWARM_PROXY_NETWORKS": internet.network, "SWARM_LISTEN": f"*:{box.port}"})
     box.event("boot.listening")
@@ -660,7 +660,7 @@ def test_fifty_attackers_are_banned_and_no_honest_login_is_refused(
     assert set(bans) == set(attackers)
     for closed in box.events("ssh.connection.closed"):
         if closed["client"] in bans:
-            # Nothing that ended after the ban, but what the ban itself cut.
+            # Of connections that ended after the ban, only those that the ban closed.
             late = closed["timestamp"] > bans[closed["client"]]
             assert not late or closed["verdict"] == "cut", closed
     print(f"{tries[0]} tries of 50 attackers; {logins} honest logins, none refused")

@@ -1,4 +1,4 @@
-"""What every kind of process of the login account finds: a table in the docs, held to it."""
+"""The environment of the login account's processes, compared with a table in the docs."""
 
 import re
 import subprocess
@@ -81,7 +81,7 @@ def test_the_table_of_the_docs_is_what_every_kind_of_process_finds(services: Ser
 
 
 def test_sftp_makes_files_as_a_shell_does(box: Box, tmp_path: Path) -> None:
-    """There is no program that could look around in sftp: what it makes says how it works."""
+    """No probe can run in sftp: the files that it creates show its settings."""
     (tmp_path / "f").write_text("x")
     (tmp_path / "batch").write_text(f"pwd\nput {tmp_path}/f new\n")
     sftp = subprocess.run(

@@ -1,4 +1,4 @@
-"""The volume and the home: what people keep outlives the machine, and leads root nowhere."""
+"""The volume and the home: people's files survive the machine, and lead root nowhere."""
 
 import math
 import os
@@ -16,7 +16,7 @@ LINKS = {"SWARM_HOME_LINKS": ".claude/ .claude.json .config/ .gitconfig .npm-glo
 
 
 def reset(box: Box) -> None:
-    """What the platform does at a cold start: the root file system is the image's again."""
+    """Reset the root file system to the image, as the platform does at a cold start."""
     shutil.rmtree(box.folder / "home")
 
 
@@ -49,7 +49,7 @@ def test_what_the_home_has_is_moved_once_and_outlives_cold_starts(make_box: BoxM
 
 
 def test_a_program_that_replaces_a_link_loses_nothing(make_box: BoxMaker) -> None:
-    """Many write a new file and rename it over the old one: a link is gone then."""
+    """Many programs write a new file and rename it over the old one, which removes a link."""
     box = make_box().boot(LINKS)
     box.ssh("echo old >.claude.json")
     replace = "echo new >.claude.json.tmp; mv .claude.json.tmp .claude.json; test -L .claude.json"
@@ -84,7 +84,7 @@ def test_a_boot_that_broke_off_is_taken_up_again(make_box: BoxMaker) -> None:
     box.boot(LINKS)
     assert box.ssh("cat .claude/f").stdout == "whole\n"
     assert box.ssh("ls -A /mnt/.home | grep moving").stdout == ""
-    # It broke off after the copy, before the home's own was taken away.
+    # It was interrupted after the copy, before the home's own was removed.
     box.ssh("rm .claude; cp -r /mnt/.home/.claude .claude")
     box.machine.kill()
     box.boot(LINKS)
@@ -101,7 +101,7 @@ def test_links_of_the_user_lead_root_nowhere(make_box: BoxMaker) -> None:
         "ln -s /etc/ssh /mnt/.home/.ssh; ln -s /etc /mnt/.home/.local",
     )
     links = {"SWARM_HOME_LINKS": LINKS["SWARM_HOME_LINKS"] + " .ssh/ .local/planted/"}
-    # Copies of the machine's own: other tests, and people, change those of this computer.
+    # The machine's own copies: other tests, and people, change this computer's files.
     etc, root = box.folder / "copy" / "etc", box.folder / "copy" / "root"
     root.mkdir(parents=True)
     (root / "kept").touch()
@@ -123,7 +123,7 @@ def test_the_user_works_in_the_volume_but_cannot_replace_the_agents_folder(
 ) -> None:
     box = make_box()
     box.machine.volume.mkdir(parents=True)
-    box.machine.volume.chmod(0o755)  # as a new volume is: root's
+    box.machine.volume.chmod(0o755)  # like a new volume, it belongs to root
     box.boot()
     assert (
         box.ssh("mkdir /mnt/project && echo x >/mnt/project/f && rm -r /mnt/project").returncode
@@ -141,7 +141,7 @@ def test_the_user_works_in_the_volume_but_cannot_replace_the_agents_folder(
 
 
 def test_a_folder_of_somebodys_computer_stays_theirs(make_box: BoxMaker) -> None:
-    """A bind mount under Docker: the user's own folder, not a file system of its own."""
+    """A bind mount under Docker: the user's own folder, not a separate file system."""
     box = make_box()
     box.machine.volume.mkdir(parents=True)
     os.chown(box.machine.volume, 1000, 1000)
@@ -174,7 +174,7 @@ def test_without_a_volume_it_is_said_at_login(make_box: BoxMaker) -> None:
 
 
 def cold_start(box: Box, environ: dict[str, str] | None = None, *, plug: bool = False) -> None:
-    """Sleep and wake as on the platform, or after the plug was pulled."""
+    """Sleep and wake as on the platform, or be killed and boot."""
     if plug:
         box.machine.kill()
     else:
@@ -219,11 +219,11 @@ def test_what_was_removed_does_not_come_back(make_box: BoxMaker, plug: bool) -> 
 
 
 SOON = 3.0
-"""Seconds in which a replaced path is noticed; two programs have to be started as well."""
+"""Seconds within which a replaced path is noticed, including the start of two programs."""
 
 
 def test_a_replaced_path_is_noticed_when_it_happens(make_box: BoxMaker) -> None:
-    """In the home and in a folder of it, again and again; also in a folder that was made again."""
+    """Repeatedly, in the home and in a folder of it; also in a folder that was created again."""
     links = {"SWARM_HOME_LINKS": ".gitconfig .config/tool/"}
     box = ready(make_box().boot(links))
     is_link(box, ".config/tool")
@@ -237,7 +237,7 @@ def test_a_replaced_path_is_noticed_when_it_happens(make_box: BoxMaker) -> None:
         looks = f"{replace}; while ! test -L {path}; do sleep 0.05; done"
         took = box.ssh(f"bash -c 'TIMEFORMAT=%R; time {{ {looks}; }}'", timeout=60)
         shortest = min(shortest, float(took.stderr))
-    # The best of them: this computer may be busy.
+    # The fastest of them: this computer may be busy.
     assert shortest < SOON
 
 
@@ -271,7 +271,7 @@ def test_a_file_that_is_large_is_moved_once_ssh_is_open(make_box: BoxMaker) -> N
 def test_pipes_in_the_place_of_its_notes_hold_up_neither_the_boot_nor_what_it_brings(
     make_box: BoxMaker,
 ) -> None:
-    """Nobody writes to them: whoever opens one to read waits for ever."""
+    """Nobody writes to them: a process that opens one to read would wait for ever."""
     box = make_box()
     write(
         box,
@@ -284,7 +284,7 @@ def test_pipes_in_the_place_of_its_notes_hold_up_neither_the_boot_nor_what_it_br
 
 @pytest.mark.attack
 def test_what_the_boot_could_not_link_is_not_taken_for_removed(make_box: BoxMaker) -> None:
-    """The home has nothing yet in the place of a link: the volume has what counts."""
+    """The home has nothing yet in the place of a link: the volume's copy wins."""
     box = make_box()
     write(box, "mkdir -p /mnt/.home/.claude; echo kept >/mnt/.home/.claude/f")
     kept = box.machine.volume / ".home"
@@ -293,7 +293,7 @@ def test_what_the_boot_could_not_link_is_not_taken_for_removed(make_box: BoxMake
     ready(box.boot(LINKS))
     assert "Permission denied" in box.event("agent.notice", part="home")["notice"]
     os.chown(kept, 1000, 1000)
-    assert box.agent("reload").returncode == 0  # it tries again at once
+    assert box.agent("reload").returncode == 0  # it retries at once
     is_link(box, ".claude")
     assert box.ssh("cat .claude/f").stdout == "kept\n"
 
@@ -338,7 +338,7 @@ def test_after_a_kill_the_newer_side_of_the_same_home_wins_and_the_other_is_kept
 def test_a_path_that_this_home_never_had_is_not_taken_for_a_removed_one(
     make_box: BoxMaker,
 ) -> None:
-    """A volume that comes from another machine, and a setting that names one path more."""
+    """A volume from another machine, and a setting that names one more path."""
     box = make_box().boot({"SWARM_HOME_LINKS": ".claude/"})
     box.ssh("mkdir /mnt/.home/.codex; echo key >/mnt/.home/.codex/auth.json")
     assert box.stop() == 0

@@ -1,4 +1,4 @@
-"""Real programs find what they wrote in the home after a cold start, and after they replaced it."""
+"""Real programs find their files in the home after a cold start, even if they replace them."""
 
 import base64
 import re
@@ -71,7 +71,7 @@ def test_a_program_finds_its_settings_after_a_cold_start(box: Box, program: str)
 
 @pytest.mark.skipif(not CLAUDE.exists(), reason="scripts/setup --tests has not installed it")
 def test_claude_code_keeps_its_settings_and_a_new_login_after_rm(box: Box) -> None:
-    """It replaces ~/.claude.json; for a broken login people remove both and begin anew."""
+    """It replaces ~/.claude.json; to fix a broken login, people remove both and log in again."""
     claude = install_claude(box)
     done = box.ssh(f"{claude} mcp add --scope user notes -- true")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -90,7 +90,7 @@ def test_claude_code_keeps_its_settings_and_a_new_login_after_rm(box: Box) -> No
 
 
 def install_claude(box: Box) -> str:
-    """The program of the image's tools, where the login account can reach it."""
+    """Install the program from the image's tools where the login account can reach it."""
     target = box.machine.volume / "claude"
     if not target.exists():
         shutil.copy(CLAUDE.resolve(), target)
@@ -111,8 +111,8 @@ server.listen(0, '127.0.0.1', () =>
   console.log('Extension host agent listening on ' + server.address().port));
 """
 
-# What Remote-SSH sends to the standard input of `ssh host bash`, without the question for the
-# architecture: it installs where nothing is, starts the server detached, and says its port.
+# The script that Remote-SSH sends to the standard input of `ssh host bash`, without the check of
+# the architecture: it installs a missing server, starts it detached, and prints its port.
 BOOTSTRAP = """
 set -e
 folder=$HOME/.vscode-server/bin/$COMMIT log=$HOME/.vscode-server/.$COMMIT.log
@@ -133,7 +133,7 @@ echo "listeningOn==$port=="
 
 
 def start_editors_server(box: Box, folder: Path) -> tuple[str, str]:
-    """As VS Code's Remote-SSH does it; what the script says, and what the server answers."""
+    """Start it as VS Code's Remote-SSH does; the script's output, and the server's answer."""
     (folder / "server").mkdir(exist_ok=True)
     (folder / "server" / "server.js").write_text(SERVER)
     archive = folder / "server.tar.gz"
@@ -173,7 +173,7 @@ def test_an_editors_server_is_installed_once_and_outlives_the_login_and_cold_sta
     said, starts = start_editors_server(box, tmp_path)
     assert "installed" not in said
     assert starts == "start\nstart\n"
-    # The remedy for one that is broken, while it runs.
+    # The remedy for a broken server, while it runs.
     box.ssh("rm -rf ~/.vscode-server")
     cold_start(box, USUAL)
     assert box.ssh("ls -A ~/.vscode-server").stdout == ""

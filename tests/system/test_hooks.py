@@ -1,4 +1,4 @@
-"""The command of the hooks, and what a hostile account can make of it: no tool and no model."""
+"""The command of the hooks, and what a hostile account can do with it; without a tool or model."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ echo $!
 
 
 def begin(box: Box, payload: str = PROMPT) -> int:
-    """A process of the account that reports a turn, and lives on; its id in the machine."""
+    """Start a process of the account that reports a turn and keeps running; its id inside."""
     done = box.ssh(AS_A_TOOL.format(payload=f"'{payload}'"))
     assert done.returncode == 0, done.stderr
     return int(done.stdout)

@@ -1,4 +1,4 @@
-"""The agent is a good init: it reaps, passes signals and statuses on, and ends in time."""
+"""The agent is a good init: it reaps, forwards signals and statuses, and stops in time."""
 
 import os
 import pty
@@ -54,7 +54,7 @@ def state_of(pid: int) -> str:
 
 @pytest.fixture(params=["pid 1", "subreaper"])
 def mode(request: pytest.FixtureRequest) -> bool:
-    """Both ways of being init: PID 1 of a namespace, or somebody else's child."""
+    """Both kinds of init: PID 1 of a namespace, or another init's child."""
     if request.param == "pid 1" and not ROOT:
         pytest.skip("needs root: PID namespaces")
     return bool(request.param == "pid 1")
@@ -69,7 +69,7 @@ def environ_for(namespaces: bool) -> dict[str, str]:
 def test_ten_thousand_orphans_are_reaped_while_the_gate_answers(
     make_box: BoxMaker, mode: bool
 ) -> None:
-    """No zombie stays, every connection made meanwhile is served, and statuses stay right."""
+    """No zombie remains, every connection meanwhile is served, and statuses stay correct."""
     box = make_box(namespaces=mode)
     many = {"SWARM_MAX_CONNECTIONS_PER_MINUTE": "1000000"}
     script = ORPHANS.format(count=10_000) + "exit 42"
@@ -93,12 +93,12 @@ def test_no_zombie_is_left(make_box: BoxMaker, mode: bool) -> None:
     until(lambda: "made" in box.log_path.read_text(), "the orphans")
     init = box.machine.init
     until(lambda: not [pid for pid in children_of(init) if state_of(pid) == "Z"], "no zombie")
-    # What is left is the command, and a sshd of the probe that may be closing.
+    # Only the command remains, and perhaps the probe's closing sshd.
     until(lambda: len(children_of(init)) == 1, "only the command left")
 
 
 def test_without_a_subreaper_orphans_go_elsewhere() -> None:
-    """The negative control: the test above fails where nobody adopts the orphans."""
+    """The negative control: the test above fails if nothing adopts the orphans."""
     orphan = "import os,time\npid = os.fork()\nprint(pid or '', end='')\npid or time.sleep(1000)"
     script = f"import subprocess;subprocess.run({[sys.executable, '-c', orphan]!r})\ninput()"
     command = [sys.executable, "-c", script]
@@ -241,14 +241,14 @@ def test_a_command_that_goes_into_the_background_ends_with_all_that_it_left(
     make_box: BoxMaker, mode: bool
 ) -> None:
     box = make_box(namespaces=mode)
-    mark = f"time.sleep(6543.{box.port})"  # of this machine alone
+    mark = f"time.sleep(6543.{box.port})"  # only of this machine
     box.start(environ_for(mode), sys.executable, "-c", DAEMON.replace("time.sleep(6543)", mark))
     assert box.machine.wait(60) == 7
     assert not [line for line in command_lines() if mark in line]
 
 
 def test_signals_reach_the_whole_group_of_the_command(make_box: BoxMaker, mode: bool) -> None:
-    """Not a stop signal: at a stop every process is ended, whoever heard the signal."""
+    """Not tested with a stop signal: at a stop every process is stopped, whoever got the signal."""
     box = make_box(namespaces=mode)
     hears = "import os, signal\nname = 'child' if os.fork() == 0 else 'parent'\n"
     hears += "signal.signal(signal.SIGUSR1, lambda *_: print(name, 'heard', flush=True))\n"
@@ -278,7 +278,7 @@ def test_stop_ends_twenty_sessions_with_a_line_and_leaves_nothing(
     for client in clients:
         assert client.stdout is not None
         assert b"in" in client.stdout.readline()
-    mark = f"sleep 1001.{box.port}"  # of this machine alone
+    mark = f"sleep 1001.{box.port}"  # only of this machine
     detached = f"setsid nohup sh -c 'trap \"\" HUP; {mark}' >/dev/null 2>&1 & echo started"
     assert box.ssh(detached).stdout == "started\n"
     until(lambda: any(mark in line for line in command_lines()), "the detached process")
@@ -299,7 +299,7 @@ def test_what_stays_is_asked_to_end_and_not_to_read_its_settings_again(
     script = (
         f"{sys.executable} -c 'exec(open(0).read())' <{tmp_path}/daemon & "
         "sh -c 'trap \"echo stopped got TERM; exit\" TERM; kill -STOP $$; exec sleep 1000' & "
-        # As an interactive shell.
+        # Like an interactive shell.
         'sh -c \'trap "" TERM; trap "echo deaf got HUP; exit" HUP; echo deaf; '
         "while :; do sleep 0.1; done' & "
         "trap '' TERM; trap 'echo command got HUP; exit' HUP; while :; do sleep 0.1; done"
@@ -315,7 +315,7 @@ def test_what_stays_is_asked_to_end_and_not_to_read_its_settings_again(
     assert [line for line in said if line.isdigit()] == ["15"]
     assert "stopped got TERM" in said
     assert "deaf got HUP" in said
-    # The command itself was asked by the signal that everything was stopped with.
+    # The command itself got the signal that began the stop.
     assert "command got HUP" not in said
 
 
@@ -326,7 +326,7 @@ def test_who_does_not_end_is_killed_within_the_budget(make_box: BoxMaker, mode: 
     until(lambda: "ready\n" in box.log_path.read_text(), "the command")
     assert box.stop() == 128 + signal.SIGKILL
     assert box.event("agent.stop.forced")["reason"] == "time is over"
-    # The command would never end; a busy computer may take its time over a kill.
+    # The command would never exit; a kill may take some time on a busy computer.
     assert 2 < box.event("agent.stopped")["seconds"] < 3 + 20
 
 
@@ -384,7 +384,7 @@ def test_terminal_is_handed_to_the_command(make_box: BoxMaker) -> None:
     """The command may read the terminal, and Ctrl-C reaches it, not the agent."""
     box = make_box(namespaces=False)
     master, slave = pty.openpty()
-    # A session of its own with the terminal as its controlling one, as docker run -it gives.
+    # Its own session with the terminal as its controlling terminal, as under docker run -it.
     prefix = ["setsid", "--ctty", "--wait"]
     script = "trap 'echo interrupted; exit 9' INT; read -r line; echo got $line; sleep 1000 & wait"
     box.start(

@@ -1,4 +1,4 @@
-"""Our reading of keys files is sshd's: thousands of lines beside `ssh-keygen -lf` and sshd."""
+"""We read keys files as sshd does: thousands of lines compared with `ssh-keygen -lf` and sshd."""
 
 import re
 import subprocess
@@ -16,10 +16,10 @@ pytestmark = pytest.mark.root
 RAW, WRITTEN = "/mnt/lines", "/run/swarm/authorized_keys"
 
 POLICY = ("too short", "DSA keys", "is a certificate", "principals is for")
-"""What sshd would take, or not mind, and we refuse on purpose."""
+"""Lines that sshd would accept or ignore, and that we refuse on purpose."""
 
-# Both files in front of the eyes of one sshd, which says at this level what it skips. The agent
-# takes its configuration away at the first word of sshd: this one has a copy.
+# One sshd reads both files, and logs at this level which lines it skips. The agent removes its
+# configuration at sshd's first message, so this sshd has a copy.
 SSHD = """#!/bin/bash
 config=/run/sshd-$$
 cat "${@: -1}" >$config
@@ -32,7 +32,7 @@ _STEP = re.compile(
 
 
 def skipped(log: str, path: str) -> set[int]:
-    """The lines of a keys file that sshd did not take when it first read it, for a certificate."""
+    """The lines of a keys file that sshd skipped when it first read the file, for a certificate."""
     found = set()
     where, number = "", 0
     for line in log[: log.index(f"{path}: processed")].splitlines():
@@ -45,13 +45,13 @@ def skipped(log: str, path: str) -> set[int]:
 
 
 def fingerprints(path: Path) -> set[str]:
-    """Of every key that ssh-keygen sees in a file."""
+    """The fingerprint of every key that ssh-keygen finds in a file."""
     out = subprocess.run(["ssh-keygen", "-lf", str(path)], capture_output=True, check=False)
     return {line.split()[1].decode() for line in out.stdout.split(b"\n") if line}
 
 
 def certified(folder: Path) -> Key:
-    """A key with a certificate: for one, sshd reads lines of every type of key."""
+    """A key with a certificate: for a certificate, sshd reads lines of every key type."""
     authority, key = make_key(folder / "ca"), make_key(folder / "cert")
     subprocess.run(
         ["ssh-keygen", "-q", "-s", authority.path, "-I", "x", "-n", "dev", f"{key.path}.pub"],
@@ -61,7 +61,7 @@ def certified(folder: Path) -> Key:
 
 
 def asked(box: Box, folder: Path) -> str:
-    """What an sshd says about the lines of `/mnt/lines`, and about what the agent wrote."""
+    """sshd's messages about the lines of `/mnt/lines`, and about the agent's file."""
     program = folder / "sshd"
     program.write_text(SSHD)
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Keys as people bring them, each tried by a login; and those that let nobody in, reported."""
+"""Keys as people write them, each tested with a login; keys that let nobody in are reported."""
 
 import base64
 import os
@@ -61,7 +61,7 @@ NOWHERE = {
 
 
 def open_to(box: Box, environ: dict[str, str]) -> Box:
-    """Boot, also where nobody can come in."""
+    """Boot, even if nobody can log in."""
     box.start(environ)
     box.event("boot.listening")
     return ready(box)
@@ -156,7 +156,7 @@ def test_a_file_that_others_could_replace_is_no_source_of_keys(
     tmp_path.chmod(0o777)
     (tmp_path / "me.pub").write_text(key.public)
     box = open_to(make_box(), {"SSH_AUTHORIZED_KEYS": str(tmp_path / "me.pub")})
-    assert "others can put another file in its place" in box.event("ssh.key.refused")["reason"]
+    assert "other accounts can replace it" in box.event("ssh.key.refused")["reason"]
 
 
 def test_ssh_copy_id_is_explained(box: Box, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_ssh_copy_id_is_explained(box: Box, tmp_path: Path) -> None:
     until(lambda: "lets nobody in (new-laptop)" in box.agent("keys").stderr, "the note of keys")
 
     def greeted() -> bool:
-        # The shell may be over before it is greeted: then another one is.
+        # The shell may exit before it is greeted: then try another one.
         shell = box.ssh("-tt", input="exit\n", options=["-tt"])
         return "~/.ssh/authorized_keys lets nobody in (new-laptop)" in shell.stdout
 

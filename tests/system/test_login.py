@@ -150,7 +150,7 @@ def test_terminal_follows_resizes(shared_box: Box) -> None:
 
 
 class Echo:
-    """A TCP server that sends back what it gets, once."""
+    """A TCP server that echoes one message."""
 
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -165,7 +165,7 @@ class Echo:
 
 
 def ask(port: int, text: bytes, prologue: bytes = b"") -> bytes:
-    """What comes back from a port, or nothing while it is not open."""
+    """The reply from a port; empty while it is not open."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             if prologue:
@@ -313,7 +313,7 @@ def test_keys_of_the_folder_come_and_go_while_it_runs(
     box = make_box()
     box.boot({"SWARM_KEYS_DIR": str(folder)})
     other = make_key(tmp_path / "other")
-    # What changes before the folder is watched counts too, so nothing has to be waited for.
+    # Changes before the folder is watched count too, so the test need not wait.
     (folder / "bob.pub").write_text(other.public + "\nnot a key\n")
     installed = box.event("ssh.key.installed", key="bob")
     assert installed["fingerprint"] == other.fingerprint
@@ -332,7 +332,7 @@ def test_keys_of_the_folder_come_and_go_while_it_runs(
 def test_a_key_that_went_while_the_machine_was_off_lets_nobody_in(
     make_box: BoxMaker, tmp_path: Path, key: Key
 ) -> None:
-    """The run folder outlives a container that is started again."""
+    """The run folder survives a restarted container."""
     folder = tmp_path / "keys.d"
     folder.mkdir(mode=0o755)
     left_over = f"mkdir -p -m 755 /run/swarm; echo '{key.public}' >/run/swarm/authorized_keys"
@@ -344,7 +344,7 @@ def test_a_key_that_went_while_the_machine_was_off_lets_nobody_in(
 
 @pytest.mark.root
 def test_a_container_without_the_right_to_trace_lets_its_user_in(make_box: BoxMaker) -> None:
-    """Docker's default capabilities: sshd reads its configuration by way of our descriptors."""
+    """Docker's default capabilities: sshd reads its configuration through our descriptors."""
     box = make_box()
     box.boot(prefix=["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"])
     assert box.ssh("echo in").stdout == "in\n"
@@ -431,7 +431,7 @@ def test_secrets_of_sessions_are_on_no_command_line_and_in_no_file(
     make_box: BoxMaker, tmp_path: Path
 ) -> None:
     secret = f"sk-{os.urandom(8).hex()}"
-    # sshd writes its title over its command line: what it was started with is kept here.
+    # sshd overwrites its command line with its title: this keeps the original.
     program, given = tmp_path / "sshd", tmp_path / "given"
     program.write_text(f'#!/bin/sh\n(echo "$*"; env) >>{given}\nexec /usr/sbin/sshd "$@"\n')
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""A machine on this computer and the computer itself leave each other alone."""
+"""A machine on this computer and the computer itself do not affect each other."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from tests.support import Box, until
 
 pytestmark = pytest.mark.root
 
-# A computer of the test's own: else it would add accounts to the one it runs on.
+# The test's own computer: otherwise it would add accounts to the real one.
 COMPUTER = """
 mount --make-rprivate / && mount --bind "$0/etc" /etc && mount --bind "$0/log" /var/log
 echo up; exec cat
@@ -84,7 +84,7 @@ def test_the_machine_writes_nothing_into_the_computers_etc_and_log(
 
 
 def inside(box: Box, *command: str) -> str:
-    """What a command of root's says inside the machine."""
+    """The output of root's command inside the machine."""
     enter = ["nsenter", "-t", str(box.machine.init), "-m", "-p"]
     done = subprocess.run([*enter, *command], capture_output=True, text=True, check=True)
     return done.stdout

@@ -1,4 +1,4 @@
-"""What stands in the way of `make run` is said at once, in words, and nothing is left behind."""
+"""If `make run` cannot start, it says why at once, and leaves nothing behind."""
 
 import fcntl
 import os
@@ -19,7 +19,7 @@ from tests.claims import free_port
 from tests.support import until
 
 AT_ONCE = 60.0
-"""Seconds, on a busy computer; on a quiet one it is less than one."""
+"""Seconds on a busy computer; less than one on a quiet one."""
 
 
 def make_run(*prefix: str, **environ: str) -> "subprocess.CompletedProcess[str]":
@@ -64,7 +64,7 @@ def test_a_setting_that_cannot_be_used_is_said_before_anything_starts() -> None:
     assert "did you mean SWARM_IDLE_TIMEOUT?" in done.stderr
 
 
-# As in a container that may not do everything. $0: a folder with accounts in the place of /etc's.
+# As in a container with few privileges. $0: a folder with accounts instead of /etc's.
 WITHOUT_SYS_ADMIN = """
 mount --make-rprivate /
 for file in passwd group shadow; do mount --bind "$0/$file" "/etc/$file"; done
@@ -74,7 +74,7 @@ exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin "$@"
 
 @pytest.fixture
 def container(tmp_path: Path) -> Iterator[list[str]]:
-    """A prefix for root's commands: no right to make namespaces, and the account `tester`."""
+    """A prefix for root's commands: no right to create namespaces, and the account `tester`."""
     home = tempfile.mkdtemp(prefix="tester", dir="/tmp")  # short, for sockets
     os.chown(home, 1000, 1000)
     for name, line in (
@@ -120,7 +120,7 @@ def test_root_without_namespaces_runs_it_as_the_ordinary_account(
         assert "running as tester instead" in said
         found = re.search(r"log in +ssh -F (\S+) swarm", said)
         assert found is not None
-        enter = ["nsenter", "-t", str(running.pid), "-m"]  # its accounts: sshd lets nobody else in
+        enter = ["nsenter", "-t", str(running.pid), "-m"]  # its accounts: sshd admits nobody else
         command = [
             *enter,
             "ssh",

@@ -1,4 +1,4 @@
-"""Messages to people: a real webhook on the loopback, Apprise in its process, the agent between."""
+"""Messages to people: a real webhook on the loopback, Apprise in its process, and the agent."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.root
 
 
 class Hook:
-    """A webhook that keeps what it is sent; `refuses` makes it answer with an error."""
+    """A webhook that records messages; with `refuses` it answers with an error."""
 
     def __init__(self) -> None:
         self.taken: list[dict[str, Any]] = []
@@ -44,7 +44,7 @@ class Hook:
         return f"json://127.0.0.1:{self.server.server_port}/secret-path"
 
     def says(self, text: str) -> str:
-        """Wait for a message with this text in it; the whole message."""
+        """Wait for a message with this text; returns the whole message."""
 
         def look() -> list[str]:
             return [each["message"] for each in self.taken if text in each["message"]]
@@ -74,7 +74,7 @@ def notified(make_box: BoxMaker, *urls: str, **settings: str) -> Box:
 
 
 def report(box: Box, word: str, name: str = "builder") -> None:
-    """A coding agent without hooks says what it does, and stays."""
+    """A coding agent without hooks reports its state, and keeps running."""
     script = f"swarm-agent agent {word} --name {name} && sleep 300 & sleep 0.2"
     done = box.ssh(f"export PATH=$HOME/.local/bin:$PATH; ({script}) >/dev/null 2>&1 </dev/null")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Metrics, health, status, audit, usage and the page, of a real agent seen by real programs."""
+"""Metrics, health, status, audit, usage and the page of a real agent, read by real programs."""
 
 import contextlib
 import json
@@ -230,7 +230,7 @@ def test_status_watch_refreshes_in_place(seen: Box) -> None:
 
 @pytest.mark.root
 def test_connections_to_the_control_socket_cost_neither_ssh_nor_root(make_box: BoxMaker) -> None:
-    """The login account opens as many as it can: the oldest of its own go."""
+    """The login account opens as many as it can: its own oldest ones are closed."""
     box = ready(make_box().boot(before="ulimit -n 400"))
     hold = (
         "import os, socket, time; held = []; os.fork(); os.fork()\n"
@@ -319,7 +319,7 @@ tests:
         exp_alerts:
           - exp_labels: {{severity: warning, app: a}}
             exp_annotations:
-              summary: a works, and had no checkpoint for a day
+              summary: a is in use, but has had no checkpoint for a day
               description: "`swarm-agent checkpoints` in the machine says why."
       - {{eval_time: 23h59m, alertname: SwarmCheckpointsNotCopied, exp_alerts: []}}
       - eval_time: 24h1m
@@ -327,7 +327,7 @@ tests:
         exp_alerts:
           - exp_labels: {{severity: warning, app: a}}
             exp_annotations:
-              summary: checkpoints of a are not copied away from it
+              summary: checkpoints of a cannot be copied away from it
               description: "`swarm-agent checkpoints` in the machine says why."
 """
 
@@ -366,7 +366,7 @@ def prometheus(folder: Path, target: int) -> Iterator[int]:
 
 
 def query(port: int, expression: str) -> list[Any]:
-    """The result of an instant query; nothing while the server is not up."""
+    """The result of an instant query; empty while the server is not up."""
     url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:

@@ -1,6 +1,6 @@
-"""The same gate before OpenSSH 10, which splits itself into sshd, sshd-session and sshd-auth.
+"""The same gate in front of OpenSSH 10, which consists of sshd, sshd-session and sshd-auth.
 
-A real one: Debian trixie's, in a root file system that debootstrap makes once.
+A real one: Debian trixie's, in a root file system that debootstrap creates once.
 """
 
 import os

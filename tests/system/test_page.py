@@ -1,7 +1,7 @@
-"""The status page in Chromium: what is on it, at the widths and in the colours that people have.
+"""The status page in Chromium: its content, in several widths and colour schemes.
 
-Compared is the structure that the browser has made, never pixels. Reports are made here, so that
-every state can be shown; one test has a real machine behind it.
+The tests compare the browser's DOM, never pixels. They make their own reports, so that every state
+can be shown; one test uses a real machine.
 """
 
 import json
@@ -49,11 +49,11 @@ setTimeout(() => {
 }, MILLISECONDS + 500);
 </script>
 """
-"""A window has a least width, a frame has none. What is inside takes its place in the end."""
+"""A window has a minimum width, a frame has none. Finally the frame's content replaces the page."""
 
 
 def report(sessions: int = 0, **changes: object) -> dict[str, object]:
-    """What a machine says of itself, with so many sessions."""
+    """A machine's report with so many sessions."""
     now = time.time()
     signal = {"on": True, "because": "", "problem": None, "seen": []}
     return {
@@ -144,7 +144,7 @@ def served(
     answers: int = 1000,
     measured_after: int = 1500,
 ) -> Iterator[str]:
-    """A server of the page and of this report, which it gives so often; its address."""
+    """Serve the page and this report, at most so often; yields its address."""
     page = PAGE.read_text() + MEASURE.replace("MILLISECONDS", str(measured_after))
     frame = FRAME.replace("MILLISECONDS", str(measured_after)).replace("WIDTH", str(width))
     body = json.dumps({"status": status, "chart": chart or day({143: 600.0})})
@@ -175,10 +175,10 @@ def served(
 
 
 def chromium(url: str, folder: Path, *, dark: bool = False, budget: int = 3000) -> str:
-    """The page as Chromium has it after its scripts ran.
+    """The page in Chromium after its scripts ran.
 
-    It is asked again where it ended before the page had measured itself: on a busy computer its
-    virtual time runs on while a page is on its way.
+    It is run again if it exits before the page has measured itself: on a busy computer its virtual
+    time runs out while the page is still loading.
     """
     command = [
         *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),

@@ -1,4 +1,4 @@
-"""Probes of services against a real HTTP server: what is no expected answer is no success."""
+"""Probes of services against a real HTTP server: an unexpected answer is not a success."""
 
 import http.server
 import subprocess
@@ -93,7 +93,7 @@ def test_an_unexpected_answer_is_a_failure_of_health_and_the_service_starts_agai
 
 
 def test_definitions_with_a_byte_order_mark_are_read(services: Services) -> None:
-    """As Windows' Notepad saves them."""
+    """Windows' Notepad saves such files."""
     services.boot('\ufeff[service.a]\r\ncommand = ["sleep", "1000"]\r\n')
     services.becomes("a", "running")
 

@@ -1,4 +1,4 @@
-"""The agent becomes a new one in place, after an error at its top or by `swarm-agent reload`."""
+"""The agent re-executes in place, after an unexpected error or by `swarm-agent reload`."""
 
 import json
 import os
@@ -50,7 +50,7 @@ main()
 
 @pytest.fixture
 def breakable(make_box: BoxMaker, tmp_path: Path) -> Box:
-    """A machine whose agent can be broken; not up yet."""
+    """A machine whose agent can be made to fail; not booted yet."""
     program = tmp_path / "breakable"
     program.write_text(BREAKABLE)
     program.chmod(0o755)
@@ -60,7 +60,7 @@ def breakable(make_box: BoxMaker, tmp_path: Path) -> Box:
 
 
 def break_it(box: Box) -> None:
-    """Make an error at the top of the agent, and wait until the new one serves."""
+    """Cause an unexpected error in the agent, and wait until the new one serves."""
     before = len(box.events("agent.reexecuted"))
     box.machine.signal(signal.SIGTTIN)
     until(lambda: len(box.events("agent.reexecuted")) > before, "a new agent in its place")
@@ -95,7 +95,7 @@ def test_an_error_at_the_top_keeps_sessions_bans_and_the_process_id(
     assert status["failures"] == 1 and status["latest_failure"] == "RuntimeError: built in"
     assert "failed once" in box.agent("status").stdout
     assert box.metric('swarm_reexecutions_total{reason="failure"}') == "1.0"
-    # Their ends are known, with what they were.
+    # Their ends are known, with their data.
     session = after[0]["id"]
     for client in clients:
         assert client.end() == 0
@@ -208,7 +208,7 @@ def test_services_go_on_and_are_still_watched(breakable: Box, tmp_path: Path) ->
         for line in breakable.agent("logs", "talker").stdout.splitlines()
     ]
     assert numbers == list(range(1, len(numbers) + 1))
-    # The status of a child that was adopted is known: it is restarted as its rules say.
+    # The status of an adopted child is known: it is restarted according to its rules.
     subprocess.run(
         [
             "nsenter",
@@ -373,7 +373,7 @@ def test_a_reload_without_space_or_processes_ends_nothing(
     lack: str,
     changed: bool,
 ) -> None:
-    """What is in place stays in force, and the reason is logged."""
+    """Everything stays in force, and the reason is logged."""
     config = tmp_path / "agent.toml"
     config.write_text("login_grace_time = '30s'\n")
     box = make_box()

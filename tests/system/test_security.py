@@ -1,4 +1,4 @@
-"""The machine as independent tools and hostile processes see it."""
+"""The machine as seen by independent tools and hostile processes."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ SSH_AUDIT = Path(sys.executable).with_name("ssh-audit")
 
 
 def test_an_independent_audit_of_sshd_finds_no_failure(make_box: BoxMaker) -> None:
-    """ssh-audit looks at the algorithms that are really offered."""
+    """ssh-audit checks the algorithms that are really offered."""
     box = make_box().boot()
     command = [str(SSH_AUDIT), "--json", "--port", str(box.port), "127.0.0.1"]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
@@ -36,7 +36,7 @@ def test_an_independent_audit_of_sshd_finds_no_failure(make_box: BoxMaker) -> No
     ]
     assert found["kex"]
     assert found["enc"]
-    # ML-KEM and NIST curves: the tool's opinion of a curve's origin is no weakness of ours.
+    # ML-KEM and NIST curves: the tool's opinion of a curve's origin is not a weakness.
     assert [failure for failure in failures if "suspected" not in failure] == []
     assert [each["cve"] for each in found.get("cves", [])] == []
 
@@ -81,9 +81,9 @@ FORGED = (
 def test_a_user_name_cannot_speak_for_sshd(
     make_box: BoxMaker, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Line breaks in a name make no message of sshd, no log line and no login; it is a strike."""
+    """Line breaks in a name cannot forge a message, a log line or a login; they are a strike."""
     box = make_box().boot({"SWARM_LOG_LEVEL": "debug"})
-    # A client that does not care which characters a name may have.
+    # A client that allows any characters in a name.
     monkeypatch.setattr("asyncssh.connection.saslprep", lambda text: text)
 
     async def knock() -> None:
@@ -123,7 +123,7 @@ for _ in range(100):
 def test_what_sshd_writes_at_once_is_one_message_whatever_is_in_it(
     make_box: BoxMaker, tmp_path: Path
 ) -> None:
-    """Newer versions of sshd write line breaks in a name out; this one does not."""
+    """Newer versions of sshd escape line breaks in a name; this one does not."""
     program = tmp_path / "sshd"
     program.write_text(MANY_WRITES)
     program.chmod(0o755)
@@ -139,7 +139,7 @@ def test_what_sshd_writes_at_once_is_one_message_whatever_is_in_it(
 
 @pytest.mark.root
 def test_descriptors_used_up_are_survived(make_box: BoxMaker) -> None:
-    """Connections beyond what the agent may open wait; who is logged in stays."""
+    """Connections beyond the agent's limit wait; open sessions stay."""
     box = make_box()
     box.boot(
         {"SWARM_MAX_UNAUTHENTICATED": "9999", "SWARM_MAX_UNAUTHENTICATED_PER_CLIENT": "9999"},
@@ -199,7 +199,7 @@ JSON = st.recursive(
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    """Nearly right requests, which reach what a stream of noise does not."""
+    """Nearly valid requests, which reach code that random noise does not."""
     method = draw(st.sampled_from(["GET", "POST", "DELETE", "PUT", "HEAD"]) | st.text(max_size=8))
     path = draw(st.sampled_from(PATHS) | st.text(max_size=40).map("/".__add__))
     keys = st.sampled_from(["since", "network", "id", "name", "after", "wait"])
@@ -228,7 +228,7 @@ ODD = (
 
 @st.composite
 def whole_requests(draw: st.DrawFn, paths: Sequence[str]) -> bytes:
-    """Requests as HTTP wants them, so that what they say gets to whoever answers it."""
+    """Valid requests, so that their content reaches the handlers."""
     method = draw(st.sampled_from(["GET", "GET", "GET", "POST", "DELETE"]))
     keys = ("since", "network", "id", "name", "after", "wait")
     query = urlencode({key: draw(ODD) for key in keys}, errors="surrogatepass")
@@ -247,7 +247,7 @@ def whole_requests(draw: st.DrawFn, paths: Sequence[str]) -> bytes:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """A machine that all strange requests go to."""
+    """A machine that gets all strange requests."""
     folder = tmp_path_factory.mktemp("watched")
     key: Key = make_key(folder / "key")
     box = Box(folder / "box", key).boot()

@@ -1,4 +1,4 @@
-"""Services in a real machine: real programs, real signals, seen from outside."""
+"""Services in a real machine: real programs and real signals, seen from outside."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 
 
 def host_pid(box: Box, pid: int) -> int:
-    """The process as the host sees it, of one inside the machine."""
+    """The host's process id of a process inside the machine."""
     for path in Path("/proc").glob("[0-9]*/status"):
         try:
             text = path.read_text()
@@ -150,9 +150,9 @@ def test_kill_storms_are_survived(services: Services) -> None:
     ],
 )
 def test_readiness(services: Services, ready: str, make: str) -> None:
-    """A service is ready when it says so, and who follows it starts after that."""
+    """A service is ready when its probe says so, and dependent services start after that."""
     port = str(free_port())
-    Path(f"/tmp/ready-{port}").unlink(missing_ok=True)  # of an earlier run with the same port
+    Path(f"/tmp/ready-{port}").unlink(missing_ok=True)  # from an earlier run with the same port
     services.boot(
         f"""
         [service.slow]

@@ -1,6 +1,6 @@
-"""What users of tini, dumb-init, supervisord and pebble rely on, held for services.
+"""Behaviour that users of tini, dumb-init, supervisord and pebble rely on, tested for services.
 
-What these test of a single command is in test_init.py, for `run -- COMMAND`.
+Their tests of a single command are in test_init.py, for `run -- COMMAND`.
 """
 
 import signal
@@ -129,7 +129,7 @@ def test_a_pipeline_is_stopped_as_a_whole(services: Services) -> None:
 
 
 def test_what_a_service_leaves_in_its_group_ends_with_it(services: Services) -> None:
-    """dumb-init D8: the shell ends, its background child does not stay."""
+    """dumb-init D8: when the shell exits, its background child is stopped."""
     services.boot(
         '[service.leaves]\ncommand = ["sh", "-c", "sleep 98765 & exit 0"]\noneshot = true\n'
     )
@@ -162,7 +162,7 @@ def test_an_orphan_that_left_the_group_is_reaped(services: Services) -> None:
 
 
 def test_a_service_starts_with_clean_signals_no_input_and_its_folder(services: Services) -> None:
-    """tini T7, dumb-init D11: nothing of the agent's own is inherited."""
+    """tini T7, dumb-init D11: nothing is inherited from the agent."""
     services.boot(
         """
         [service.clean]
@@ -186,7 +186,7 @@ def test_no_descriptor_of_the_agent_reaches_a_service(services: Services) -> Non
 
 
 def test_stop_while_it_is_starting_really_stops_it(services: Services) -> None:
-    """pebble P4: what it would have done later does not happen."""
+    """pebble P4: it does not do its later work."""
     services.boot(
         """
         [service.slow]
@@ -212,7 +212,7 @@ def test_stop_during_backoff_is_final(services: Services) -> None:
 def test_a_shutdown_on_failure_is_not_replayed_at_the_next_boot(
     services: Services, tmp_path: Path
 ) -> None:
-    """pebble P12: the next life begins with a new try."""
+    """pebble P12: the next run begins with a new try."""
     services.write(
         '[service.vital]\nuser = "root"\n'
         f'command = ["sh", "-c", "[ -e {tmp_path}/well ] && exec sleep 1000; exit 9"]\n'
@@ -270,7 +270,7 @@ while True:
 
 @pytest.mark.parametrize("how", ["by hand", "with the machine"])
 def test_a_program_behind_a_shell_has_the_whole_stop_timeout(services: Services, how: str) -> None:
-    """The shell ends at SIGTERM at once; the program that it started needs longer."""
+    """The shell exits at SIGTERM at once; the program that it started needs longer."""
     services.boot(
         f"""
         [service.app]
@@ -349,7 +349,7 @@ def test_what_leaves_its_group_session_and_parent_still_ends_with_the_service(
 def test_who_only_says_that_it_belongs_to_a_service_does_not_end_with_it(
     services: Services,
 ) -> None:
-    """The mark can be imitated; where there are groups, they alone say it."""
+    """The environment variable can be imitated; if cgroups are available, only they count."""
     services.boot('[service.plain]\ncommand = "sleep 1000"\n')
     services.becomes("plain", "running")
     imitate = "SWARM_SERVICE=plain setsid -f sleep 5433 >/dev/null 2>&1"
@@ -363,7 +363,7 @@ def test_who_only_says_that_it_belongs_to_a_service_does_not_end_with_it(
 @pytest.mark.parametrize("then", [["reload"], ["stop", "leaves"]], ids=["reload", "stop"])
 @pytest.mark.attack
 def test_what_a_leader_has_left_is_not_forgotten(services: Services, then: list[str]) -> None:
-    """The leader has ended, and the rest takes its time to stop, when the next order comes."""
+    """The leader has exited, and the rest is still stopping when the next order comes."""
     program = "import os, signal, time\nif os.fork() == 0:\n"
     program += "    signal.signal(15, signal.SIG_IGN); time.sleep(3456)"
     services.boot(

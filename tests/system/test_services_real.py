@@ -41,7 +41,7 @@ def test_a_real_redis(services: Services) -> None:
 
 
 def test_a_real_mcp_server(services: Services) -> None:
-    """The protocol's reference server, over HTTP: ready, used by a real client, ended in order."""
+    """The protocol's reference server over HTTP: ready, used by a real client, stopped."""
     port = free_port()
     services.boot(
         f"""

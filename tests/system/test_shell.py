@@ -1,4 +1,4 @@
-"""The shell that people land in, looked at with the programs that they use there."""
+"""The login shell, tested with the programs that people use there."""
 
 import os
 import pty
@@ -25,7 +25,7 @@ SAY_GREEN = r"printf 'gr\303\274n\n'"
 
 @pytest.mark.parametrize("sent", ["", "LANG=xx_YY.UTF-8", "LC_CTYPE=UTF-8"])
 def test_letters_are_shown_in_tmux_whatever_the_client_sends(box: Box, sent: str) -> None:
-    """A locale that the machine does not have is what Macs and other countries send."""
+    """Macs and clients in other countries send locales that the machine lacks."""
     options = [f"-oSetEnv={sent}"] if sent else []
     assert box.ssh("locale charmap", options=options).stdout == "UTF-8\n"
     script = (
@@ -95,7 +95,7 @@ def test_who_w_and_last_show_the_client_and_not_the_proxy(make_box: BoxMaker) ->
     os.close(slave)
     screen = Screen(master)
     try:
-        # The agent corrects what sshd wrote, a moment after sshd wrote it.
+        # The agent corrects sshd's entry a moment after sshd has written it.
         screen.type(f"until who | grep -q {CLIENT}; do sleep 0.1; done; echo no''w\n")
         screen.expect("now")
         before = len(screen.seen)
@@ -140,7 +140,7 @@ def test_a_socket_that_was_left_behind_is_forwarded_again(box: Box, tmp_path: Pa
 
 
 def test_mosh_finds_a_server_letters_and_a_way(box: Box) -> None:
-    """It refuses to start where letters are not UTF-8; its packets go beside SSH."""
+    """It refuses to start without UTF-8; its packets do not go through SSH."""
     ssh = shlex.join(["ssh", *box.ssh_options()])
     ports = f"--port={free_port()}"
     command = ["mosh", f"--ssh={ssh}", "--experimental-remote-ip=local", ports]

@@ -213,7 +213,7 @@ def test_what_others_can_write_is_no_key_and_costs_the_rest_nothing(folder: Path
     found = find({}, str(folder))
     assert [entry.name for entry in found.usable] == ["alice"]
     reasons = {Path(bad.source).name: str(bad).partition(": ")[2] for bad in found.bad}
-    assert reasons["open.pub"] == "others can write it: chmod go-w"
+    assert reasons["open.pub"] == "other accounts can write it: chmod go-w"
     assert reasons["fifo.pub"] == "Is a directory"
     assert "binary.pub" in reasons
 
@@ -223,7 +223,7 @@ def test_a_folder_that_others_can_write_has_no_keys(folder: Path) -> None:
     folder.chmod(0o777)
     found = find({}, str(folder))
     assert found.usable == ()
-    assert "others can write it" in str(found.bad[0])
+    assert "other accounts can write it" in str(found.bad[0])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a file of somebody else")
