@@ -53,7 +53,7 @@ NOWHERE = {
     "from a name": ('from="*.example.com" {}', "never matches"),
     "certificate": ("ssh-ed25519-cert-v01@openssh.com AAAA", "this is a certificate"),
     "principals": ('principals="dev" {}', "for a cert-authority"),
-    "address": ("https://github.com/ann.keys", "this is an address"),
+    "address": ("https://github.com/ann.keys", "this is a web address"),
     "PuTTY": ("---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----", "-keygen -i"),
     "private": ("-----BEGIN PRIVATE KEY-----\nb3Bl\n-----END PRIVATE KEY-----", "a private key"),
     "missing file": ("/run/secrets/nothing.pub", "No such file"),
