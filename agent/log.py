@@ -223,10 +223,10 @@ def _human_renderer() -> Render:
 
 
 def _structlog() -> ModuleType:
-    """Import structlog as if rich were not installed, as it is not in the image.
+    """Import structlog as if rich were not installed, as in the image.
 
-    structlog would import it to show tracebacks, of which the log has none. Where the laptop's
-    command is installed beside the agent, that is 60 ms of each boot.
+    structlog would import rich to show tracebacks, but the log has none. That would take 60 ms of
+    each boot if the laptop's command, which needs rich, is installed beside the agent.
     """
     absent = "rich" not in sys.modules
     if absent:

@@ -14,7 +14,7 @@ mount -t proc -o nosuid,nodev,noexec proc /proc
 # it.
 mount -t tmpfs -o mode=700,nosuid,nodev tmpfs /run
 mkdir -m 755 /run/etc /run/work /run/log /run/mounted
-# Docker mounts these alone: an overlay would show what is below them.
+# Docker mounts these files individually: an overlay would show the files below them.
 for file in hosts hostname resolv.conf; do
     cat "/etc/$file" >"/run/mounted/$file" 2>/dev/null || rm -f "/run/mounted/$file"
 done

@@ -8,7 +8,7 @@ cli = Program(
     __version__,
     "The init, SSH gate and sleep control of a remote dev container.",
     {
-        "See what is going on": {
+        "State of the machine": {
             "status": "agent.cli.status:status",
             "why": "agent.cli.why:why",
             "health": "agent.cli.status:health",

@@ -31,7 +31,7 @@ _service = click.argument("service", shell_complete=_known)
 @click.command()
 @json_option
 def services(as_json: bool) -> None:
-    """List the container's other services."""
+    """List the container's services."""
     report = client.get(PATH, ServicesReport)
     click.echo(client.to_json(report) if as_json else _show(report))
 

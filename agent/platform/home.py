@@ -71,11 +71,11 @@ class Linked:
         if self.problem:
             return f"~/{self.path} is not on the volume: {self.problem}"
         if self.removed:
-            return f"~/{self.path} was removed; what the volume had is kept as {self.kept_as}"
+            return f"~/{self.path} was removed; the volume's copy is kept as {self.kept_as}"
         if self.kept_as and self.moved:
-            return f"~/{self.path} was replaced; what the volume had is kept as {self.kept_as}"
+            return f"~/{self.path} was replaced; the volume's copy is kept as {self.kept_as}"
         if self.kept_as:
-            return f"~/{self.path} is the volume's; the home's own is kept as {self.kept_as}"
+            return f"~/{self.path} is now the volume's; the home's is kept as {self.kept_as}"
         return ""
 
 

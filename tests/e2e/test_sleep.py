@@ -326,7 +326,7 @@ def test_a_folder_that_others_could_write_is_not_run_from(make_cloud: CloudMaker
     hook = in_home(cloud, ".config/swarm/sleep.d/hook", '#!/bin/sh\ntouch "$HOME/ran"\n')
     hook.parent.chmod(0o777)
     cloud.up()
-    assert "others could have written it" in cloud.event("sleep.hook.failed")["problem"]
+    assert "somebody else could have written it" in cloud.event("sleep.hook.failed")["problem"]
 
 
 def test_a_broken_check_counts_as_active_and_is_told_once(make_cloud: CloudMaker) -> None:

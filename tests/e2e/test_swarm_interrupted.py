@@ -9,10 +9,10 @@ from tests.laptop import Laptop
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
 CALLS = 16
-"""Different calls of flyctl in one `swarm up` from nothing; the first test holds it to that."""
+"""Different calls of flyctl in one `swarm up` from nothing; the first test checks the number."""
 
 CHANGING = (5, 7, 9, 11, 13)
-"""Those that change something. After another one, a kill is one before the next."""
+"""The calls that change something. A kill after any other call equals one before the next call."""
 
 
 @pytest.fixture(scope="module")

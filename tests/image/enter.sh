@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes an image the root file system of the namespaces it runs in, and becomes its init.
-# $1: the image's root; $2: a folder with volume/, for what is written; then the command.
+# Makes an image the root file system of its own namespaces, and executes the image's init.
+# $1: the image's root; $2: a folder with volume/, for all writes; then the command.
 set -eu
 root=$1 folder=$2
 shift 2

@@ -1,8 +1,8 @@
 #!/bin/sh
-# What a process finds around it, in /mnt/probes/$1: a name, a tab, and what it is.
+# Writes the environment of a process to /mnt/probes/$1: a name, a tab, and a value per line.
 say() { printf '%s\t%s\n' "$1" "$2"; }
 host() { who | sed -n 's/.*(\(.*\)).*/\1/p' | head -1; }
-# The agent writes who(1)'s record of a terminal a moment after the terminal is there.
+# The agent writes who(1)'s record of a terminal a moment after the terminal is opened.
 for _ in 1 2 3 4 5 6 7 8 9; do
     if [ -n "$(host)" ] || ! [ -t 0 ]; then break; fi
     sleep 1

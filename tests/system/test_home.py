@@ -253,7 +253,7 @@ def test_a_replaced_path_is_brought_to_the_volume_when_it_happens_and_told(
     is_link(box, ".claude")
     assert box.ssh("cat .gitconfig .claude/n").stdout == "new\nn\n"
     assert (box.machine.volume / ".home" / ".gitconfig").read_text() == "new\n"
-    assert "was replaced; what the volume had is kept as" in box.agent("status").stdout
+    assert "was replaced; the volume's copy is kept as" in box.agent("status").stdout
     assert "was replaced" in box.ssh("-tt", input="exit\n", options=["-tt"]).stdout
 
 

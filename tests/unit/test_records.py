@@ -96,7 +96,7 @@ def test_living_things_are_found_wherever_they_stand() -> None:
         child, ended = found["a"]
         assert (child.pid, child.running, children._children) == (4711, True, {4711: child})
         assert (ended.running, ended.exited.result()) == (False, ExitStatus(255))
-        # What was one thing is one thing.
+        # An object that was shared is still shared.
         assert same is child
         assert end is found["c"][1]
         end.send(b"x")
@@ -324,7 +324,7 @@ TRANSIENT = {
         "refused": "counted again",
     },
 }
-"""What a class that has a record changes outside of it, and why that need not survive."""
+"""Fields that a class with a record changes outside of it, and why they need not survive."""
 
 
 def test_what_changes_is_in_a_record_or_need_not_survive() -> None:

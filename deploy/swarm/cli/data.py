@@ -119,7 +119,7 @@ def restore(
 @click.option("--to", "target", default="backups", type=click.Path(path_type=Path))
 @common.dry
 def down(name: str, no_backup: bool, target: Path, dry_run: bool) -> None:
-    """Destroy the machine and its volume, after you typed its name and after a backup."""
+    """Destroy the machine and its volume, after you type its name and after a backup."""
     show = Show()
     where = Place(name)
     fly = common.flyctl(where.state().local, dry_run=dry_run, show=show)

@@ -49,7 +49,7 @@ cli = Swarm(
             "usage": f"{_HERE}.look:usage",
             "down": f"{_HERE}.data:down",
         },
-        "Work in one": {
+        "Work in a machine": {
             "ssh": f"{_HERE}.work:ssh",
             "code": f"{_HERE}.work:code",
             "open": f"{_HERE}.work:open_",
