@@ -118,7 +118,8 @@ class Jail:
         `silent`: it said nothing for most of its time. A network that is spared earns no ban, and
         is slowed down while it has too many strikes.
         """
-        weight = WEIGHTS.get(verdict, SILENT if silent else 0.0)
+        silence = SILENT if silent and verdict is Verdict.NOTHING else 0.0
+        weight = WEIGHTS.get(verdict, silence)
         if not weight or self.ignores(host) or self.banned(host, now):
             return None
         self.strikes_given += 1

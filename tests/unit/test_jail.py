@@ -96,6 +96,13 @@ def test_a_broken_account_is_nobodys_strike() -> None:
     assert not any(jail.strike(A, Verdict.BROKEN_ACCOUNT, 0) for _ in range(1000))
 
 
+@pytest.mark.parametrize("verdict", [Verdict.LOGIN, Verdict.BROKEN_ACCOUNT])
+def test_a_login_is_no_strike_however_long_it_lasts(verdict: Verdict) -> None:
+    jail = Jail(POLICY, nobody)
+    assert not any(jail.strike(A, verdict, 0, silent=True) for _ in range(1000))
+    assert (jail.weight(A, 0), jail.strikes_given) == (0.0, 0)
+
+
 def test_ban_time_doubles_up_to_its_maximum_and_history_decays() -> None:
     jail = Jail(POLICY, nobody)
     now, lengths = 0.0, []
