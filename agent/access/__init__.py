@@ -1,1 +1,1 @@
-"""Who may come in: keys, host keys, sshd's configuration, the gate, sessions."""
+"""Access over SSH: keys, host keys, sshd's configuration, the gate, sessions."""

@@ -1,20 +1,21 @@
-"""Who may open a connection now, and whose sshd is started next.
+"""Decides which clients may connect, and which waiting connection gets a sshd next.
 
-Who is banned, not allowed or too fast is refused. Everybody else is in one of three lanes:
+Clients that are banned, not allowed or too fast are refused. All others are in one of three lanes:
 
-- *known*: the network logged in lately (`known.py`). It never waits for anybody.
-- *slowed*: known, but with too many failures or connections. A few at a time of each network, so
-  that a neighbour behind the same address costs the owner a moment and never a login.
-- *stranger*: everybody else. A few at a time of all together, and one of each network. Those that
-  wait are a socket and no process, and the order is: who has said something, whose network has
-  failed least, who came first.
+- *known*: the network logged in lately (`known.py`). Its connections never wait.
+- *slowed*: known, but with too many failures or connections. A few connections of each such network
+  are served at a time, so that a neighbour behind the same address delays the owner for a moment
+  but never prevents a login.
+- *stranger*: everybody else. A few are served at a time in total, and one of each network. A
+  waiting connection costs a socket and no process. The order: clients that have sent something,
+  then networks with the fewest failures and open connections, then the oldest connection.
 
-A place is free again when its connection has logged in or ended, or after `TURN` seconds: a client
-that is slow or silent holds up nobody. What has had its turn stays open until its grace time is
-over, and where there are too many, the oldest that has tried nothing goes.
+A place becomes free when its connection logs in or ends, or after `TURN` seconds: a slow or silent
+client delays nobody. After its turn a connection stays open until its grace time is over. If there
+are too many connections, the oldest one without an attempt to log in is closed.
 
-Pure: it knows connections by a token and their client, and is told the time. Of each door (the
-public and the private listener) there is one, so that nobody fills the other.
+Pure: connections are tokens with a client, and the time is an argument. Each door (the public and
+the private listener) has its own `Admission`, so that a full door does not affect the other.
 """
 
 import os
@@ -36,10 +37,10 @@ TURN = 1.0
 """Seconds for which a connection without a login holds its place."""
 
 STRANGERS_AT_ONCE = max(2, os.cpu_count() or 1)
-"""Strangers whose key exchange may run at one time: it is what costs the processor."""
+"""Strangers served at one time: their key exchanges cost the most CPU time."""
 
 SLOWED_AT_ONCE = 2
-"""The same for each known network that is slowed."""
+"""Connections of each slowed network that are served at one time."""
 
 TRACKED = 50_000
 """Networks whose rate is remembered."""
@@ -72,7 +73,7 @@ class Lane(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client, and each lane, may use."""
+    """The limits of each client and of each lane."""
 
     allow: tuple[Network, ...]
     deny: tuple[Network, ...]
@@ -96,12 +97,12 @@ class _Entry(Generic[Token]):
     began: float | None = None
 
     def holds_place(self, now: float) -> bool:
-        """Its turn is not over."""
+        """Its turn has begun and is not over."""
         return self.began is not None and now - self.began < TURN
 
 
 class Admission(Generic[Token]):
-    """Decides on the connections of one door; a token stands for one that was not refused."""
+    """Decides on the connections of one door; a token stands for a connection it did not refuse."""
 
     def __init__(self, limits: Limits, jail: Jail, known: Known) -> None:
         self.limits = limits
@@ -112,7 +113,7 @@ class Admission(Generic[Token]):
 
     @property
     def unauthenticated(self) -> int:
-        """Connections that have not logged in yet, those that wait for a sshd included."""
+        """Connections that have not logged in yet, including those that wait for a sshd."""
         return len(self._entries)
 
     @property
@@ -121,35 +122,35 @@ class Admission(Generic[Token]):
         return sum(entry.began is None for entry in self._entries.values())
 
     def decide(self, client: Client, now: float) -> Refusal | None:
-        """Why this client may not connect now, or None."""
+        """The refusal if this client may not connect now, else None."""
         return self._listed(client, now) or self._over_rate(client, now)
 
     def arrived(self, token: Token, client: Client, now: float) -> list[Token]:
-        """Have a connection wait for its turn. Returns the ones to close for it, perhaps itself."""
+        """Queue a connection. Returns the connections to close for it, perhaps itself."""
         entry = _Entry(token, client, self._jail.network(client.host), now)
         self._entries[token] = entry
         return [each.token for each in self._too_many(entry, now)]
 
     def spoke(self, token: Token) -> None:
-        """The client has sent something: it is no bare connect."""
+        """Note that the client has sent something: this is more than a bare connect."""
         if token in self._entries:
             self._entries[token].spoke = True
 
     def tried(self, token: Token) -> None:
-        """The client has tried to log in."""
+        """Note that the client has tried to log in."""
         if token in self._entries:
             self._entries[token].tried = True
 
     def tokens(self) -> list[Token]:
-        """Everybody who has not logged in."""
+        """All connections that have not logged in."""
         return list(self._entries)
 
     def left(self, token: Token) -> None:
-        """The connection logged in, or ended."""
+        """Remove a connection that logged in or ended."""
         self._entries.pop(token, None)
 
     def next(self, now: float) -> Token | None:
-        """The connection whose turn begins now, if there is one."""
+        """Begin the next turn, if one can begin now. Returns its connection."""
         entries = self._entries.values()
         lanes = self._lanes(now)
         busy = Counter(entry.network for entry in entries if entry.holds_place(now))
@@ -164,7 +165,7 @@ class Admission(Generic[Token]):
                     return True
                 case Lane.SLOWED:
                     return busy[entry.network] < SLOWED_AT_ONCE
-            # Where the proxy does not say who calls, all of them are one network.
+            # Clients that the proxy does not name all share the proxy's network: no limit for it.
             own = busy[entry.network] if entry.client.known else 0
             return not own and strangers < self.limits.strangers_at_once
 
@@ -182,7 +183,7 @@ class Admission(Generic[Token]):
         return chosen.token
 
     def due(self, now: float) -> float | None:
-        """Seconds until a place is free by the time alone; None where nobody waits for one."""
+        """Seconds until the next turn is over; None if no connection waits for a place."""
         ends = [
             entry.began + TURN
             for entry in self._entries.values()
@@ -191,7 +192,7 @@ class Admission(Generic[Token]):
         return max(0.0, min(ends) - now) if ends and self.waiting else None
 
     def overdue(self, now: float, patience: float) -> list[Token]:
-        """Those that have waited too long for their turn."""
+        """Connections that have waited too long for their turn."""
         return [
             token
             for token, entry in self._entries.items()
@@ -199,11 +200,11 @@ class Admission(Generic[Token]):
         ]
 
     def lane(self, client: Client, now: float) -> Lane:
-        """How this client is served now."""
+        """The lane in which this client is served now."""
         return self._lane(client, self._jail.network(client.host), now)
 
-    def of(self, network: Network) -> list[Token]:
-        """The unauthenticated connections from within a network."""
+    def overlapping(self, network: Network) -> list[Token]:
+        """The unauthenticated connections whose network overlaps this one."""
         return [
             token
             for token, entry in self._entries.items()
@@ -248,12 +249,12 @@ class Admission(Generic[Token]):
         strange = lanes[newcomer] is Lane.STRANGER
         same = [entry for entry, lane in lanes.items() if (lane is Lane.STRANGER) is strange]
         own = [entry for entry in same if entry.network == newcomer.network]
-        going: list[_Entry[Token]] = []
+        surplus: list[_Entry[Token]] = []
         if newcomer.client.known and len(own) > self.limits.unauthenticated_per_client:
-            going.append(_oldest_silent(own, newcomer, now) or newcomer)
-        if len(same) - len(going) > self.limits.unauthenticated:
-            going.append(_oldest_silent(same, newcomer, now) or _newest_of_the_busiest(same))
-        return going
+            surplus.append(_oldest_silent(own, newcomer, now) or newcomer)
+        if len(same) - len(surplus) > self.limits.unauthenticated:
+            surplus.append(_oldest_silent(same, newcomer, now) or _newest_of_the_busiest(same))
+        return surplus
 
     def _is_fast(self, network: Network, now: float) -> bool:
         limit = self.limits.connections_per_minute
@@ -275,7 +276,7 @@ class Admission(Generic[Token]):
 def _oldest_silent(
     entries: "Iterable[_Entry[Token]]", newcomer: "_Entry[Token]", now: float
 ) -> "_Entry[Token] | None":
-    """Of those that have tried nothing: first who never said a word, then the longest there."""
+    """Among connections that have tried nothing: one that never sent a byte, else the oldest."""
 
     def order(entry: "_Entry[Token]") -> tuple[bool, float]:
         mute = entry.began is None and not entry.spoke and now - entry.arrived >= TURN

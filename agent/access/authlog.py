@@ -1,9 +1,9 @@
-"""What the sshd of one connection says, as typed steps of a login.
+"""Parses the messages of one connection's sshd into typed steps of a login.
 
-Everything between quotes, every user name and every farewell text is chosen by the other side
-(any bytes, made visible by sshd, spaces allowed). So a line is matched from its first to its
-last character and never searched, and who is speaking is known from the process, not from the
-address in the text. Messages of OpenSSH 8.4, 9.2 and 10.x at LogLevel VERBOSE.
+Quoted text, user names and disconnect messages are chosen by the client (any bytes, made visible by
+sshd, spaces allowed). So a pattern must match the whole line, and the client is known from the
+process, not from the address in the text. Knows the messages of OpenSSH 8.4, 9.2 and 10.x at
+LogLevel VERBOSE.
 """
 
 import re
@@ -15,7 +15,7 @@ from agent.access.values import Verdict
 
 
 class Step(Enum):
-    """What a line tells about its connection."""
+    """What a line says about its connection."""
 
     NOISE = "noise"
     ACCEPTED = "accepted"
@@ -35,7 +35,7 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AuthEvent:
-    """One step. `user` is the other side's word; `fingerprint` and `terminal` are sshd's."""
+    """One step. `user` is the client's claim; `fingerprint` and `terminal` come from sshd."""
 
     step: Step
     user: str = ""
@@ -47,8 +47,8 @@ _PORT = r"[0-9a-fA-F:.%A-Za-z]+ port \d{1,5}"
 _FROM = rf"from {_PORT}"
 _PROLOGUE = r"(?:error: |fatal: )?"
 
-# The first match wins. USER is greedy: what follows it is anchored at the end of the line, so
-# that text inside a name can never be taken for what sshd adds after it.
+# The first match wins. `user` is greedy (except before an optional host), and the text after it is
+# anchored at the end of the line, so that text inside a name is never mistaken for sshd's own.
 _TABLE = (
     (
         Step.ACCEPTED,
@@ -65,7 +65,7 @@ _TABLE = (
         rf"Failed [a-z-]+(?:/[a-z-]+)? for (?P<user>.*) {_FROM} ssh2(?:: .*)?",
     ),
     (Step.INVALID_USER, rf"Invalid user (?P<user>.*) {_FROM}"),
-    # Of the login account this says something about the machine, and of others about the client.
+    # For the login account this is a fault of the machine, for others an attempt of the client.
     (
         Step.BROKEN_ACCOUNT,
         r"User (?P<user>.*?)(?: from \S+)? not allowed because "
@@ -79,7 +79,7 @@ _TABLE = (
         rf"maximum authentication attempts exceeded for (?:invalid user )?(?P<user>.*) "
         rf"{_FROM} ssh2",
     ),
-    # Too many failures; or another user name, or service, in the middle.
+    # Too many failures, or the client changed the user name or service midway.
     (
         Step.TOO_MANY,
         rf"Disconnecting (?:authenticating|invalid) user (?P<user>.*) {_PORT}: .*",
@@ -128,14 +128,14 @@ _CERTIFICATE = re.compile(r".* \(serial \d+\) CA [A-Z0-9-]+ (SHA256:[A-Za-z0-9+/
 
 @cache
 def _patterns() -> "tuple[tuple[Step, re.Pattern[str]], ...]":
-    # Compiled once sshd says something: by then the first banner is on its way.
+    # Compiled at the first message of a sshd: by then the first banner is on its way.
     return tuple(
         (step, re.compile(_PROLOGUE + pattern + r"(?: \[preauth\])?")) for step, pattern in _TABLE
     )
 
 
 def parse(line: str) -> AuthEvent:
-    """The step that one line of sshd tells; never raises, whatever the line."""
+    """The step that a line of sshd reports. Never raises, whatever the line."""
     for step, pattern in _patterns():
         match = pattern.fullmatch(line)
         if match is not None:
@@ -149,14 +149,14 @@ def _event(step: Step, words: dict[str, str | None]) -> AuthEvent:
     return AuthEvent(
         step,
         user=words.get("user") or "",
-        # A certificate is known by the authority that stands in the keys file.
+        # A certificate is identified by its authority, which is in the keys file.
         fingerprint=certificate[1] if certificate else fingerprint,
         terminal=words.get("terminal") or "",
     )
 
 
 _EXIT_STATUS = {
-    # From OpenSSH 9.8 and 10.x: sshd-session tells its listener how a connection ended.
+    # OpenSSH 9.8 and 10.x: the exit status of sshd-session says how its connection ended.
     3: Step.TIMEOUT,
     4: Step.PROBE,
     5: Step.FAILED,
@@ -174,13 +174,13 @@ _SEVERITY = (
 
 
 def judge(steps: frozenset[Step], exit_code: int) -> Verdict:
-    """The verdict on a connection from everything its sshd said, and from how it ended.
+    """The verdict on a connection, from all steps of its sshd and its exit code.
 
-    A login makes good whatever was tried before it. An agent that offers five keys before the
-    right one, or gives up after one key, is one attempt each.
+    A login outweighs all failures before it. A client that offers five keys before the right one,
+    or that gives up after one key, has made one attempt.
     """
-    told = _EXIT_STATUS.get(exit_code)
-    seen = steps | {told} if told is not None else steps
+    last = _EXIT_STATUS.get(exit_code)
+    seen = steps | {last} if last is not None else steps
     for verdict, signs in _SEVERITY:
         if seen & signs:
             return verdict

@@ -1,7 +1,8 @@
 """One connection, from the accepted socket to the end of its sshd.
 
-The socket is given to sshd as stdin and stdout; we keep a duplicate to ask the kernel about it,
-and read what this one sshd says. So who logs in, fails or probes is known from the process.
+sshd gets the socket as stdin and stdout. We keep a duplicate to read the kernel's counters, and
+read the messages of this one sshd. So the client that logs in, fails or probes is known from the
+process.
 """
 
 import asyncio
@@ -34,14 +35,14 @@ from agent.init.descriptor import NONE, Descriptor
 from agent.settings import Settings
 
 _PACKET = 4096
-"""PIPE_BUF: the most that one packet of a pipe has. sshd's messages have at most 1 KiB."""
+"""PIPE_BUF: the largest packet of a pipe. sshd's messages have at most 1 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What every connection needs: the keys' names, processes and room for them, sessions, the bus.
+    """The dependencies of every connection.
 
-    `session_env` is what every session's environment gets.
+    `session_env` is added to every session's environment.
     """
 
     settings: Settings
@@ -55,7 +56,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a finished connection was."""
+    """The result of a finished connection."""
 
     client: Client
     verdict: Verdict
@@ -67,8 +68,8 @@ class Outcome:
 class ConnectionRecord:
     """A connection and its sshd.
 
-    `socket` is our duplicate of the client's connection, `errors` our end of the pipe on which its
-    sshd speaks, `config` the descriptor from which sshd reads its configuration.
+    `socket` is our duplicate of the client's connection, `errors` our end of the pipe to which its
+    sshd writes messages, `config` the descriptor from which sshd reads its configuration.
     """
 
     id: str
@@ -91,7 +92,7 @@ _TRIES = frozenset({Step.FAILED, Step.INVALID_USER, Step.REFUSED_USER, Step.TOO_
 
 
 def connect(connection: socket.socket, client: Client, access: Access) -> ConnectionRecord:
-    """Give an accepted connection a sshd. Raises `OSError`."""
+    """Start a sshd for an accepted connection. Raises `OSError`."""
     name = os.urandom(4).hex()
     config = Descriptor(_write_config(access, client, name))
     try:
@@ -111,9 +112,9 @@ def connect(connection: socket.socket, client: Client, access: Access) -> Connec
 
 
 class Connection:
-    """Attends to one sshd.
+    """Follows one sshd.
 
-    `on_try` and `on_login` are called at most once, `on_end` once, when it was reaped.
+    `on_try` and `on_login` are called at most once; `on_end` once, after sshd was reaped.
     """
 
     def __init__(
@@ -135,12 +136,12 @@ class Connection:
 
     @property
     def id(self) -> str:
-        """Its name in the log; a session has the same."""
+        """Its id in the log; its session has the same id."""
         return self._record.id
 
     @property
     def client(self) -> Client:
-        """The other end."""
+        """The client at the other end."""
         return self._record.client
 
     @property
@@ -158,7 +159,7 @@ class Connection:
 
     @property
     def pid(self) -> int:
-        """Of its sshd."""
+        """The process id of its sshd."""
         return self._record.process.pid
 
     @property
@@ -168,18 +169,18 @@ class Connection:
 
     @property
     def was_cut(self) -> bool:
-        """It was ended by `cut`."""
+        """`cut` was called."""
         return self._record.was_cut
 
     def catch_up(self) -> None:
-        """Act on everything that sshd has said so far."""
+        """Process all messages that sshd has written so far."""
         while self._read():
             pass
 
     def cut(self) -> None:
-        """End it now: no byte of the client is read any more, no attempt succeeds.
+        """Close it now: no further byte of the client is read, and no attempt succeeds.
 
-        It must not have a session; `catch_up` before it says so.
+        It must not have a session: call `catch_up` and check that first.
         """
         self._record.was_cut = True
         with suppress(OSError):  # the client was faster
@@ -192,7 +193,7 @@ class Connection:
             data = os.read(self._record.errors, _PACKET)
         except BlockingIOError:
             return False
-        self._forget_config()  # sshd says nothing before it has read it
+        self._forget_config()  # sshd has read it before its first message
         if not data:
             self._loop.remove_reader(self._record.errors)
             return False
@@ -216,7 +217,7 @@ class Connection:
         if event.step is Step.BROKEN_ACCOUNT or not (
             event.step is Step.NOISE or Step.BROKEN_ACCOUNT in self._record.steps
         ):
-            # What sshd says after it has refused the account explains nothing.
+            # Noise, and messages after sshd has refused the account, explain nothing.
             self._record.last_line = line
         if event.step is Step.ACCEPTED:
             self._accepted(event)
@@ -264,7 +265,7 @@ class Connection:
         os.close(self._record.errors)
         self._forget_config()
         if exited.result().signal is not None:
-            # Its child for the login account would go on with the client, and nobody would know.
+            # Its child for the login account would keep serving the client, unnoticed.
             with suppress(OSError):
                 self._record.socket.shutdown(socket.SHUT_RDWR)
         verdict = judge(frozenset(self._record.steps), exited.result().code)
@@ -272,7 +273,7 @@ class Connection:
             self._session_closed(self.session, exited.result())
         else:
             self._access.bus.publish(self._closed(verdict))
-        # The client waits for the end of the connection until the last duplicate is closed.
+        # The connection ends for the client only when the last duplicate is closed.
         self._record.socket.close()
         seconds = time.monotonic() - self._record.started
         self._on_end(self, Outcome(self.client, verdict, seconds, self._record.last_line))
@@ -329,10 +330,10 @@ def _write_config(access: Access, client: Client, session: str) -> int:
 
 
 def _start_sshd(access: Access, connection: socket.socket, config: int) -> tuple[Descriptor, Child]:
-    # In packets, one for each write (pipe(2), O_DIRECT): sshd writes a message at once, and a
-    # user name with line breaks in it must not look like messages of sshd.
+    # Each write is a packet (pipe(2), O_DIRECT). sshd writes a message at once, so a user name with
+    # line breaks in it does not look like several messages.
     reading, writing = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
-    # O_NONBLOCK belongs to the open file, which sshd shares: it must block again.
+    # O_NONBLOCK belongs to the open file, which sshd shares: make it blocking again.
     connection.setblocking(True)
     try:
         child = access.room.for_a_login(
@@ -350,5 +351,5 @@ def _start_sshd(access: Access, connection: socket.socket, config: int) -> tuple
 
 
 def as_line(message: bytes) -> str:
-    """A message of sshd as one line: what a client has put in is made visible."""
+    """A message of sshd as one line; control characters from the client are made visible."""
     return safe.decoded(message.removesuffix(b"\n").removesuffix(b"\r"))

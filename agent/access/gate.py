@@ -1,9 +1,10 @@
-"""The gate: accepts connections, learns who is calling, and hands each to a sshd of its own.
+"""The gate: accepts connections, identifies the client, and hands each connection to its own sshd.
 
 listener → PROXY header → client → admission → sshd → verdict → strike → ban → admission.
 
-Who was here before waits for nobody; strangers wait for their turn (`admission.py`). An error of
-one connection, or of the machine (no descriptors, no processes), never ends the listener.
+Networks that have logged in before are served first; strangers wait for their turn
+(`admission.py`). An error of one connection or of the machine (no descriptors, no processes) never
+closes the listener.
 """
 
 import asyncio
@@ -38,34 +39,34 @@ HEADERS_WAITING = 256
 """Connections that may wait for their PROXY header at once."""
 
 SILENCE = 0.5
-"""The share of the login grace time after which saying nothing is a strike."""
+"""The share of the login grace time after which an idle connection counts as a strike."""
 
 HOUSEKEEPING = 30.0
-"""Seconds between looks at what can be forgotten or summed up."""
+"""Seconds between clean-ups: old bans, connections that wait too long, counted refusals."""
 
 
 @dataclass(slots=True)
 class GateRecord:
-    """Everything at the gate."""
+    """The state of the gate: listeners, connections, bans and known networks."""
 
     jail: Jail
     known: Known
     listeners: dict[str, Listening] = field(default_factory=dict)
-    """By the setting that says where."""
+    """By the setting that names the place."""
     doors: dict[str, Admission[Visitor]] = field(default_factory=dict)
-    """By the same: who waits for a turn, and who has not logged in yet."""
+    """By the same setting: connections that have not logged in, waiting ones included."""
     headers: set[HeaderRecord] = field(default_factory=set)
     connections: dict[str, ConnectionRecord] = field(default_factory=dict)
     """Connections that have a sshd, by their id."""
     arrivals: int = 0
-    """Clients that came so far, whether they were let in or not."""
+    """Connections that admission has decided on so far, refused ones included."""
 
 
 class Gate:
     """Serves SSH. `served` is set once a connection logged in or ended."""
 
     def __init__(self, record: GateRecord, access: Access) -> None:
-        """Listen, and serve whoever is at the gate already.
+        """Open the listeners, and continue with the connections of the record.
 
         Raises `ListenError`, and then leaves the record unchanged.
         """
@@ -76,13 +77,13 @@ class Gate:
         self.known = record.known
         self._turns: dict[str, asyncio.TimerHandle] = {}
         self._visitors: dict[str, Visitor] = {}
-        """Those whose sshd runs and who have not logged in, by the id of their connection."""
+        """Visitors with a sshd and without a login, by the id of their connection."""
         self._connections: dict[str, Connection] = {}
         self.refusals = Refusals(access.bus)
         self._listeners: list[Listener] = []
         self._headers: set[HeaderWait] = set()
-        self._unknown_told = False
-        self._account_told = False
+        self._unknown_reported = False
+        self._account_reported = False
         self._loop = asyncio.get_running_loop()
         self._housekeeping: asyncio.TimerHandle | None = None
         self.accepted = 0
@@ -96,7 +97,7 @@ class Gate:
         self._keep_house()
 
     def close(self) -> None:
-        """Accept no more connections; open ones continue."""
+        """Stop accepting connections. Those with a sshd continue; waiting ones are closed."""
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
@@ -123,7 +124,7 @@ class Gate:
     def _listen(self) -> None:
         before = self._record.listeners
         opened = self._listen_everywhere(before)
-        # All are open: from here on nothing fails, and listeners that no setting names can close.
+        # All are open, so nothing fails from here on: close listeners that no setting names.
         for listening in before.values():
             if listening not in opened.values():
                 listening.socket.close()
@@ -138,7 +139,10 @@ class Gate:
             self._listeners.append(Listener(listening.socket, arrived, self._access.bus))
 
     def _listen_everywhere(self, before: Mapping[str, Listening]) -> dict[str, Listening]:
-        """By setting; what listens in the right place already is kept. Raises `ListenError`."""
+        """The listening sockets by setting. Raises `ListenError`.
+
+        A socket that already listens in the right place is kept.
+        """
         opened: dict[str, Listening] = {}
         try:
             for setting, endpoint in self._places.items():
@@ -156,7 +160,7 @@ class Gate:
         return opened
 
     def _open_doors(self) -> None:
-        # Each door has bounds of its own: who fills one keeps nobody out of the other.
+        # Each door has its own limits: a full door does not affect the other.
         doors, limits = self._record.doors, _limits(self._settings)
         for setting in self._places:
             doors.setdefault(setting, Admission(limits, self.jail, self.known))
@@ -177,13 +181,13 @@ class Gate:
         )
 
     def ban(self, network: Network, seconds: float | None, reason: str) -> Ban:
-        """Keep a network out from now on, and cut what it has open without a login."""
+        """Ban a network, and close its connections without a login."""
         ban = self.jail.ban(network, seconds, clock(), reason)
         self._enforce(ban)
         return ban
 
     def unban(self, network: Network | None) -> int:
-        """Lift one ban, or all; how many held until now."""
+        """Lift one ban, or all. Returns how many were active."""
         networks = [ban.network for ban in self.jail.active(clock())]
         lifted = networks if network is None else [network]
         count = 0
@@ -195,7 +199,7 @@ class Gate:
 
     @property
     def listening(self) -> bool:
-        """New connections are taken now, in every place."""
+        """All listeners are open and accept connections now."""
         return bool(self._listeners) and not any(each.paused for each in self._listeners)
 
     @property
@@ -205,12 +209,12 @@ class Gate:
 
     @property
     def awaits_banner(self) -> bool:
-        """A client has not had the first bytes of its sshd."""
+        """A client has not received the first bytes of its sshd yet."""
         return not all(each.has_banner for each in self._connections.values())
 
     @property
     def arrivals(self) -> int:
-        """Clients that came so far, whether they were let in or not."""
+        """Connections that admission has decided on so far, refused ones included."""
         return self._record.arrivals
 
     @property
@@ -220,7 +224,7 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """Connections of strangers that wait for their turn."""
+        """Connections that wait for their turn."""
         return sum(door.waiting for door in self._record.doors.values())
 
     @property
@@ -238,8 +242,8 @@ class Gate:
             self._await_header(HeaderRecord(connection, proxy))
 
     def _is_proxy(self, host: Network) -> bool:
-        # Our own address may lie in the proxy's networks: a process in the machine that connects
-        # to it is not the proxy, and must not name others. Loopback counts only where it is listed.
+        # Our own address may be in the proxy's networks. A local process that connects from it is
+        # not the proxy and must not claim to be another client. Loopback counts if it is listed.
         listed = any_covers(self._settings.proxy_networks, host)
         return listed and (is_loopback(host) or not is_own(host))
 
@@ -251,7 +255,7 @@ class Gate:
             if source is not None:
                 self._admit(connection, Client(source.host.behind_nat64()), _PUBLIC)
             else:
-                self._tell_unknown(proxy)
+                self._report_unknown(proxy)
                 self._admit(connection, Client(proxy.host, known=False), _PUBLIC)
 
         def refused(wait: HeaderWait, refusal: Refusal, detail: str) -> None:
@@ -265,9 +269,9 @@ class Gate:
         self._headers.discard(wait)
         self._record.headers.discard(wait.record)
 
-    def _tell_unknown(self, proxy: Client) -> None:
-        if not self._unknown_told:
-            self._unknown_told = True
+    def _report_unknown(self, proxy: Client) -> None:
+        if not self._unknown_reported:
+            self._unknown_reported = True
             self._access.bus.publish(ClientUnknown(proxy=str(proxy)))
 
     def _arrived(self, door: str, connection: socket.socket, peer: Peer) -> None:
@@ -282,13 +286,13 @@ class Gate:
             self._enter(connection, client, door)
 
     def _enter(self, connection: socket.socket, client: Client, door: str) -> None:
-        """Let a connection wait for its turn, which may be now, and others go for it."""
+        """Queue a connection for its turn, which may be now; others may be closed for it."""
         visitor = Visitor(connection, client, door)
-        for going in self._record.doors[door].arrived(visitor, client, clock()):
-            same = self.jail.network(going.client.host) == self.jail.network(client.host)
-            if self._send_away(going):
+        for surplus in self._record.doors[door].arrived(visitor, client, clock()):
+            same = self.jail.network(surplus.client.host) == self.jail.network(client.host)
+            if self._send_away(surplus):
                 refusal = Refusal.CLIENT_CAP if same else Refusal.TOTAL_CAP
-                self.refusals.add(refusal, str(going.client), "", clock())
+                self.refusals.add(refusal, str(surplus.client), "", clock())
         self._serve_next(door)
         if not visitor.connection and connection.fileno() >= 0:
             wait(visitor, self._spoke, self._send_away)
@@ -298,7 +302,7 @@ class Gate:
         self._serve_next(visitor.door)
 
     def _serve_next(self, name: str) -> None:
-        """Begin every turn that can begin now, and look again when the next one can."""
+        """Begin every turn that can begin now, and call this again when the next turn ends."""
         door = self._record.doors[name]
         while (visitor := door.next(clock())) is not None:
             self._serve(visitor)
@@ -309,7 +313,7 @@ class Gate:
             self._turns[name] = self._loop.call_later(due, self._serve_next, name)
 
     def _serve(self, visitor: Visitor) -> None:
-        """Give a visitor a sshd."""
+        """Start a sshd for a visitor."""
         stop_waiting(visitor)
         client, door = visitor.client, self._record.doors[visitor.door]
         try:
@@ -345,11 +349,11 @@ class Gate:
         self.served.set()
 
     def _leave(self, connection: Connection) -> None:
-        """It is no longer a visitor: its place is free."""
+        """Remove a connection from the visitors, which frees its place."""
         visitor = self._visitors.pop(connection.id, None)
         if visitor is not None:
             self._record.doors[visitor.door].left(visitor)
-            # Not within the call that ends it: what follows may be the end of others.
+            # Not within this call: serving the next connection may close other ones.
             self._loop.call_soon(self._serve_next, visitor.door)
 
     def _ended(self, connection: Connection, outcome: Outcome) -> None:
@@ -361,8 +365,8 @@ class Gate:
             return
         if connection.session is not None:
             self.known.closed(self.jail.network(client.host), now)
-        if outcome.verdict is Verdict.BROKEN_ACCOUNT and not self._account_told:
-            self._account_told = True
+        if outcome.verdict is Verdict.BROKEN_ACCOUNT and not self._account_reported:
+            self._account_reported = True
             self._access.bus.publish(AccountRefused(reason=outcome.last_line))
         if connection.was_cut:
             return
@@ -373,11 +377,8 @@ class Gate:
 
     def _enforce(self, ban: Ban) -> None:
         dry_run = self._settings.ban_dry_run
-        found = (
-            []
-            if dry_run
-            else [each for door in self._record.doors.values() for each in door.of(ban.network)]
-        )
+        doors = () if dry_run else self._record.doors.values()
+        found = [each for door in doors for each in door.overlapping(ban.network)]
         cut = [each for each in found if each.client.known and self._send_away(each)]
         self._access.bus.publish(
             BanStarted(
@@ -391,7 +392,7 @@ class Gate:
         )
 
     def _send_away(self, visitor: Visitor) -> bool:
-        """End a connection that has not logged in; false where it turns out that it has."""
+        """Close a connection that has not logged in. False if it turns out to have a session."""
         if not visitor.connection:
             stop_waiting(visitor)
             self._record.doors[visitor.door].left(visitor)
@@ -408,7 +409,7 @@ class Gate:
     def _keep_house(self) -> None:
         now = clock()
         for network in self.jail.expire(now):
-            self._access.bus.publish(BanLifted(network=str(network), reason="its time is over"))
+            self._access.bus.publish(BanLifted(network=str(network), reason="expired"))
         for door in self._record.doors.values():
             for visitor in door.overdue(now, self._settings.login_grace_time):
                 self._send_away(visitor)

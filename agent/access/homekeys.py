@@ -1,8 +1,7 @@
 """Keys in the login account's home: they let nobody in, and `keys` and the greeting say why.
 
 `ssh-copy-id` writes into `~/.ssh/authorized_keys` and reports success. Keys come from outside the
-machine only, so the next login with that key is refused. The file is read with the rights of the
-account whose home it is.
+machine only, so the next login with that key is refused. The file is read as the login account.
 """
 
 import asyncio
@@ -24,12 +23,12 @@ MOST_NAMED = 3
 
 WHAT_COUNTS = (
     "put the line into the secret SSH_AUTHORIZED_KEYS (swarm keys add NAME FILE.pub), "
-    "or into a .pub file of root's in the keys' folder"
+    "or into a .pub file owned by root in the keys folder"
 )
 
 
 class HomeKeys:
-    """Looks when it is made and whenever a session has ended; the keyring keeps what was found."""
+    """Looks for such keys at the start and after each session; the keyring stores them."""
 
     def __init__(self, keyring: Keyring, account: Account, children: Children, bus: Bus) -> None:
         self._keyring = keyring
@@ -41,7 +40,7 @@ class HomeKeys:
         bus.subscribe(self._hear, early=True)
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look whenever that is due, until cancelled."""
         while True:
             await self._due.wait()
             self._due.clear()
@@ -77,12 +76,12 @@ class HomeKeys:
                 run_as=credentials_of(self._account.name),
             )
         except (OSError, NotDone):
-            return b""  # a pipe in its place, for instance: nobody can mean it for a key
+            return b""  # a pipe, for instance: nobody puts a key there
         return done.output
 
 
 def about(found: tuple[AuthorizedKey, ...]) -> str:
-    """Why these keys do not count, and what does."""
+    """Why these keys do not count, and where to put them."""
     names = [entry.name for entry in found[:MOST_NAMED]]
     more = len(found) - len(names)
     names += [f"{more} more"] if more else []

@@ -1,8 +1,8 @@
-"""The machine's host key: made once, kept on the volume, the same after every redeploy.
+"""The machine's host key: created once, kept on the volume, the same after every redeploy.
 
-One Ed25519 key: every OpenSSH since 6.5 (2014) speaks it, and the NIST curves and RSA only
-widen the choice of an attacker. sshd gets a copy in the run folder, so that nothing that
-happens to the volume later reaches SSH.
+One Ed25519 key: every OpenSSH since 6.5 (2014) supports it, and the NIST curves and RSA only
+widen the choice of an attacker. sshd gets a copy in the run folder, so that later faults of the
+volume do not affect SSH.
 """
 
 import os
@@ -26,7 +26,7 @@ SAID = 300
 
 
 class HostKeyError(Exception):
-    """No host key exists and none can be made; the message says what to do."""
+    """No host key exists and none can be created; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ class _Kept:
 
 
 async def prepare(volume_path: str, run_dir: str, children: Children, bus: Bus) -> PublicKey:
-    """Put the host key at `run_dir`/`NAME`: restored from the volume, or made and kept there.
+    """Put the host key at `run_dir`/`NAME`: restored from the volume, or created and kept there.
 
-    A volume that is missing, full, read-only or not to be trusted costs the key's permanence,
-    with a warning, and nothing else. Raises `HostKeyError`.
+    If the volume is missing, full, read-only or not trusted, the key lasts for this run only, which
+    is reported. Raises `HostKeyError`.
     """
     target = f"{run_dir}/{NAME}"
 
@@ -54,7 +54,7 @@ async def prepare(volume_path: str, run_dir: str, children: Children, bus: Bus) 
         bus.publish(
             Notice(
                 part="hostkey",
-                notice=f"the host key lasts for this life only, and clients will be warned of a "
+                notice=f"the host key lasts for this run only, and clients will be warned of a "
                 f"changed key after the next start: {volume_path} cannot be used ({error})",
             )
         )
@@ -90,7 +90,7 @@ async def _create(target: str, children: Children, origin: str) -> _Kept:
     try:
         done = await children.run(argv, env=clean_environment(), patience=PATIENCE)
     except NotDone as error:
-        raise HostKeyError(f"no host key can be made: {error}") from error
+        raise HostKeyError(f"cannot create a host key: {error}") from error
     except OSError as error:
         raise HostKeyError(
             f"cannot run {KEYGEN} ({error.strerror}): install openssh-client"
@@ -98,7 +98,7 @@ async def _create(target: str, children: Children, origin: str) -> _Kept:
     if done.status.code != 0:
         said = safe.last_line(done.output, SAID)
         raise HostKeyError(
-            f"ssh-keygen could not make a host key at {target} ({done.status}): {said}"
+            f"ssh-keygen could not create a host key at {target} ({done.status}): {said}"
         )
     with open(target, "rb") as file:
         private = file.read()

@@ -1,10 +1,10 @@
-"""Strikes and bans: who has failed too often, and for how long they stay out.
+"""Strikes and bans: which networks have failed too often, and how long they are banned.
 
-Pure: every method takes the clock and says what follows; who calls it cuts connections, writes the
-database and tells the log. The names are fail2ban's: `maxretry` strikes within `findtime` seconds
-make a ban of `bantime` seconds, which doubles for whoever comes back, up to `bantime_max`.
+Pure: every method takes the time and returns its decision; the caller closes connections, writes
+the database and logs. The names are fail2ban's: `maxretry` strikes within `findtime` seconds cause
+a ban of `bantime` seconds, which doubles at each further ban, up to `bantime_max`.
 
-`now` is a clock that never steps (seconds, asleep or awake): no step of the wall clock makes a
+`now` is a clock that never steps (seconds, including suspends): no step of the wall clock makes a
 strike count longer or a ban end earlier.
 """
 
@@ -18,37 +18,37 @@ from agent.network import Network, any_covers
 from agent.pace import doubled
 
 WEIGHTS = {Verdict.FAILED: 1.0, Verdict.INVALID_USER: 2.0, Verdict.PROBE: 0.5}
-"""Strikes of one connection. Guessing user names weighs more, garbage less, silence nothing."""
+"""Strikes of one connection. A guessed user name weighs more, garbage less."""
 
 SILENT = 0.5
-"""The strike of a connection that said nothing for most of the time that a login may take."""
+"""The strike of a connection that did nothing for a long time (`SILENCE` in gate.py)."""
 
 STRIKES_KEPT = 100
-"""Strikes of one network that are remembered: one that is spared has no ban to end them."""
+"""Strikes remembered of one network: a spared network has no ban that would clear them."""
 
 HISTORY_DECAY = 86400.0
-"""Seconds after the end of a ban in which one earlier ban is forgotten."""
+"""Seconds after the end of a ban until it counts for one ban less, each time."""
 
 TRACKED = 50_000
-"""Networks whose strikes are remembered; the longest silent one is forgotten first."""
+"""Networks whose strikes are remembered; the one with the oldest last strike is dropped first."""
 
 MOST_BANS = 1_000_000
-"""Bans that are remembered; the oldest is forgotten for one more."""
+"""Bans that are remembered; a further one replaces the oldest."""
 
 COUNTED = 50_000
-"""Up to so many remembered bans, active ones are counted one by one."""
+"""Up to so many remembered bans, the active ones are counted exactly."""
 
 EXPIRE_BATCH = 1000
-"""Bans that one call of `expire` looks at."""
+"""Bans that one call of `expire` checks."""
 
 
 OWN = Network.host("127.0.0.1")
-"""What all addresses of this machine are counted as."""
+"""Stands for all addresses of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When to ban and for how long; seconds. IPv6 is counted by its first `ipv6_prefix` bits."""
+    """When to ban and for how long, in seconds. IPv6 counts by its first `ipv6_prefix` bits."""
 
     maxretry: int
     findtime: float
@@ -57,7 +57,7 @@ class Policy:
     ipv6_prefix: int
     ignore: tuple[Network, ...]
     dry_run: bool = False
-    """Bans are only tried out: reported, not enforced."""
+    """Bans are reported but not enforced."""
 
 
 IsOwn = Callable[[Network], bool]
@@ -65,15 +65,15 @@ Spares = Callable[[Network, float], bool]
 
 
 def spare_nobody(_network: Network, _now: float) -> bool:
-    """Nobody logged in before."""
+    """Spare no network."""
     return False
 
 
 class Jail:
-    """Knows strikes and bans. Not told of unknown clients: they are nobody to blame.
+    """Keeps strikes and bans. Never called for unknown clients: nobody can be blamed for them.
 
-    `is_own` tells this machine's own addresses, which are never banned and count as one host.
-    `spares` tells the networks that are slowed down instead of banned.
+    `is_own` recognizes this machine's own addresses, which are never banned and count as one host.
+    `spares` recognizes networks that are slowed down instead of banned.
     """
 
     def __init__(self, policy: Policy, is_own: IsOwn, spares: Spares = spare_nobody) -> None:
@@ -81,20 +81,20 @@ class Jail:
         self._is_own = is_own
         self._spares = spares
         self._strikes: OrderedDict[Network, list[tuple[float, float]]] = OrderedDict()
-        # In the order in which they came, so that the latest are found at the end.
+        # In order of creation, so that the latest are at the end.
         self._bans: dict[Network, Ban] = {}
         self._to_look_at: deque[Network] = deque()
         self._prefixes: Counter[tuple[int, int]] = Counter()
         self.strikes_given = 0
 
     def network(self, host: Network) -> Network:
-        """What a host is counted as: itself, its IPv6 network, or this machine."""
+        """The network a host counts as: itself, its IPv6 network, or this machine."""
         if self._is_own(host):
             return OWN
         return host.within(min(host.prefix, self.policy.ipv6_prefix)) if host.prefix > 32 else host
 
     def exempts(self, host: Network) -> bool:
-        """The host is on the ignore-list that the user gave."""
+        """The host is on the user's ignore-list."""
         return any_covers(self.policy.ignore, host)
 
     def ignores(self, host: Network) -> bool:
@@ -102,7 +102,7 @@ class Jail:
         return self.exempts(host) or self._is_own(host)
 
     def banned(self, host: Network, now: float) -> Ban | None:
-        """The ban that keeps a host out now. Its cost does not grow with the number of bans."""
+        """The active ban of a host, if any. The cost does not grow with the number of bans."""
         for family, prefix in self._prefixes:
             if family == host.family and prefix <= host.prefix:
                 ban = self._bans.get(host.within(prefix))
@@ -113,10 +113,10 @@ class Jail:
     def strike(
         self, host: Network, verdict: Verdict, now: float, *, silent: bool = False
     ) -> Ban | None:
-        """A connection of the host ended with this verdict; the ban that it earned, if any.
+        """Count a connection that ended with this verdict. Returns the ban it causes, if any.
 
-        `silent`: it said nothing for most of its time. A network that is spared earns no ban, and
-        is slowed down while it has too many strikes.
+        `silent`: it lasted for long, so that `Verdict.NOTHING` is a strike. A spared network is not
+        banned, but slowed down while it has too many strikes.
         """
         silence = SILENT if silent and verdict is Verdict.NOTHING else 0.0
         weight = WEIGHTS.get(verdict, silence)
@@ -140,11 +140,11 @@ class Jail:
         return self.ban(network, None, now, f"{len(window)} failed connections: {what}")
 
     def login(self, host: Network) -> None:
-        """The host logged in: its slate is clean."""
+        """Forget the strikes of a host that logged in."""
         self._strikes.pop(self.network(host), None)
 
     def ban(self, network: Network, seconds: float | None, now: float, reason: str) -> Ban:
-        """Keep a network out for so long, or for as long as its history asks for."""
+        """Ban a network for `seconds`, or for a time that grows with its earlier bans."""
         times = self._history(network, now) + 1
         if seconds is None:
             longest = max(self.policy.bantime_max, self.policy.bantime)
@@ -155,7 +155,7 @@ class Jail:
         return ban
 
     def restore(self, ban: Ban) -> None:
-        """Know a ban again, as it was."""
+        """Restore a ban."""
         self._forget(ban.network)
         if len(self._bans) >= MOST_BANS:
             self._forget(next(iter(self._bans)))
@@ -163,24 +163,24 @@ class Jail:
         self._bans[ban.network] = ban
 
     def unban(self, network: Network, now: float) -> Ban | None:
-        """Let a network in again and forget its history; the ban that held until now."""
+        """Lift a ban and forget the network's history. Returns the ban if it was active."""
         ban = self._forget(network)
         return ban if ban is not None and now < ban.until else None
 
     def follow(self, policy: Policy) -> None:
-        """Decide by this policy from now on. Bans that were only tried out are no bans under it."""
+        """Apply this policy from now on. Bans of a dry run are dropped once it is over."""
         if not policy.dry_run:
             for ban in [ban for ban in self._bans.values() if ban.dry_run]:
                 self._forget(ban.network)
         self.policy = policy
 
     def keep_latest(self, most: int) -> None:
-        """Forget all but the latest bans, at most so many."""
+        """Forget all bans but the latest `most`."""
         for network in list(self._bans)[:-most]:
             self._forget(network)
 
     def get(self, network: Network) -> Ban | None:
-        """The ban of exactly this network that is remembered, if any."""
+        """The remembered ban of exactly this network, if any."""
         return self._bans.get(network)
 
     def all(self) -> list[Ban]:
@@ -188,28 +188,28 @@ class Jail:
         return list(self._bans.values())
 
     def active(self, now: float, most: int | None = None) -> list[Ban]:
-        """The bans that hold now, the latest first, at most so many."""
+        """The active bans, the latest first, at most `most`."""
         bans = (ban for ban in reversed(self._bans.values()) if now < ban.until)
         return list(islice(bans, most))
 
     def count(self, now: float) -> int:
-        """How many bans hold now; of very many, how many are remembered."""
+        """The number of active bans; beyond `COUNTED`, the number of remembered bans."""
         if len(self._bans) > COUNTED:
             return len(self._bans)
         return sum(now < ban.until for ban in self._bans.values())
 
     def weight(self, network: Network, now: float) -> float:
-        """The weight of the strikes that count against a network (see `network`) now."""
+        """The total weight of the strikes that count against a network (see `network`) now."""
         return sum(weight for _, weight in self._window(network, now))
 
     def has_too_many(self, network: Network, now: float) -> bool:
-        """It would be banned if it were not spared."""
+        """The network has enough strikes for a ban."""
         return self.weight(network, now) >= self.policy.maxretry
 
     def expire(self, now: float) -> list[Network]:
-        """Forget what no longer matters; the networks whose history is over.
+        """Forget old bans and strikes. Returns the networks whose bans are forgotten.
 
-        Of the bans a part is looked at in turn, so that a million of them hold nobody up.
+        Each call checks a part of the bans, so that a million of them do not block the caller.
         """
         over = []
         if not self._to_look_at:

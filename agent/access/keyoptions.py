@@ -1,7 +1,7 @@
 """Options in front of an authorised key, read as sshd reads them (auth-options.c of OpenSSH).
 
-sshd skips a line whose options it does not understand, and says so at its debug level only. What it
-would skip is refused here, in words.
+sshd skips a line whose options it does not understand, and reports that at its debug level only.
+Here such a line is refused with a reason.
 """
 
 import re
@@ -22,7 +22,7 @@ _FLAGS = {
     "pty": True,
     "user-rc": True,
 }
-"""Options without a value, and whether `no-` may stand in front."""
+"""Options without a value, and whether `no-` may precede them."""
 
 _ONCE = ("command", "principals", "from")
 _VALUES = (*_ONCE, "expiry-time", "environment", "permitopen", "permitlisten", "tunnel")
@@ -38,7 +38,7 @@ _ADDRESS_PATTERN = re.compile(r"[0-9a-fA-F.:*?]+")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What bears on who may log in. `expires` is Unix time; `sources` the value of `from`."""
+    """Options that limit who may log in. `expires` is Unix time; `sources` the value of `from`."""
 
     authority: bool = False
     expires: float | None = None
@@ -70,9 +70,9 @@ def parse(text: str) -> Options:
         name, value, rest = _take(rest)
         seen[name] = seen.get(name, 0) + 1
         if name in _ONCE and seen[name] > 1:
-            raise ValueError(f"the option {name} is there twice")
+            raise ValueError(f"the option {name} is given twice")
         if seen[name] > _MOST.get(name, seen[name]):
-            raise ValueError(f"there are too many options {name}")
+            raise ValueError(f"the option {name} is given too often")
         _check(name, value)
         if name == "cert-authority":
             authority = True
@@ -194,16 +194,17 @@ def _unknown(text: str) -> str:
 def may_match(sources: str, seen: tuple[Network, ...] | None) -> bool:
     """Whether `from="SOURCES"` can ever hold for an address in `seen` (None: any address).
 
-    sshd is told not to look up names, so that a pattern for a name never matches. In doubt: yes.
+    sshd does not look up names (UseDNS no), so a pattern for a name never matches. In
+    doubt: True.
     """
     patterns = sources.split(",")
-    # An empty pattern, or a network with bits behind its prefix, spoils the whole list.
-    if any(not pattern.removeprefix("!") or _is_spoilt(pattern) for pattern in patterns):
+    # An empty pattern, or a network with bits behind its prefix, makes the whole list invalid.
+    if any(not pattern.removeprefix("!") or _is_invalid(pattern) for pattern in patterns):
         return False
     return any(not each.startswith("!") and _may_match_one(each, seen) for each in patterns)
 
 
-def _is_spoilt(pattern: str) -> bool:
+def _is_invalid(pattern: str) -> bool:
     address, slash, bits = pattern.removeprefix("!").partition("/")
     try:
         host = Network.host(address)

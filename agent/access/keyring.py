@@ -1,6 +1,6 @@
 """The keys in force: found at boot, and again when a file of the keys' folder changes.
 
-sshd reads its file at each login, so a key that is gone lets nobody in from the next connection on.
+sshd reads its file at each login, so a removed key is refused from the next connection on.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from agent.settings import Settings
 
 
 class Keyring:
-    """Holds the keys; read `keys` at each use, never keep it."""
+    """Holds the keys. Read `keys` at each use: it is replaced when a key changes."""
 
     def __init__(
         self, environ: Mapping[str, str], settings: Settings, path: str, account: Account, bus: Bus
@@ -39,13 +39,13 @@ class Keyring:
         return self._account.name
 
     def load(self, *, in_place: bool = False) -> None:
-        """Find all keys, write them for sshd, and tell what is new and what is gone.
+        """Find all keys, write them for sshd, and report new and removed keys.
 
-        Raises `OSError` where they cannot be written: those before stay in force. Where some are
-        `in_place` already, since before this process re-executed, that is told instead.
+        Raises `OSError` if they cannot be written; the previous keys stay in force. With `in_place`
+        (they were written before this process re-executed), that is reported instead.
         """
         found = keys.find(self._environ, self._folder)
-        # The first time in any case: the run folder may have the keys of a life before.
+        # The first time in any case: the run folder may have the keys of a previous run.
         if not self._installed or found != self.keys:
             try:
                 keys.install(found, self._path, self._account)
@@ -54,7 +54,7 @@ class Keyring:
                     raise
                 problem = f"{self._path} cannot be written, the keys in it stay in force: {error}"
                 self._bus.publish(Trouble(part="keys file", problem=problem))
-            self._tell(self.keys, found)
+            self._report(self.keys, found)
             self.keys, self._installed = found, True
         problem = self.problem()
         if problem and problem != self._problem:
@@ -62,7 +62,7 @@ class Keyring:
         self._problem = problem
 
     def lets_nobody_in(self, entry: AuthorizedKey) -> str:
-        """Why no login with this key succeeds now; empty where one may."""
+        """Why every login with this key fails now; empty if one may succeed."""
         return entry.lets_nobody_in(time(), self._seen)
 
     def admitting(self) -> list[AuthorizedKey]:
@@ -73,7 +73,7 @@ class Keyring:
         """Why nobody can log in now; empty where somebody can."""
         return no_login(self.keys, self._seen)
 
-    def _tell(self, before: Keys, found: Keys) -> None:
+    def _report(self, before: Keys, found: Keys) -> None:
         for bad in found.bad:
             if bad not in before.bad:
                 self._bus.publish(KeyRefused(source=bad.source, line=bad.line, reason=bad.reason))
@@ -109,9 +109,9 @@ NO_KEY = (
 
 
 def seen_by_sshd(settings: Settings) -> tuple[Network, ...] | None:
-    """Where connections come from in the eyes of sshd, which `from` of a key is compared with.
+    """The client addresses that sshd sees, and compares with `from` of a key. None: any address.
 
-    None: from anywhere. Behind a proxy that is the proxy.
+    Behind a proxy these are the proxy's addresses.
     """
     if settings.proxy_protocol != "required" or settings.private_listen is not None:
         return None

@@ -1,10 +1,10 @@
 """Networks that have logged in before: they are served first, and for some days never banned.
 
 An address can be shared with strangers (NAT) and a name can be guessed, but only the holder of a
-key can log in. So a login says of its network, for a while, that somebody honest is there.
+key can log in. So a login shows, for a while, that somebody honest uses its network.
 
-Pure: `now` is a clock that never steps, as for the jail. Dates that are kept on the volume are
-turned into it by whoever reads them.
+Pure: `now` is a clock that never steps, as for the jail. Dates on the volume are converted to it
+where they are read.
 """
 
 from collections import Counter, OrderedDict
@@ -19,7 +19,7 @@ SPARED = 3 * 86400.0
 """Seconds after a login for which its network is slowed down instead of banned."""
 
 MOST = 2000
-"""Networks that are remembered; the one that has not logged in for longest goes first."""
+"""Networks that are remembered; the one with the oldest login is dropped first."""
 
 
 class Known:
@@ -30,32 +30,32 @@ class Known:
         self._open: Counter[Network] = Counter()
 
     def restore(self, logins: Iterable[tuple[Network, float]], now: float) -> None:
-        """Know the logins of earlier runs; a date in the future counts as now."""
+        """Restore the logins of earlier runs; a date in the future counts as now."""
         for network, at in sorted(logins, key=lambda login: login[1]):
             self._note(network, min(at, now))
 
     def opened(self, network: Network, now: float) -> None:
-        """A session of this network began."""
+        """Note that a session of this network began."""
         self._open[network] += 1
         self._note(network, now)
 
     def closed(self, network: Network, now: float) -> None:
-        """A session of this network ended."""
+        """Note that a session of this network ended."""
         self._open[network] -= 1
         if self._open[network] <= 0:
             del self._open[network]
         self._note(network, now)
 
     def served_first(self, network: Network, now: float) -> bool:
-        """Somebody of this network logged in within `SERVED_FIRST`, or still is."""
+        """This network has logged in within `SERVED_FIRST`, or has a session now."""
         return self._within(network, now, SERVED_FIRST)
 
     def spared(self, network: Network, now: float) -> bool:
-        """Somebody of this network logged in within `SPARED`, or still is."""
+        """This network has logged in within `SPARED`, or has a session now."""
         return self._within(network, now, SPARED)
 
     def logins(self, now: float) -> list[tuple[Network, float]]:
-        """What is worth keeping: each network and when it last logged in."""
+        """Each network that logged in within `SERVED_FIRST`, and the time of its last login."""
         return [(each, at) for each, at in self._logins.items() if now - at < SERVED_FIRST]
 
     def _within(self, network: Network, now: float, seconds: float) -> bool:

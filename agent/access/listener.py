@@ -1,4 +1,4 @@
-"""A listening socket that nothing but its owner can end."""
+"""A listening socket that only its owner can close."""
 
 import asyncio
 import errno
@@ -13,7 +13,7 @@ from agent.settings.units import Endpoint
 
 BACKLOG = 1024
 ACCEPT_BATCH = 64
-"""Connections taken in one step of the loop, so that a flood leaves room for the rest."""
+"""Connections accepted in one step of the event loop, so that a flood does not block the rest."""
 
 PAUSE = 0.2
 """Seconds without accepting when the machine is out of descriptors or memory."""
@@ -51,11 +51,11 @@ class Listener:
 
     @property
     def paused(self) -> bool:
-        """No connection is taken for the moment."""
+        """No connection is accepted for the moment."""
         return self._resume is not None
 
     def close(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         if self._resume is not None:
             self._resume.cancel()
         self._loop.remove_reader(self._socket)
@@ -73,7 +73,7 @@ class Listener:
             self._on_connection(connection, peer)
 
     def _pause(self, error: OSError) -> None:
-        # The socket stays readable while accept fails: asking again at once would spin.
+        # The socket stays readable while accept fails: retrying at once would spin.
         self._loop.remove_reader(self._socket)
         self._bus.publish(ListenerPaused(problem=str(error), retry_in=PAUSE))
         self._resume = self._loop.call_later(PAUSE, self._listen_again)
@@ -84,7 +84,10 @@ class Listener:
 
 
 def listen(endpoint: Endpoint, setting: str) -> socket.socket:
-    """A TCP socket that listens where `setting` says, and does not block. Raises `ListenError`."""
+    """Open a non-blocking TCP socket that listens at the place from `setting`.
+
+    Raises `ListenError`.
+    """
     try:
         if endpoint.host == "" and socket.has_dualstack_ipv6():
             return _open(("::", endpoint.port), socket.AF_INET6, dual=True)
@@ -92,8 +95,8 @@ def listen(endpoint: Endpoint, setting: str) -> socket.socket:
         return _open((endpoint.host, endpoint.port), family)
     except OSError as error:
         raise ListenError(
-            f"cannot listen on {endpoint} ({error.strerror}): end what uses the port "
-            f"(ss -ltnp shows it), or choose another in {setting}"
+            f"cannot listen on {endpoint} ({error.strerror}): stop the program that uses "
+            f"the port (ss -ltnp shows it), or choose another port in {setting}"
         ) from error
 
 

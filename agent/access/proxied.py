@@ -1,4 +1,4 @@
-"""Reading the PROXY header of one connection: exactly its bytes, within a time, or not at all."""
+"""Reads the PROXY header of one connection: exactly its bytes, within a time limit."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ TIMEOUT = 3.0
 
 @dataclass(slots=True, eq=False)
 class HeaderRecord:
-    """A connection from the proxy that has sent this much of its header."""
+    """A connection from the proxy, and the part of its header received so far."""
 
     socket: socket.socket
     proxy: Client
@@ -23,7 +23,7 @@ class HeaderRecord:
 
 
 class HeaderWait:
-    """Waits for the header; then exactly one of `on_source` and `on_refusal` is called."""
+    """Waits for the header, then calls exactly one of `on_source` and `on_refusal`."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class HeaderWait:
         )
 
     def stop(self) -> None:
-        """Wait no longer; the connection is the caller's again."""
+        """Stop waiting. The connection belongs to the caller again."""
         self._timer.cancel()
         self._loop.remove_reader(self.connection)
 

@@ -1,12 +1,13 @@
-"""The PROXY protocol header, versions 1 and 2: what the proxy says of the client.
+"""The PROXY protocol header, versions 1 and 2: the client's address as the proxy reports it.
 
-Receiver's rules of the specification (haproxy.org, proxy-protocol.txt), held strictly, because
-whoever gets a header believed decides who is banned. The package `proxy-protocol` reads ports like
-`+22` and `0022`, takes TLVs that lie about their length, believes a CRC32C unchecked unless another
-package is there, knows no limits, and would be read before the first banner; so the parser is
-ours, and that package is what the tests compare it with.
+Follows the receiver's rules of the specification (haproxy.org, proxy-protocol.txt) strictly,
+because a forged header would decide who is banned. The package `proxy-protocol` accepts ports like
+`+22` and `0022` and TLVs with a wrong length, does not check a CRC32C unless another package is
+installed, has no limits, and would be imported before the first banner. So this is our own parser,
+and the tests compare it with that package.
 
-No input and output here: `wanted` says how many bytes may be read without touching the client's.
+No input and output here: `wanted` says how many bytes can be read without reading the client's
+data.
 """
 
 import re
@@ -25,7 +26,7 @@ _LOCAL, _PROXY = 0x20, 0x21
 _UNSPECIFIED = 0x00
 _ADDRESSES = {0x11: (socket.AF_INET, 4), 0x21: (socket.AF_INET6, 16)}
 _OTHERS = (0x12, 0x22, 0x31, 0x32)
-"""UDP and Unix sockets: valid, and nothing that SSH comes by."""
+"""UDP and Unix sockets: valid, but not used by SSH."""
 
 _CRC32C = 0x03
 
@@ -40,7 +41,7 @@ _V1 = re.compile(
 
 
 class HeaderError(ValueError):
-    """The bytes are no PROXY header that may be believed."""
+    """The bytes are not a valid PROXY header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,9 @@ def wanted(data: bytes) -> int:
 
 
 def parse(data: bytes) -> Source | None:
-    """The source that a complete header names; None where the proxy does not know or speaks
-    for itself (UNKNOWN, UNSPEC, LOCAL). Raises `HeaderError`.
+    """The source that a complete header names. Raises `HeaderError`.
+
+    None if the proxy does not know it or connects on its own behalf (UNKNOWN, UNSPEC, LOCAL).
     """
     return _parse_v2(data) if data.startswith(SIGNATURE) else _parse_v1(data)
 
@@ -81,7 +83,7 @@ def _wanted_v1(data: bytes) -> int:
 
 def _wanted_v2(data: bytes) -> int:
     if len(data) < _SHORTEST_V1 or len(data) < _V2_HEAD:
-        # Version 1 may be complete after 15 bytes; nothing shorter tells them apart for sure.
+        # Before the first byte the version is not known, and version 1 may be complete after 15.
         return (_V2_HEAD if len(data) >= len(SIGNATURE) else _SHORTEST_V1) - len(data)
     if data[12] not in (_LOCAL, _PROXY):
         raise HeaderError(f"version or command {data[12]:#04x} is unknown")
@@ -104,7 +106,7 @@ def _parse_v1(data: bytes) -> Source | None:
     try:
         packed = [socket.inet_pton(family, match[field].decode("ascii")) for field in (2, 3)]
     except OSError:
-        raise HeaderError("an address that is none of its family") from None
+        raise HeaderError("an address does not belong to its family") from None
     return Source(Network.host(socket.inet_ntop(family, packed[0])), ports[0])
 
 
@@ -143,9 +145,9 @@ def _check_tlvs(data: bytes, position: int) -> None:
 def _check_crc(data: bytes, value: int, length: int) -> None:
     if length != 4:
         raise HeaderError("a CRC32C of the wrong length")
-    told = int.from_bytes(data[value : value + 4], "big")
-    if crc32c(data[:value] + bytes(4) + data[value + 4 :]) != told:
-        raise HeaderError("its CRC32C does not hold")
+    stated = int.from_bytes(data[value : value + 4], "big")
+    if crc32c(data[:value] + bytes(4) + data[value + 4 :]) != stated:
+        raise HeaderError("its CRC32C is wrong")
 
 
 def crc32c(data: bytes) -> int:

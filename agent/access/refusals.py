@@ -8,11 +8,11 @@ from agent.events import ConnectionsRefused
 from agent.floods import Floods
 
 QUIET = frozenset({Refusal.NO_HEADER})
-"""Health checks and port scans close before a word: counted, never told."""
+"""Health checks and port scans close before sending a byte: counted, never logged."""
 
 
 class Refusals:
-    """Counts by reason (`total`), and tells the log without flooding it."""
+    """Counts refusals by reason (`total`), and reports them without flooding the log."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -20,17 +20,17 @@ class Refusals:
         self.total: Counter[Refusal] = Counter()
 
     def add(self, refusal: Refusal, client: str, detail: str, now: float) -> None:
-        """One more connection was refused."""
+        """Count a refused connection."""
         self.total[refusal] += 1
         if refusal not in QUIET and self._floods.admit(refusal.value, now):
-            self._tell(refusal.value, 1, client, detail)
+            self._report(refusal.value, 1, client, detail)
 
     def flush(self, now: float) -> None:
-        """Tell what came together in windows that are over."""
+        """Report the refusals counted in windows that are over."""
         for summed in self._floods.over(now):
-            self._tell(summed.of, summed.count, "several", f"in the last {summed.seconds:.0f} s")
+            self._report(summed.of, summed.count, "several", f"in the last {summed.seconds:.0f} s")
 
-    def _tell(self, reason: str, count: int, client: str, detail: str) -> None:
+    def _report(self, reason: str, count: int, client: str, detail: str) -> None:
         self._bus.publish(
             ConnectionsRefused(reason=reason, count=count, client=client, detail=detail)
         )

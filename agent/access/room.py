@@ -1,9 +1,9 @@
-"""Room for the next login: a limit of processes for the login account, and terminals given back.
+"""Room for the next login: a limit of processes for the login account, and enough free terminals.
 
-Everything that runs as another account inherits the limit (RLIMIT_NPROC, which binds nobody with
-root's rights). A login gets a little more than all processes that run then, so that a fork bomb of
-an earlier session cannot keep it out. The kernel has no limit of terminals for one account: where
-hardly any are left, the processes of the account that hold most of them are killed.
+Every process of another account inherits the limit (RLIMIT_NPROC, which does not apply to root).
+The limit of a login is a little above the number of processes that run at that moment, so that a
+fork bomb of an earlier session cannot prevent it. The kernel has no limit of terminals per account:
+when few are left, the account's processes that hold the most of them are killed.
 """
 
 import asyncio
@@ -25,39 +25,39 @@ from agent.platform import terminals
 from agent.platform.account import Account, credentials_of
 
 LOGIN = 64
-"""Processes that a login may have beyond all that run when it comes."""
+"""Processes that a login may have beyond those that run when it begins."""
 
 FIRST_NAMESPACE = "pid:[4026531836]"
-"""Where every process of the kernel is seen (PROC_PID_INIT_INO, linux/proc_ns.h)."""
+"""The namespace that sees every process of the kernel (PROC_PID_INIT_INO, linux/proc_ns.h)."""
 
 PROBE = 1.0
-"""Seconds between two looks whether the account could start a process within the limit."""
+"""Seconds between two tests whether the account can start a process within the limit."""
 
 FEW, FREED = 16, 64
-"""Terminals left when some are taken back, and how many there are to be then."""
+"""When fewer than `FEW` terminals are left, some are freed until `FREED` are left."""
 
 PATIENCE = 60.0
-"""Seconds that looking for them may take."""
+"""Seconds that the search for their holders may take."""
 
 CGROUPS = "/sys/fs/cgroup"
 CAP_SYS_RESOURCE = 24
 
-OURSELVES = 0  # as prlimit(2) calls the caller
+OURSELVES = 0  # the caller of prlimit(2)
 MIB = 1 << 20
 LEAST = 1024
-"""The machine is taken to hold so many processes, and one for each MiB of its memory."""
+"""The machine is assumed to hold one process per MiB of its memory, and at least so many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """Processes and threads: the `most` that the machine allows, and those there are `now`."""
+    """Processes and threads: the `most` that the machine allows, and the number `now`."""
 
     most: int
     now: int
 
     @classmethod
     def read(cls) -> "Tasks":
-        """Of our group (cgroups, pids) where that has a limit, else of the kernel."""
+        """The lowest limit of the kernel and of our cgroups (pids), and the count it applies to."""
         found = [cls(_number("/proc/sys/kernel/pid_max"), _running())]
         found.append(cls(_number("/proc/sys/kernel/threads-max"), found[0].now))
         for folder in _groups():
@@ -68,25 +68,25 @@ class Tasks:
 
 
 def usual_limit(share: float, tasks: Tasks) -> int:
-    """How many processes the account may have."""
+    """The number of processes that the account may have."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, int(share * min(tasks.most, max(LEAST, memory // MIB))))
 
 
 def limit_of_login(usual: int, tasks: Tasks) -> int:
-    """How many it may have for a login that comes now."""
+    """The number of processes that it may have for a login that begins now."""
     return max(usual, min(tasks.now + LOGIN, tasks.most))
 
 
 class Room:
-    """Keeps it. `share` is the account's part of the processes that the machine can hold."""
+    """Keeps room. `share` is the account's share of the processes that the machine can hold."""
 
     def __init__(self, share: float | None, account: Account, children: Children, bus: Bus) -> None:
         self._account = account
         self._children = children
         self._bus = bus
         self._share = share if os.geteuid() == 0 else None
-        # Elsewhere the kernel counts processes of the same uid that we cannot see.
+        # In another namespace the kernel also counts processes of the same uid that we cannot see.
         self._all_seen = os.readlink("/proc/self/ns/pid") == FIRST_NAMESPACE
         self._probe_at = 0.0
         self._shared = False
@@ -94,9 +94,9 @@ class Room:
         _limit(OURSELVES, None if self._share is None else usual_limit(self._share, Tasks.read()))
 
     def for_a_login(self, start: Callable[[], Child]) -> Child:
-        """Start the process of a login so that it finds room. Raises `OSError`."""
+        """Start the process of a login and make room for it. Raises `OSError`."""
         child = start()
-        # Its banner need not wait for the rest: nothing of the account runs before a login.
+        # Its banner does not wait for the rest: nothing runs as the account before a login.
         if self._share is not None:
             self._limit_login(child, self._share)
         if self._taking is None and os.geteuid() == 0 and (left := terminals.left()) < FEW:
@@ -113,7 +113,7 @@ class Room:
             _limit(child.pid, None if shared else limit)
 
     def _is_shared(self, limit: int, tasks: Tasks) -> bool:
-        """A limit would keep the account out, as others run processes of the same uid."""
+        """A limit would prevent logins, as others run processes with the same uid."""
         if self._all_seen or clock() < self._probe_at or tasks.now + 1 >= tasks.most:
             return self._shared
         self._probe_at = clock() + PROBE
@@ -138,7 +138,7 @@ class Room:
 
         uid = self._account.uid
         try:
-            # In a thread: of very many processes with very many files it may take seconds.
+            # In a thread: with very many processes and open files it may take seconds.
             hoards = await bounded(lambda: terminals.hoards(uid), PATIENCE)
         except TimeoutError:
             hoards = []
@@ -156,9 +156,9 @@ class Room:
 
 
 def _limit(pid: int, value: int | None) -> None:
-    """Of a process and what it starts. Who could not raise the hard limit again leaves it as it is.
+    """Limit the processes that a process and its children may start. Raises `ProcessLookupError`.
 
-    Raises `ProcessLookupError`.
+    The hard limit stays as it is if we may not raise it again.
     """
     number = resource.RLIM_INFINITY if value is None else value
     hard = number if _may_raise() else resource.prlimit(pid, resource.RLIMIT_NPROC)[1]
@@ -173,7 +173,7 @@ def _may_raise() -> bool:
 
 
 def _groups() -> Iterator[str]:
-    """The folders of the groups that we are in, and of those above them, as far as we see them."""
+    """The folders of our cgroups and of their parents, as far as they are visible."""
     for controllers, path in proctree.control_groups():
         if controllers in ("", "pids"):
             mount = f"{CGROUPS}/{controllers}".rstrip("/")

@@ -13,7 +13,7 @@ from agent.init.children import Child
 from agent.platform import terminals
 
 FAREWELL = 0.3
-"""Seconds for the last line: sshd brings it from the terminal to the client, and ends at once."""
+"""Seconds for the last line to reach the client, before SIGTERM ends its sshd at once."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -32,7 +32,7 @@ class Session:
     terminals: set[str] = field(default_factory=set)
     """The terminals that were opened for it so far."""
     ended_by: str = ""
-    """Why we end it, where we do."""
+    """Why the agent ends it, if it does."""
 
     def traffic(self) -> tcpinfo.Traffic:
         """Bytes each way and idle seconds, as the kernel counts them now."""
@@ -43,7 +43,7 @@ class Session:
             return tcpinfo.NOTHING
 
     def kick(self) -> None:
-        """End the session: a line on its terminals says why, and has a moment to get there."""
+        """End the session, a moment after a line on its terminals that says why."""
         self.ended_by = "kicked"
         self.tell("swarm-agent: this session was ended by an administrator.")
         asyncio.get_running_loop().call_later(FAREWELL, self._end)
@@ -75,14 +75,14 @@ class Sessions:
         return self._open.get(name)
 
     def add(self, session: Session) -> None:
-        """A login succeeded."""
+        """Add the session of a login."""
         self._open[session.id] = session
 
     def end_with(self, reason: str) -> None:
-        """All that are open end from now on, and this is why."""
+        """Set the reason with which all open sessions will end."""
         for session in self._open.values():
             session.ended_by = reason
 
     def remove(self, session: Session) -> None:
-        """The session's sshd has ended."""
+        """Remove a session whose sshd has ended."""
         del self._open[session.id]

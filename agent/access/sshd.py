@@ -1,8 +1,8 @@
-"""sshd's configuration: written for each boot, checked by sshd itself.
+"""sshd's configuration: written at each boot, checked by sshd itself.
 
-Only keywords that every OpenSSH from 8.7 to 10.x knows are used. Algorithms are given as what
-to leave out of the defaults, with patterns, so that a newer sshd keeps its newer algorithms and
-an older one does not stumble over names it has never heard.
+Only keywords that every OpenSSH from 8.7 to 10.x knows are used. Algorithms are removed from the
+defaults by patterns, so that a newer sshd keeps its new algorithms and an older one does not fail
+on names that it does not know.
 """
 
 import os
@@ -29,7 +29,7 @@ class SshdError(Exception):
 def configuration(settings: Settings, account: Account) -> str:
     """The text of sshd_config(5) for connections handed over by the gate."""
     run_dir = settings.run_dir
-    # Without root the folders above ours are the user's own business, as is everything sshd does.
+    # Without root, sshd runs as the user, and parent folders may have any mode.
     strict = "yes" if os.geteuid() == 0 else "no"
     return f"""\
 # Written by swarm-agent at every start; changes are lost.
@@ -47,7 +47,7 @@ UsePAM no
 StrictModes {strict}
 UseDNS no
 
-# An agent that offers its keys one by one needs room before the right one.
+# A client that offers its keys one by one needs several attempts.
 MaxAuthTries 10
 MaxSessions 64
 LoginGraceTime {max(1, round(settings.login_grace_time))}
@@ -68,7 +68,7 @@ Subsystem sftp internal-sftp
 PrintMotd no
 PidFile none
 
-# The agent reads what sshd says, so the level is not a matter of taste.
+# The agent parses the messages of sshd, and needs those of this level.
 LogLevel VERBOSE
 
 KexAlgorithms -diffie-hellman-*,ecdh-sha2-*
@@ -79,12 +79,12 @@ PubkeyAcceptedKeyTypes -ssh-rsa,ssh-rsa-cert*,ssh-dss*
 
 
 def _as_pattern(name: str) -> str:
-    # What follows an "@" would be a host: a single letter stands for it.
+    # Text after an "@" would be a host: "?" matches any one letter instead.
     return name.replace("@", "?")
 
 
 def in_place(settings: Settings, account: Account) -> bool:
-    """The configuration that these settings make is the one that every connection gets."""
+    """The installed configuration is the one for these settings."""
     try:
         with open(f"{settings.run_dir}/{SSHD_CONFIG}", encoding="utf-8") as file:
             return file.read() == configuration(settings, account)
@@ -93,13 +93,13 @@ def in_place(settings: Settings, account: Account) -> bool:
 
 
 async def write_and_check(settings: Settings, account: Account, children: Children) -> str | None:
-    """Write the configuration and have `sshd -t` read it. Raises `SshdError`, `OSError`.
+    """Write the configuration and check it with `sshd -t`. Raises `SshdError`, `OSError`.
 
-    Where sshd does not answer in time, the configuration counts without its word; what to report.
+    If sshd does not answer in time, the configuration is used unchecked: returns that problem.
     """
     if os.geteuid() == 0:
         os.makedirs(PRIVILEGE_SEPARATION_DIR, mode=0o755, exist_ok=True)
-    # In place only when it is whole and good: the sshd of a connection may be reading it.
+    # Renamed only when complete and checked: the sshd of a connection may read it at any time.
     path = f"{settings.run_dir}/{SSHD_CONFIG}.new"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
@@ -128,10 +128,10 @@ async def _check(program: str, path: str, children: Children) -> None:
 
 
 def connection_config(settings: Settings, environ: Mapping[str, str]) -> int:
-    """A file without a name with the configuration of one connection; its descriptor, to close.
+    """Write the configuration of one connection to a file without a name. Raises `OSError`.
 
-    `environ` is what the login's environment gets beside sshd's own. It has secrets: it is under
-    no name and on no command line. Raises `OSError`.
+    Returns its descriptor, which the caller closes. `environ` is added to the login's environment.
+    It has secrets, so it is in no file with a name and on no command line.
     """
     words = " ".join(_quoted(f"{name}={value}") for name, value in environ.items())
     text = f"SetEnv {words}\nInclude {settings.run_dir}/{SSHD_CONFIG}\n"
@@ -148,11 +148,11 @@ def _quoted(word: str) -> str:
 def serve(
     settings: Settings, children: Children, connection: int, errors: int, config: int
 ) -> Child:
-    """Start the sshd of one connection: it owns the socket, and says on `errors` what it does.
+    """Start the sshd of one connection: it owns the socket, and writes messages to `errors`.
 
     `config` is the descriptor of a `connection_config`. Raises `OSError`.
     """
-    # By way of our own descriptors: sshd closes all that it inherits before it reads anything.
+    # The path of our own descriptor: sshd closes all that it inherits before it reads anything.
     argv = [settings.sshd, "-i", "-e", "-f", f"/proc/{os.getpid()}/fd/{config}"]
     return children.spawn(
         argv, env=clean_environment(), stdin=connection, stdout=connection, stderr=errors

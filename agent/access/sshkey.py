@@ -1,7 +1,7 @@
 """SSH public keys and the host key's file, as bytes (RFC 4251, RFC 4253, PROTOCOL.key).
 
-Only what the gate must know before sshd sees a key: its type, its strength, its fingerprint,
-and whether the bytes are whole. No cryptography happens here.
+Only the properties that the agent needs before sshd sees a key: its type, strength and fingerprint,
+and whether it is complete. No cryptography happens here.
 """
 
 import binascii
@@ -56,7 +56,7 @@ class PublicKey:
 
     @property
     def base64(self) -> str:
-        """As it stands in a keys file."""
+        """The key in base64, as in a keys file."""
         return binascii.b2a_base64(self.blob, newline=False).decode("ascii")
 
     @property
@@ -72,7 +72,7 @@ def fingerprint(blob: bytes) -> str:
 
 
 class _Reader:
-    """Reads the strings of a wire form; every length is checked against what is there."""
+    """Reads the strings of a wire form; every length is checked against the data."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -118,7 +118,7 @@ def parse_public(declared: str, base64: str) -> PublicKey:
 
 
 def _from_base64(text: str) -> bytes:
-    # sshd's reader skips white space of C, and takes no spare bits at the end.
+    # sshd's decoder skips the white space of C, and accepts no extra bits at the end.
     packed = "".join(letter for letter in text if letter not in "\v\f\r")
     try:
         blob = binascii.a2b_base64(packed.encode("ascii"), strict_mode=True)
@@ -171,8 +171,8 @@ def _is_on_curve(point: bytes) -> bool:
 def public_half(private: bytes) -> PublicKey:
     """The public half of an unencrypted Ed25519 key file, after checking that the file is whole.
 
-    Both halves are in the file, the public one three times: a damaged file does not agree with
-    itself. Raises `ValueError`.
+    Both halves are in the file, the public one three times: a mismatch shows that it is damaged.
+    Raises `ValueError`.
     """
     body = private.strip()
     if not body.startswith(PRIVATE_BEGIN) or not body.endswith(PRIVATE_END):

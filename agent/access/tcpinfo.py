@@ -1,6 +1,6 @@
-"""What the kernel counts on a TCP connection (struct tcp_info, linux/tcp.h).
+"""The kernel's counters of a TCP connection (struct tcp_info, linux/tcp.h).
 
-The socket belongs to sshd; a duplicate of it is enough to ask, and no byte passes through us.
+The socket belongs to sshd; a duplicate is enough to read them, and no byte passes through us.
 """
 
 import socket

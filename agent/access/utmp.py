@@ -1,7 +1,7 @@
-"""Who is logged in, for `who`, `w` and `last` (utmp(5)): with the client's address.
+"""Login records for `who`, `w` and `last` (utmp(5)), with the client's address.
 
-sshd writes where the connection comes from, which behind a proxy is the proxy; some are built
-without any of it. So the agent writes these records: over sshd's where there is one, else its own.
+sshd records the address of its peer, which may be the proxy; some builds of sshd write no records.
+So the agent overwrites sshd's record, or adds its own if there is none.
 """
 
 import os
@@ -16,32 +16,32 @@ UTMP, WTMP = "/run/utmp", "/var/log/wtmp"
 LASTLOG = "/var/log/lastlog"
 
 _USER, _DEAD = 7, 8
-# struct utmp of glibc: where time_t was always of 64 bits it is larger.
+# struct utmp of glibc: larger on machines where time_t has had 64 bits from the start.
 _WIDE = os.uname().machine in ("aarch64", "riscv64", "loongarch64")
 _RECORD = struct.Struct(
     "<hxxi32s4s32s256shhxxxxqqq16s20xxxxx" if _WIDE else "<hxxi32s4s32s256shhiii16s20x"
 )
 _TYPE, _PID, _LINE, _ID, _NAME, _HOST, _SECONDS, _ADDRESS = 0, 1, 2, 3, 4, 5, 9, 11
 _SEARCHED = 64 * _RECORD.size
-"""How far from the end of wtmp sshd's own record of a login is looked for."""
+"""Bytes at the end of wtmp that are searched for sshd's own record of a login."""
 
 
 def prepare() -> None:
-    """Make the files where an image has none: programs write and read only what is there."""
+    """Create the files if the image has none: programs do not create them."""
     for path in (UTMP, WTMP, LASTLOG):
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
         except OSError:
-            continue  # it is there, or its folder is not: this is a courtesy
+            continue  # it exists, or its folder does not: these records are optional
 
 
 def opened(session: Session, terminal: str) -> None:
-    """A session has a terminal (`pts/3`)."""
+    """Record that a session has opened a terminal (`pts/3`)."""
     _write(session, terminal, _USER)
 
 
 def closed(session: Session) -> None:
-    """A session's terminals are gone."""
+    """Record that a session's terminals are closed."""
     for terminal in session.terminals:
         _write(session, terminal, _DEAD)
 
@@ -52,7 +52,7 @@ def _write(session: Session, terminal: str, kind: int) -> None:
         try:
             _put(path, record, terminal, whole=whole, login=kind == _USER)
         except OSError:
-            continue  # no such file, or a full disk: this is a courtesy
+            continue  # no such file, or a full disk: these records are optional
 
 
 def _record(session: Session, terminal: str, kind: int, now: float) -> bytes:
@@ -79,9 +79,9 @@ def _address(host: Network) -> bytes:
 
 
 def _put(path: str, record: bytes, terminal: str, *, whole: bool, login: bool) -> None:
-    """Over the record of this terminal, or at the end.
+    """Overwrite the record of this terminal, or append one.
 
-    In wtmp, which is a history, only sshd's record of the same login is written over.
+    In wtmp, which is a history, only sshd's record of the same login is overwritten.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
@@ -108,4 +108,4 @@ def _find(known: bytes, terminal: str, *, whole: bool, login: bool) -> int:
 
 
 RECENT = 10.0
-"""Seconds within which a record of the same terminal is of the same login."""
+"""Seconds within which a record of the same terminal belongs to the same login."""

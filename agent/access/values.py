@@ -1,4 +1,4 @@
-"""The values that travel along the spine: who is calling, what came of it, who stays out."""
+"""The values that pass between the steps of a login: clients, verdicts and bans."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -10,7 +10,7 @@ from agent.network import Network
 class Client:
     """The other end of a connection.
 
-    Where the proxy did not tell (`known` is false), `host` is the proxy: it is nobody to blame.
+    If the proxy did not name it (`known` is false), `host` is the proxy, which is never blamed.
     """
 
     host: Network
@@ -21,16 +21,16 @@ class Client:
 
 
 Peer = tuple[str, int] | tuple[str, int, int, int]
-"""What accept(2) says of the other end."""
+"""The address that accept(2) gives for the other end."""
 
 
 def from_peer(peer: Peer) -> Client:
-    """The client of a connection that comes without a proxy."""
+    """The client of a connection without a proxy."""
     return Client(Network.host(peer[0]).behind_nat64())
 
 
 class Verdict(Enum):
-    """What a whole connection was. The verdict is per connection, not per line."""
+    """The result of a whole connection: one per connection, not per line of sshd."""
 
     LOGIN = "login"
     NOTHING = "nothing"
@@ -42,9 +42,9 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """A network stays out from `since` until `until`; `times` is how often it was banned.
+    """A network is banned from `since` until `until`; `times` is how often it was banned.
 
-    One that was made in a `dry_run` outlives nothing.
+    A ban of a `dry_run` is not enforced and not stored.
     """
 
     network: Network

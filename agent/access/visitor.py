@@ -1,7 +1,7 @@
 """A client at the gate that has not logged in: a socket that waits for its turn, then a sshd.
 
-While it waits it costs a descriptor and no process. Whether the client has said something is asked
-of the kernel without taking a byte of it (MSG_PEEK): all of them are sshd's.
+While it waits it costs a descriptor and no process. MSG_PEEK shows whether the client has sent
+something without consuming it: every byte is for sshd.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from agent.access.values import Client
 
 @dataclass(slots=True, eq=False)
 class Visitor:
-    """`connection` is the id of its connection, once it has a sshd."""
+    """One client; `connection` is the id of its connection, once it has a sshd."""
 
     socket: socket.socket
     client: Client
@@ -25,7 +25,7 @@ class Visitor:
 def wait(
     visitor: Visitor, on_word: Callable[[Visitor], object], on_gone: Callable[[Visitor], object]
 ) -> None:
-    """Call one of these, once, when the client says its first word or has gone."""
+    """Call one of these, once, when the client has sent its first bytes or has closed."""
 
     def readable() -> None:
         stop_waiting(visitor)
@@ -43,5 +43,5 @@ def wait(
 
 
 def stop_waiting(visitor: Visitor) -> None:
-    """Call nothing any more; nothing happens the second time."""
+    """Stop waiting: call nothing. May be called twice."""
     asyncio.get_running_loop().remove_reader(visitor.socket)

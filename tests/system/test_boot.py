@@ -239,7 +239,7 @@ def test_kill_while_the_key_was_written_loses_nothing(make_box: BoxMaker) -> Non
 
 def test_volume_that_cannot_be_used_costs_permanence_only(make_box: BoxMaker) -> None:
     box = make_box().boot({"SWARM_VOLUME": "/proc/nothing" if os.geteuid() == 0 else "/proc"})
-    assert "lasts for this life only" in box.event("agent.notice", part="hostkey")["notice"]
+    assert "lasts for this run only" in box.event("agent.notice", part="hostkey")["notice"]
     assert box.event("ssh.hostkey")["origin"] == "ephemeral"
     assert box.ssh("true").returncode == 0
 

@@ -335,9 +335,9 @@ def test_connections_of_a_banned_network_are_found_those_that_wait_included() ->
     door.begin()
     door.comes("203.0.113.1b")
     door.comes("2001:db8:0:1::1")
-    assert door.of(A.host) == ["203.0.113.1a", "203.0.113.1b"]
-    assert door.of(Network.parse("203.0.113.0/24")) == ["203.0.113.1a", "203.0.113.1b"]
-    assert door.of(Network.parse("2001:db8::/32")) == ["2001:db8:0:1::1"]
+    assert door.overlapping(A.host) == ["203.0.113.1a", "203.0.113.1b"]
+    assert door.overlapping(Network.parse("203.0.113.0/24")) == ["203.0.113.1a", "203.0.113.1b"]
+    assert door.overlapping(Network.parse("2001:db8::/32")) == ["2001:db8:0:1::1"]
 
 
 def test_who_waits_too_long_is_known() -> None:

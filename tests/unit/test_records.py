@@ -296,8 +296,8 @@ TRANSIENT = {
     "Connection": {},
     "Gate": {
         "_housekeeping": "a timer",
-        "_unknown_told": "reported once by each agent",
-        "_account_told": "as above",
+        "_unknown_reported": "reported once by each agent",
+        "_account_reported": "as above",
         "accepted": "whether the first client of this agent was served",
     },
     "HeaderWait": {},
