@@ -1,7 +1,7 @@
-"""The one record of this machine: everything that the parts are given and that can be asked.
+"""The one object of this machine: everything that the parts are given and that status shows.
 
-It is filled from top to bottom while the agent starts, each field once and by one step, and handed
-to what is made later. Reading a field before its step is an error (`AttributeError`).
+It is filled from top to bottom while the agent starts, each field once and by one step, and given
+to each part that is made later. Reading a field before its step is an error (`AttributeError`).
 """
 
 import time
@@ -70,17 +70,17 @@ class Machine:
     home: "HomeKeeper" = field(init=False)
 
     def problems(self) -> Mapping[str, str]:
-        """What is wrong now, by part; SSH can be used while there is nothing."""
+        """The present problems by part; without any, SSH is usable."""
         found = dict(self.health.problems)
-        found.pop("keys", None)  # as it was when the keys were read
+        found.pop("keys", None)  # that is from when the keys were read; this is from now
         if no_key := self.keyring.problem():
             found["keys"] = no_key
         if not self.gate.listening:
-            found["listener"] = "no new connection is taken now"
+            found["listener"] = "new connections are not accepted now"
         return found
 
     def notices(self) -> Mapping[str, tuple[float, str]]:
-        """Degradations: of each part the latest, with its Unix time."""
+        """The latest degradation of each part, with its Unix time."""
         found = dict(self.health.notices)
         if self.log.lost:
             found["log"] = self.log.lost_at, f"lines lost, as nobody read them: {self.log.lost}"

@@ -1,1 +1,1 @@
-"""Being init: starting processes, waiting for all of them, ending all of them."""
+"""The work of an init: starts processes, waits for all of them, ends all of them."""

@@ -2,8 +2,8 @@
 
 `waitpid(-1)` beside any other wait gives wrong exit statuses (one side takes what the other
 waits for). So there is one reaper, and starting and registering a child happen in one step of
-the event loop, before the loop can look at SIGCHLD again: no status can be lost, and no signal
-can reach a process id that was given to somebody else.
+the event loop, before the loop can handle SIGCHLD again: no status can be lost, and no signal
+can reach a process id that was reused.
 """
 
 import asyncio
@@ -22,24 +22,25 @@ REAP_BATCH = 256
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 UTF_8 = "C.UTF-8"
-"""The locale where nobody asks for another: every letter is shown, and it is always there."""
+"""The default locale: it shows every letter and is always installed."""
 
 _HEAD = 256
-"""Bytes of a file that say whether it may be a script."""
+"""Bytes at the start of a file that show whether it may be a script."""
 
 PR_SET_CHILD_SUBREAPER = 36
 
 FAULTS = frozenset(
     getattr(signal, f"SIG{name}") for name in "SEGV BUS FPE ILL TRAP ABRT SYS".split()
 )
-"""Signals about this process, which must end it."""
+"""Signals for faults of this process, which must end it."""
 
 OOM_SCORE_ADJ = 200
-"""Where memory is short the kernel ends the process that uses most; children count for a fifth of
-all memory more than they use. Else, of very many small processes, the agent would be the first."""
+"""When memory is short the kernel kills the process that uses most. A child counts as if it used a
+fifth of all memory more; otherwise, with very many small processes, the agent would be killed
+first."""
 
 MOST_OUTPUT = 8 << 20
-"""Bytes that `run` reads: a program that writes more meets a closed pipe."""
+"""Bytes that `run` reads: then the pipe is closed, even if the program writes more."""
 
 _CHUNK = 64 << 10
 
@@ -48,7 +49,7 @@ Stream = int | IO[bytes] | None
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Whom a process runs as."""
+    """The account that a process runs as."""
 
     uid: int
     gid: int
@@ -64,7 +65,7 @@ class ExitStatus:
 
     @classmethod
     def from_wait(cls, status: int) -> "ExitStatus":
-        """From the status word of wait(2)."""
+        """Convert the status word of wait(2)."""
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             return cls(128 + number, number)
@@ -75,38 +76,38 @@ class ExitStatus:
 
 
 class NotDone(Exception):
-    """A program was not done in time and was killed; the message names it and says how long."""
+    """A program exceeded its time and was killed; the message has its name and the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a program ended, and the last that it said on stdout and stderr together."""
+    """How a program ended, and the last bytes of its stdout and stderr together."""
 
     status: ExitStatus
     output: bytes
 
 
 class Child:
-    """A process we started. `exited` is done as soon as it was reaped, whatever holds its pipes."""
+    """A process we started. `exited` is done once it is reaped, even if others hold its pipes."""
 
     def __init__(self, pid: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
         self.pid = pid
         self.on_stop: Callable[[int], None] | None = None
-        """What happens when a signal has stopped (not ended) it."""
+        """Called with the signal that has stopped (not ended) it."""
         self.running = True
         """Not reaped yet, so that `pid` is still ours."""
         self._process = process
         self.exited: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
 
     def send(self, number: int) -> None:
-        """Signal the process; nothing happens when it has ended."""
+        """Signal the process; does nothing if it has ended."""
         if self.running:
             os.kill(self.pid, number)
 
     def send_group(self, number: int) -> None:
-        """Signal the process group that it leads; nothing happens when the leader has ended.
+        """Signal the process group that it leads; does nothing if the leader has ended.
 
-        Where it leads none any more, having joined another, it alone is signalled.
+        If it has joined another group, only the process itself is signalled.
         """
         if not self.running:
             return
@@ -116,17 +117,17 @@ class Child:
             os.kill(self.pid, number)
 
     def ended(self, status: ExitStatus) -> None:
-        """It was reaped; only who waits for it says so."""
+        """Record that it was reaped; only the reaper calls this."""
         self.running = False
         if self._process is not None:
-            # Popen must never wait by itself: a return code tells it that somebody did.
+            # Popen must never wait by itself: with a return code it does not.
             self._process.returncode = 0 if status.signal is None else -status.signal
         if not self.exited.done():
             self.exited.set_result(status)
 
 
 class _Tail:
-    """Reads a pipe, which is then ours, and keeps the last bytes of it."""
+    """Reads a pipe, keeps its last bytes, and closes it."""
 
     def __init__(self, reading: int, keep: int) -> None:
         self.kept = bytearray()
@@ -137,7 +138,7 @@ class _Tail:
         self._loop.add_reader(reading, self._read)
 
     def close(self) -> None:
-        """Take what is there, and read no more; nothing happens the second time."""
+        """Read the rest and close the pipe; does nothing the second time."""
         while self._reading >= 0 and self._read():
             pass
         self._end()
@@ -163,14 +164,14 @@ class _Tail:
 
 
 class Children:
-    """Starts and reaps. One per process, used from the event loop's thread only."""
+    """Starts and reaps children. One per process, used from the event loop's thread only."""
 
     def __init__(self) -> None:
         self._children: dict[int, Child] = {}
         self.orphans_reaped = 0
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Reap from now on, beginning with what ended before we looked."""
+        """Start reaping, beginning with children that have ended already."""
         loop.add_signal_handler(signal.SIGCHLD, self.reap)
         loop.call_soon(self.reap)
 
@@ -186,11 +187,11 @@ class Children:
         cwd: str | None = None,
         run_as: Credentials | None = None,
     ) -> Child:
-        """Start a process with exactly this environment. Raises `OSError` when it can't be.
+        """Start a process with exactly this environment. Raises `OSError`.
 
-        It leads a session of its own, which has no controlling terminal: else a program of another
-        account could type commands into ours (TIOCSTI) or take it over. Only the command in the
-        `foreground` stays in our session, in a process group of its own.
+        It leads its own session without a controlling terminal: otherwise a program of another
+        account could type commands into our terminal (TIOCSTI) or take it over. Only the command in
+        the `foreground` stays in our session, in a process group of its own.
         """
 
         def start(words: "Sequence[str | bytes]") -> "subprocess.Popen[bytes]":
@@ -222,9 +223,9 @@ class Children:
         return child
 
     def fork(self, work: Callable[[], NoReturn]) -> Child:
-        """Do some work in a copy of this process, which ends with it. Raises `OSError`.
+        """Run `work` in a forked copy of this process. Raises `OSError`.
 
-        Only before there are threads.
+        Call it only while there are no threads.
         """
         pid = os.fork()
         if pid == 0:
@@ -244,10 +245,11 @@ class Children:
         cwd: str | None = None,
         run_as: Credentials | None = None,
     ) -> Finished:
-        """Run a program to its end, within `patience` seconds; the last `keep` bytes that it said.
+        """Run a program for at most `patience` seconds. Raises `OSError` and `NotDone`.
 
-        Its process group is killed when it is not done in time, or when this is cancelled. What
-        else holds its output open is not waited for. Raises `OSError` and `NotDone`.
+        Returns its status and the last `keep` bytes of its output. Its process group is killed when
+        the time is over or this is cancelled. Other processes that hold its output open are not
+        waited for.
         """
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
@@ -274,8 +276,8 @@ class Children:
     def adopt(self, pid: int, exited: ExitStatus | None) -> Child:
         """Register a child that this process started before it re-executed in place.
 
-        `exited` is how it ended, if that is known already. It must be called before `watch`, or a
-        status is taken as an orphan's.
+        `exited` is how it ended, if that is known already. Call this before `watch`, or the status
+        of the child is taken for an orphan's.
         """
         child = Child(pid)
         if exited is None:
@@ -285,7 +287,7 @@ class Children:
         return child
 
     async def pause(self) -> None:
-        """Reap no more: what ends from now on waits for the next agent.
+        """Stop reaping: children that end from now on are left to the next agent.
 
         Every signal that arrived before this call has been handled when it returns.
         """
@@ -297,7 +299,7 @@ class Children:
         await settled.wait()
 
     def reap(self) -> None:
-        """Take every ended process, a batch at a time; SIGCHLD calls it."""
+        """Reap every ended process, a batch at a time; called on SIGCHLD."""
         for _ in range(REAP_BATCH):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
@@ -322,7 +324,7 @@ class Children:
 
 
 def _script(program: str | bytes, env: Mapping[str, str]) -> str | None:
-    """What execvp(3) and every shell would give to /bin/sh: a script without `#!`."""
+    """The path of a script without `#!`, which execvp(3) and shells run with /bin/sh; else None."""
     import shutil
 
     name = os.fsdecode(program)
@@ -335,13 +337,13 @@ def _script(program: str | bytes, env: Mapping[str, str]) -> str | None:
 
 
 def set_oom_score_adj(pid: int, value: int) -> None:
-    """How readily the kernel ends a process when memory is short (proc(5)). Raises `OSError`."""
+    """Set how readily the kernel kills a process when memory is short. Raises `OSError`."""
     with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
         file.write(str(value))
 
 
 def clean_environment() -> dict[str, str]:
-    """What every child starts from: nothing of ours, so that no secret travels by accident."""
+    """The base environment of every child. Of ours it has only locale and time zone: no secret."""
     kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ}
     return {"PATH": PATH, "LANG": UTF_8} | kept
 
@@ -362,7 +364,7 @@ def become_subreaper() -> None:
 
 
 def reset_signals() -> None:
-    """Undo what a parent left ignored, and survive every signal that is not about this process.
+    """Reset signals that a parent left ignored, and survive all that are no fault of this process.
 
     A service that inherits an ignored SIGHUP (nohup) cannot be stopped by the usual means. SIGPIPE
     stays as Python set it; `Popen` restores it in children. The kernel spares only PID 1 from the
@@ -377,8 +379,8 @@ def reset_signals() -> None:
 
 
 _OTHERWISE = {
-    *(signal.SIGKILL, signal.SIGSTOP),  # nobody can
-    *(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE),  # each has its own way
+    *(signal.SIGKILL, signal.SIGSTOP),  # cannot be caught
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE),  # handled elsewhere
 }
 
 
@@ -387,13 +389,13 @@ def _do_nothing(_number: int, _frame: object) -> None:
 
 
 def leave_signals() -> None:
-    """Leave every signal to the main thread: one that another thread takes is lost by execve(2)."""
+    """Leave all signals to the main thread: execve(2) loses one that another thread has taken."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - FAULTS)
 
 
 def unblock_signals() -> None:
-    """Undo what a parent left blocked; call it once the handlers are there, and before any child.
+    """Unblock all signals. Call it once the handlers are set, and before any child is started.
 
-    What was sent while this process re-executed in place arrives now.
+    Signals that were sent while this process re-executed in place arrive now.
     """
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

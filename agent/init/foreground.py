@@ -20,9 +20,9 @@ FORWARDED = (
     ),
     *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
 )
-"""Signals that the command gets and the agent does not act on.
+"""Signals that are forwarded to the command and have no other effect on the agent.
 
-SIGTERM and SIGINT stop the agent and are passed on by that. Left out: SIGKILL and SIGSTOP
+SIGTERM and SIGINT stop the agent, which then signals the command. Left out: SIGKILL and SIGSTOP
 (cannot be caught), SIGCHLD (ours), SIGTTIN and SIGTTOU (about our own terminal use), SIGPIPE
 (a closed stdout of ours would be passed on), and the faults SIGSEGV, SIGBUS, SIGFPE, SIGILL,
 SIGTRAP, SIGABRT, SIGSYS (about this process).
@@ -32,13 +32,13 @@ SIGTRAP, SIGABRT, SIGSYS (about this process).
 def start(children: Children, argv: Sequence[str], environ: Mapping[str, str]) -> Child:
     """Start the command with our stdin, stdout, stderr and `environ`.
 
-    Raises `OSError`; `agent.exits` knows what a shell would exit with.
+    Raises `OSError`; `agent.exits` has the exit status that a shell would give.
     """
     child = children.spawn(argv, env=environ, stdin=None, foreground=True)
     _hand_over_terminal(child)
 
     def stopped(number: int) -> None:
-        # Ctrl-Z: no shell above could bring it back to the foreground.
+        # Ctrl-Z: there is no parent shell that could resume it.
         if number == signal.SIGTSTP and os.isatty(0):
             child.send_group(signal.SIGCONT)
 

@@ -1,7 +1,7 @@
 """Groups of processes that none of their members can leave (cgroups, version 2).
 
-Where we may not make any (most containers, ordinary users), there are none, and whoever asks knows
-the members by other means. A group has no limits; it only says who belongs to it.
+Where we may not create groups (most containers, ordinary users), there are none, and callers find
+the processes by other means. A group sets no limits; it only records its members.
 """
 
 import os
@@ -17,9 +17,9 @@ PREFIX = "swarm-agent."
 
 @contextmanager
 def born_in(name: str) -> Iterator[str | None]:
-    """Whatever is started inside belongs to a new group: its folder; None where there are none.
+    """Put processes that are started in this context into a new group; yields its folder, or None.
 
-    We are in it meanwhile, so that no process is ever out of it.
+    This process is in the group meanwhile, so that no child is ever outside of it.
     """
     folder = _enter(name)
     try:
@@ -27,11 +27,11 @@ def born_in(name: str) -> Iterator[str | None]:
     finally:
         if folder is not None:
             _leave(folder)
-            remove(folder)  # where nothing started
+            remove(folder)  # if nothing was started
 
 
 def members(folder: str) -> set[int]:
-    """The living processes of a group, and of the groups that these have made below it."""
+    """The living processes of a group and of all groups below it."""
     found: set[int] = set()
     for below, _, _ in os.walk(folder):
         with suppress(OSError), open(f"{below}/cgroup.procs", encoding="ascii") as file:
@@ -40,7 +40,7 @@ def members(folder: str) -> set[int]:
 
 
 def remove(folder: str) -> None:
-    """Forget a group; one that still has processes stays."""
+    """Remove a group; one that still has processes stays."""
     for below, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):
             os.rmdir(below)
@@ -61,14 +61,14 @@ def _enter(name: str) -> str | None:
 
 
 def _leave(folder: str) -> None:
-    # Where that fails we stay: who asks for the members of a service knows that we are none.
+    # If that fails we stay in it: a service never counts processes older than itself.
     with suppress(OSError):
         _write(f"{os.path.dirname(folder)}/cgroup.procs", "0")
 
 
 @cache
 def _own() -> str | None:
-    """The folder of the group that we are in, once what earlier agents have left is removed."""
+    """The folder of our own group, after groups left by earlier agents are removed."""
     path = next((path for controllers, path in control_groups() if not controllers), None)
     for mount in MOUNTS:
         own = f"{mount}{path}".rstrip("/")

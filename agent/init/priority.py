@@ -1,7 +1,7 @@
-"""CPU priority of strangers before they log in: they get what everybody else leaves over.
+"""CPU priority of strangers before they log in: everybody else comes first.
 
-Key exchanges are what an attacker makes us compute. Only root can take the mark back after the
-login, so only root sets it.
+An attacker makes us compute key exchanges. Only root can raise the priority again after the login,
+so only root lowers it.
 """
 
 import os
@@ -12,21 +12,21 @@ STRANGER = 10
 
 
 def lower(pid: int) -> None:
-    """Let a session leader run only while nobody else wants the CPU."""
+    """Lower the CPU priority of a session leader and of its session."""
     if os.geteuid() == 0:
         _set(pid, os.getpriority(os.PRIO_PROCESS, 0) + STRANGER)
         _set_session(pid, STRANGER)
 
 
 def restore(pid: int) -> None:
-    """Give it, and whatever it has started, the priority that we have."""
+    """Give a session leader and its descendants our own priority again."""
     if os.geteuid() == 0:
         _set_session(pid, 0)
         _restore_tree(pid, os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def _restore_tree(pid: int, value: int) -> None:
-    # Parents first: what one starts from now on has the right value already.
+    # Parents first: processes that they start from now on have the right value.
     _set(pid, value)
     with suppress(OSError):  # it has ended, or the kernel has no such list
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:

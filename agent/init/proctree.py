@@ -1,7 +1,7 @@
 """The processes below us, read from /proc.
 
 sshd calls setsid for every connection, so no process group reaches the sessions, and kill(-1)
-on Fly.io would reach the platform's own processes: walking our descendants is what is left.
+on Fly.io would reach the platform's own processes. So we walk our descendants.
 """
 
 import os
@@ -16,10 +16,10 @@ _PF_KTHREAD = 0x00200000  # linux/sched.h
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One line of /proc/PID/stat, as far as it is needed.
+    """Some fields of /proc/PID/stat.
 
-    `started` (clock ticks since the kernel's boot) tells it from a later process of the same id.
-    `cpu` is what it and the children it has waited for have used, in clock ticks.
+    `started` (clock ticks since the kernel's boot) distinguishes it from a later process with the
+    same id. `cpu` is the time used by it and the children it has waited for, in clock ticks.
     """
 
     pid: int
@@ -72,7 +72,7 @@ def mask(pid: int, name: str) -> int:
 
 
 def open_files(pid: int) -> Iterator[str]:
-    """What each descriptor of a process leads to, as in proc_pid_fd(5). Raises `OSError`."""
+    """The target of each descriptor of a process, as in proc_pid_fd(5). Raises `OSError`."""
     folder = f"/proc/{pid}/fd"
     for name in os.listdir(folder):
         with suppress(FileNotFoundError):  # closed since
@@ -80,7 +80,7 @@ def open_files(pid: int) -> Iterator[str]:
 
 
 def control_groups() -> list[tuple[str, str]]:
-    """Our control groups: the controllers (of version 2: empty) and the path (cgroups(7))."""
+    """Our control groups: the controllers (empty for version 2) and the path (cgroups(7))."""
     with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
         lines = [line.split(":", 2) for line in file.read().splitlines()]
     return [(controllers, path) for _, controllers, path in lines]

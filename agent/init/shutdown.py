@@ -1,8 +1,8 @@
-"""Ending every process below us within a budget of time.
+"""Ends all our descendants within a budget of time.
 
-Programs are asked first and sshd after them, so that a session's last words still travel.
-Shortly before the budget is over, or when a second stop signal says "now", what is left is
-killed: a process that stays could cost the user's volume a clean unmount.
+Programs get SIGTERM first and sshd after them, so that a session's last output still reaches the
+client. Shortly before the budget is over, or at a second stop signal, all that remain are killed: a
+process that stays could prevent a clean unmount of the user's volume.
 """
 
 import asyncio
@@ -14,17 +14,17 @@ from agent.init.proctree import Process
 
 POLL = 0.02
 KILL_TIME = 1.0
-"""Seconds of the budget kept for SIGKILL to take effect; of a short one, a quarter."""
+"""Seconds of the budget for SIGKILL to take effect; at most a quarter of the budget."""
 
 SSHD_PATIENCE = 1.0
 """Seconds that sshd gets to end by itself after the programs of its session ended."""
 
 
 async def end_descendants(deadline: float, hurry: asyncio.Event, spared: set[int]) -> int:
-    """End all our descendants by `deadline` (event-loop time); how many had to be killed.
+    """End all our descendants by `deadline` (event-loop time). Returns how many had to be killed.
 
-    The process ids in `spared` were asked by the caller already. With `hurry` set nobody is
-    asked any longer. The caller's reaper collects the dead.
+    The caller has already signalled the process ids in `spared`. Once `hurry` is set, all that
+    remain are killed. The caller's reaper reaps them.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()

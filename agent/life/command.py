@@ -1,4 +1,4 @@
-"""The command of `run --`: forwards signals to it, and ends the machine when it has ended."""
+"""The command of `run --`: forwards signals to it, and stops the machine when it ends."""
 
 import asyncio
 import signal
@@ -19,7 +19,7 @@ KILLED = 128 + signal.SIGKILL
 class Command:
     """The command of `run --` in its process. `refused` is its status if it could not be started.
 
-    Without a command there is neither, and the status is 0.
+    Without a command both are empty, and the status is 0.
     """
 
     child: Child | None = None

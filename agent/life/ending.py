@@ -1,6 +1,6 @@
 """How the agent ends: a stop signal, the end of the command, a sleep, or a reload.
 
-A leaf: whoever may end the machine (idle, services) needs this and nothing else of `agent/life/`.
+A leaf: parts that may end the machine (idle, services) import nothing else of `agent/life/`.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """The agent re-executes in place: it reads everything again, and nothing ends."""
+    """The agent re-executes in place: it re-reads all settings, and nothing ends."""
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Stop:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
         if os.isatty(0):
-            # Whoever started it by hand has closed the terminal.
+            # It was started by hand, and its terminal was closed.
             loop.add_signal_handler(SIGHUP, self._signalled, SIGHUP)
         else:
             # Without a handler it would end the machine's init.

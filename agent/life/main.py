@@ -48,7 +48,7 @@ HANDED = "_SWARM_HANDED"
 """The environment variable that names the descriptor with the records of the previous agent."""
 
 PARTS_END = 10.0
-"""Seconds that the parts may take to write what they have: a disk may hang."""
+"""Seconds that the parts may take to write pending data: a disk may hang."""
 
 STRANGERS_END = 5.0
 """Seconds that children of another version of the agent may take to end."""
@@ -57,12 +57,12 @@ SETTLE = 5.0
 """Seconds that signals may take to be handled before the process re-executes."""
 
 BANS_KEPT = 10_000
-"""Bans that travel when the process re-executes; the database knows the others."""
+"""Bans that are passed on when the process re-executes; the database has the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """SSH is being opened. With `strangers` there are children that this agent does not know."""
+    """SSH is being opened. `strangers`: there are children that this agent does not know."""
 
     strangers: bool
 
@@ -78,7 +78,7 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """Everything is brought down."""
+    """Everything is being stopped."""
 
     serving: Serving
     ending: Ending
@@ -86,7 +86,7 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Reexecuting:
-    """The process becomes a new agent: after a reload, or an error."""
+    """The process re-executes as a new agent, after a reload or an error."""
 
     serving: Serving
     reload: bool = False
@@ -94,7 +94,7 @@ class Reexecuting:
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """Only the exit is left."""
+    """Everything has ended; the process exits with `status`."""
 
     status: int
 
@@ -103,7 +103,7 @@ Phase = Starting | Serving | Stopping | Reexecuting | Over
 
 
 def run(command: Sequence[str], environ: MutableMapping[str, str]) -> int:
-    """Be the container's init until a stop signal or the end of `command`; the exit status."""
+    """Be the container's init until a stop signal or the end of `command`. Returns the status."""
     begun = time.monotonic()
     reset_signals()
     runner, children = asyncio.Runner(), Children()
@@ -139,7 +139,7 @@ def run(command: Sequence[str], environ: MutableMapping[str, str]) -> int:
 
 
 class _Life:
-    """What the phases of one run share. Each phase returns the next one."""
+    """The state that the phases of one run share. Each phase returns the next one."""
 
     def __init__(self, machine: Machine, records: Records, runner: asyncio.Runner) -> None:
         self.machine = machine
@@ -198,23 +198,23 @@ class _Life:
         return Reexecuting(phase, reload=True)
 
     async def stop(self, phase: Stopping) -> Phase:
-        """Bring everything down, and keep how this run ended."""
+        """Stop everything, and record how this run ended."""
         command, parts, ending = phase.serving.command, phase.serving.parts, phase.ending
         await bring_down(self.machine, command, parts.supervisor, ending)
-        self.machine.log.start()  # what is still to come may wait for a disk
+        self.machine.log.start()  # the next steps may wait for a disk
         await _end_parts(phase.serving)
         await parts.finish(ending.reason)
         return Over(command.status if ending.status is None else ending.status)
 
     def re_execute(self, phase: Reexecuting) -> Phase:
-        """Become a new agent; if that is impossible, the process ends."""
+        """Re-execute as a new agent; if that fails, the process exits."""
         machine, records = self.machine, self.records
         machine.bus.subscribe(phase.serving.parts.missed.append)
-        with suppress(Exception):  # the loop itself may be what is broken
+        with suppress(Exception):  # the event loop itself may be broken
             self._runner.run(_end_parts(phase.serving))
-        if phase.reload:  # not before: who asks for the count must hear the next agent
+        if phase.reload:  # not before: a client that polls the count must reach the next agent
             machine.past.reloads += 1
-        # Blocked signals wait through execve(2), and are heard by the new agent.
+        # Blocked signals stay pending through execve(2), and reach the new agent.
         signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, *FORWARDED})
         with suppress(Exception):  # as above
             self._runner.run(_settled(machine.children))
@@ -231,9 +231,9 @@ class _Life:
             return Over(os.EX_SOFTWARE)
 
     async def _open_or_stop(self, *, first: bool) -> bool:
-        """Open SSH; false where the machine was to stop before, and nothing of it runs any more.
+        """Open SSH. False if a stop came first; then all descendants have been ended.
 
-        A program that hangs there must not hold up a stop.
+        A program that hangs while SSH is being opened must not delay a stop.
         """
         machine = self.machine
         opening = asyncio.create_task(self._open(first=first))
@@ -246,7 +246,7 @@ class _Life:
         opening.cancel()
         await asyncio.wait([opening])
         before = self.records.find(Settings)
-        if before is not None:  # the sessions and services of before are ended in their order
+        if before is not None:  # so that inherited sessions and services are ended in order
             machine.current.value = before
             await open_ssh(machine, self.records, first=False, configure=False)
             return True
@@ -255,7 +255,7 @@ class _Life:
         return False
 
     async def _open(self, *, first: bool) -> None:
-        """Open SSH; if the new settings do not work, with the ones from before the re-execution."""
+        """Open SSH; if the new settings do not work, with those from before the re-execution."""
         machine, before = self.machine, self.records.find(Settings)
         same = before == machine.current.value
         try:
@@ -303,8 +303,8 @@ async def _end_strangers(machine: Machine) -> None:
     machine.bus.publish(
         Notice(
             part="agent",
-            notice="it was re-executed as another version, which knows nothing of the "
-            "sessions and services that were open: they are ended",
+            notice="it was re-executed as another version, which does not know the open "
+            "sessions and services: they are ended",
         )
     )
     deadline = asyncio.get_running_loop().time() + STRANGERS_END
@@ -324,11 +324,11 @@ def _settings(environ: Mapping[str, str], before: Settings | None) -> tuple[Sett
     except SettingsError as error:
         if before is None:
             raise
-        # The machine runs with them: a file that was spoilt since must not end it.
+        # The machine runs with them: a file that was damaged since must not end it.
         return before, str(error)
     if before is None:
         return wanted, ""
-    # Where things lie is for the next start: they lie there.
+    # These paths are in use: they change at the next start.
     return replace(
         wanted,
         volume=before.volume,

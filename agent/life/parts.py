@@ -1,7 +1,7 @@
 """Parts that SSH does not depend on: each may crash, and restarts without touching SSH.
 
-They are made once the client who woke the machine has been served: what they import takes seconds
-to read from a cold disk. `TABLE` says what there is, and when each starts.
+They are made once the client who woke the machine has been served: their imports take seconds to
+read from a cold disk. `TABLE` lists the parts and when each starts.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from agent.services.supervisor import Supervisor
 
 BANNER_FIRST = 0.05
-"""Seconds that belong to a client who is waiting already; afterwards its banner is looked for."""
+"""Seconds for a client that is waiting already, before the first check for its banner."""
 
 FIRST_LOOK_UP = 5.0
-"""Seconds that services wait for the addresses of the names they may connect to."""
+"""Seconds that services wait until the names they may connect to are looked up."""
 
 QUIET = 1.0
-"""Seconds without any connection after which nobody is waiting."""
+"""Seconds to wait for a first connection; after that, nobody is assumed to wait."""
 
 PATIENCE = 15.0
-"""Seconds a first connection may take before parts are started beside it."""
+"""Seconds that a first connection may take before parts start all the same."""
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0
 """Seconds before a crashed part restarts; doubled at each crash."""
@@ -62,14 +62,14 @@ class When(IntEnum):
 
 @dataclass(slots=True)
 class Missed:
-    """Events that the database has not heard."""
+    """Events that the database has not received."""
 
     events: list[Event] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part: `make` prepares it, and returns what runs until it is cancelled, if anything does.
+    """One part: `make` prepares it, and returns the function that runs it until cancelled, or None.
 
     `modules` are imported in a thread before that. `at_once`: after a re-execution it is made
     before anything else happens in the event loop.
@@ -89,7 +89,7 @@ def _host_name(machine: Machine, _: Records) -> None:
 
 
 def _idle(machine: Machine, records: Records) -> None:
-    # A few small modules, in place: the greeting of the first login is theirs.
+    # A few small modules, imported here: they greet the first login.
     from agent.idle.idle import IdleRecord, make
     from agent.platform.fly import FlyMachine
 
@@ -188,7 +188,7 @@ def _memory(machine: Machine, records: Records) -> Run:
         machine.bus,
     )
 
-    # Until the database was read, the budget is what the previous run left.
+    # Until the database is read, the budget is the one that the previous run left.
     memory.totals.add_done_callback(
         lambda _: machine.idle.budget.count_with(lambda: memory.usage.this_month)
     )
@@ -259,7 +259,7 @@ def _http(machine: Machine, _: Records) -> Run | None:
         return None
     metrics = Metrics(machine)
     machine.bus.subscribe(metrics.hear, early=True)
-    # What earlier runs had is known once the database was read, and counted once.
+    # The totals of earlier runs are known once the database is read, and added once.
     machine.memory.totals.add_done_callback(
         lambda totals: metrics.resume(totals.result(), machine.began)
     )
@@ -311,8 +311,8 @@ TABLE = (
     Part("home", When.QUIET, _home),
     Part("files", When.QUIET, _files, ("agent.follow", "agent.life.reexec")),
 )
-"""In the order in which they are made. The last one also imports what a re-execution needs: later
-the files may have changed, or be out of reach."""
+"""In the order in which they are made. The last one also imports the modules for a re-execution:
+later their files may have changed or be unreachable."""
 
 
 class Parts:
@@ -325,13 +325,13 @@ class Parts:
         """By the part's name, once it is made."""
 
     def make_at_once(self) -> None:
-        """Make what must not wait after a re-execution: it has processes, and knows who is here."""
+        """Make the parts with processes or sessions: after a re-execution they must not wait."""
         for part in TABLE:
             if part.at_once:
                 try:
                     self._make(part)
                 except Exception as error:
-                    # It starts empty later: losing what it knew must not end the sessions.
+                    # It starts empty later: the loss of its state must not end the sessions.
                     problem = words.error(error)
                     self._machine.bus.publish(
                         PartFailed(part=part.name, problem=problem, retry_in=0.0)
@@ -340,7 +340,7 @@ class Parts:
 
     @property
     def missed(self) -> list[Event]:
-        """For events that are published when no part hears any more: the next agent keeps them."""
+        """Events published after the parts have stopped; the next agent stores them."""
         return self._records.of(Missed, Missed).events
 
     @property
@@ -442,7 +442,7 @@ def _safe_volume(path: str, bus: Bus) -> str | None:
 
 
 async def _banner(gate: Gate) -> None:
-    """Wait for the banner of a client who is waiting: from a cold disk it takes a second."""
+    """Wait until a waiting client has its banner: from a cold disk it takes a second."""
     end = clock() + PATIENCE
     await asyncio.sleep(BANNER_FIRST)
     while gate.awaits_banner and clock() < end:  # noqa: ASYNC110  # the kernel alone knows

@@ -1,8 +1,8 @@
 """The state of one run, which survives a re-execution: one object of each kind.
 
-Whatever has state that must not be lost keeps it in one record from here, and in nothing else. It
-is created from that record, whether the record is new or comes from the previous agent: there is
-one constructor and no second way. `reexec.py` passes on all records as they are.
+An object with state that must not be lost keeps it in one record, and nowhere else. It is created
+from that record, whether the record is new or comes from the previous agent: there is only one
+constructor. `reexec.py` passes on all records as they are.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Records:
         return cast("T | None", self._kept.get(kind))
 
     def put(self, record: object) -> None:
-        """Keep a record in the place of the one of its type."""
+        """Store a record, replacing any of the same type."""
         self._kept[type(record)] = record
 
     def clear(self) -> None:

@@ -1,10 +1,10 @@
 """Re-executing in place: the process becomes a new agent by execve(2).
 
-Its children stay its children and its descriptors keep their numbers. What else the next agent must
-know are the records (`records.py`), pickled into a file in memory that nobody but root can open.
-Three kinds of values in them live outside of the pickle: children, sockets and descriptors. The
-pickler finds them wherever they are. This module knows no field of any record. Nothing here is
-imported between exec and the first banner of an ordinary start.
+Its children stay its children and its descriptors keep their numbers. All other state that the next
+agent needs is in the records (`records.py`), which are pickled into a file in memory that only root
+can open. Three kinds of values exist outside of the pickle: children, sockets and descriptors. The
+pickler finds them anywhere in the records, so this module knows no field of any record. An ordinary
+start does not import this module before the first banner.
 """
 
 import io
@@ -44,7 +44,7 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Adopts the children. What was one object is one object again."""
+    """Adopts the children and sockets. Two references to one object stay references to one."""
 
     def __init__(self, content: io.BytesIO, children: Children) -> None:
         super().__init__(content)
@@ -62,7 +62,7 @@ class _Unpickler(pickle.Unpickler):
         return self._met[living]
 
     def let_go(self) -> None:
-        """Leave the descriptors of all sockets to the caller."""
+        """Detach all sockets: the caller closes their descriptors."""
         for each in self._met.values():
             if isinstance(each, socket.socket):
                 each.detach()
@@ -71,7 +71,7 @@ class _Unpickler(pickle.Unpickler):
 def re_execute(
     records: Records, environ: Mapping[str, str], variable: str, folder: str
 ) -> NoReturn:
-    """Become a new agent, which finds the records by `variable`. Raises `OSError`.
+    """Re-execute as a new agent, which finds the records by `variable`. Raises `OSError`.
 
     `folder` is for `unnamed.write`.
     """
@@ -82,25 +82,25 @@ def re_execute(
     file = unnamed.write(pickle.dumps(head), folder)
     for descriptor in (file, *pickler.descriptors):
         os.set_inheritable(descriptor, True)
-    # The interpreter by the name that it was called by: a virtual environment is found by that.
+    # The interpreter by its original name: by that it finds its virtual environment.
     argv = [sys.executable, *sys.orig_argv[1:]]
     os.execve(sys.executable, argv, {**environ, variable: str(file)})  # noqa: S606  # ourselves
 
 
 def take(file: int, children: Children) -> Records | None:
-    """The records of the previous agent; None if it was of another version.
+    """The records of the previous agent; None if they cannot be used, as those of another version.
 
-    Its children are then ours, and unknown. Called in the event loop, before children are reaped.
+    Its children are then unknown to us. Called in the event loop, before children are reaped.
     """
     with open(file, "rb") as content:
-        # Of any version, these come first and the records last.
+        # In every version, these come first and the records last.
         version, descriptors, *_, pickled = pickle.load(content)  # noqa: S301  # ours
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     unpickler = _Unpickler(io.BytesIO(pickled), children)
     records: Records | None = None
     if version == __version__:
-        with suppress(Exception):  # whatever records that were changed meet
+        with suppress(Exception):  # any error that changed record types can cause
             records = unpickler.load()
     if records is None:
         unpickler.let_go()

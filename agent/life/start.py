@@ -1,8 +1,8 @@
 """Opening SSH: the start-up order.
 
-settings → keys → host key → sshd's configuration → listener: until here every import and every
-file is read from a disk that gives 8 MiB a second, with somebody waiting. What SSH does not need
-is imported after that, once the client who woke the machine has been served (life/parts.py).
+settings → keys → host key → sshd's configuration → listener: up to here every import and file is
+read from a disk of 8 MiB/s while a client waits. Everything that SSH does not need is imported
+later, once the client who woke the machine has been served (life/parts.py).
 """
 
 import os
@@ -59,11 +59,10 @@ FATAL = (StartError, AccountError, hostkeys.HostKeyError, sshd.SshdError, Listen
 
 
 async def open_ssh(machine: Machine, records: Records, *, first: bool, configure: bool) -> None:
-    """Go through the phases. Raises what `FATAL` has; it can be called again then.
+    """Go through the phases. Raises the errors in `FATAL`, and can be called again then.
 
-    Where this process has re-executed (not the `first` time), what SSH needs is in place: a full
-    disk or too many processes are no reason to end what is open. sshd's configuration is written
-    and checked with `configure`.
+    After a re-execution (not `first`) the files that SSH needs are in place: a full disk or too
+    many processes must not end open sessions. `configure`: write and check sshd's configuration.
     """
     settings, bus = machine.current.value, machine.bus
     before = records.find(Settings)
@@ -72,7 +71,7 @@ async def open_ssh(machine: Machine, records: Records, *, first: bool, configure
         account = machine.account = find(settings.user)
         _prepare_machine(settings, account, bus)
         machine.session_env = _session_env(machine)
-    if first:  # where programs of the account run, its home is theirs
+    if first:  # later, programs of the account may be using its home
         with phases("home"):
             await _prepare_home(machine)
     with phases("keys"):
@@ -138,7 +137,7 @@ def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
     os.makedirs(settings.run_dir, mode=0o755, exist_ok=True)
     status = os.lstat(settings.run_dir)
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        # Keys and sshd's configuration are written there: nobody else may lead us.
+        # Keys and sshd's configuration are written there: nobody else may redirect us.
         raise PermissionError(
             f"{settings.run_dir} belongs to uid {status.st_uid} with mode "
             f"{status.st_mode & 0o7777:04o}: it must be ours and writable by nobody else; "
@@ -168,7 +167,7 @@ def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
 
 
 async def _prepare_home(machine: Machine) -> None:
-    """The volume's root and the home's links; a failure costs permanence, not SSH."""
+    """Prepare the volume's root and the home's links; a failure costs permanence, not SSH."""
     settings, account, bus = machine.current.value, machine.account, machine.bus
     if os.geteuid() != 0 or not os.path.isdir(settings.volume):
         return
@@ -203,7 +202,7 @@ def _session_env(machine: Machine) -> Mapping[str, str]:
 
 
 async def _open_wall(machine: Machine, records: Records) -> "Wall | None":
-    """Enforce SWARM_EGRESS before anybody is in. Raises `StartError`."""
+    """Enforce SWARM_EGRESS before anybody can log in. Raises `StartError`."""
     settings, bus = machine.current.value, machine.bus
     from agent.egress.wall import EgressError, Wall, WallRecord
 
@@ -215,7 +214,7 @@ async def _open_wall(machine: Machine, records: Records) -> "Wall | None":
         await wall.put_up()
     except EgressError as error:
         if records.find(Settings) == settings:
-            notice = f"the rules from before are in force: {error}"
+            notice = f"the previous rules stay in force: {error}"
             bus.publish(Notice(part="egress", notice=notice))
             return wall
         if settings.egress == "strict":

@@ -1,4 +1,4 @@
-"""Bringing everything down within the budget of SWARM_STOP_TIMEOUT."""
+"""Stopping everything within the budget of SWARM_STOP_TIMEOUT."""
 
 import asyncio
 import os
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from agent.services.supervisor import Supervisor
 
 SERVICES_LEAVE = 3.0
-"""Seconds of the budget that the services leave to sessions and to SIGKILL."""
+"""Seconds of the budget that services may not use: they are for sessions and for SIGKILL."""
 
 
 async def bring_down(
     machine: Machine, command: Command, supervisor: "Supervisor | None", ending: Ending
 ) -> None:
-    """Take no more connections, and end every process below us: services first, in their order."""
+    """Stop accepting connections and end all our descendants: services first, in their order."""
     loop = asyncio.get_running_loop()
     begun, budget = loop.time(), machine.current.value.stop_timeout
     bus, stop = machine.bus, machine.stop
@@ -38,14 +38,14 @@ async def bring_down(
         command.child.send_group(number)
         asked = {command.child.pid}
         if number == signal.SIGTERM:  # to many programs a second one means "now"
-            asked |= _heard(command.child.pid)
+            asked |= _acted_on_sigterm(command.child.pid)
     if supervisor is not None:
         await _end_services(supervisor, begun + budget - SERVICES_LEAVE, stop.hurry)
     killed = await shutdown.end_descendants(begun + budget, stop.hurry, asked)
     if killed:
         reason = "second stop signal" if stop.hurry.is_set() else "time is over"
         bus.publish(StopForced(processes=killed, reason=reason))
-    # The last processes may be zombies still, and their ends not acted on yet.
+    # The last processes may still be zombies whose end was not handled yet.
     machine.children.reap()
     await asyncio.sleep(0)
     bus.publish(
@@ -57,8 +57,8 @@ async def bring_down(
     )
 
 
-def _heard(group: int) -> set[int]:
-    """Those of a group who can have heard SIGTERM."""
+def _acted_on_sigterm(group: int) -> set[int]:
+    """The processes of a group that can have acted on SIGTERM."""
     return {
         process.pid
         for process in proctree.descendants(os.getpid())
@@ -69,7 +69,7 @@ def _heard(group: int) -> set[int]:
 
 
 async def _end_services(supervisor: "Supervisor", deadline: float, hurry: asyncio.Event) -> None:
-    """Stop the services in their order, unless somebody is in a hurry or time runs out."""
+    """Stop the services in their order, until `deadline` or until `hurry` is set."""
     stopping = asyncio.ensure_future(supervisor.stop_all(deadline))
     hurrying = asyncio.create_task(hurry.wait())
     left = deadline - asyncio.get_running_loop().time()
@@ -82,7 +82,7 @@ async def _end_services(supervisor: "Supervisor", deadline: float, hurry: asynci
 
 
 async def take_down(wall: "Wall", bus: Bus) -> None:
-    """Remove the egress rules: where the network is the host's, they must not stay."""
+    """Remove the egress rules: in the host's network namespace they must not stay."""
     from agent.egress.wall import EgressError
 
     try:

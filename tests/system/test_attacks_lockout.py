@@ -272,7 +272,7 @@ def test_nft_that_hangs_holds_up_neither_a_reload_nor_the_stop_after_it(
         nft.hangs.touch()
         assert box.agent("reload").returncode == 0
         notice = box.event("agent.notice", part="egress")["notice"]
-        assert "the rules from before are in force: nft was not done" in notice
+        assert "the previous rules stay in force: nft was not done" in notice
         assert box.ssh("echo in").stdout == "in\n"
         assert session.communicate(b"\n")[0] == b"out\n"
     assert box.stop() == 0
