@@ -466,7 +466,7 @@ class NewsSent(Event):
 
 
 class NewsNotSent(Event):
-    """The address in a line of SWARM_NOTIFY refused a message, which is retried. Logged once."""
+    """The address in a line of SWARM_NOTIFY did not accept a message; retried, and logged once."""
 
     name: ClassVar[str] = "notify.failed"
     level: ClassVar[str] = "warning"

@@ -33,9 +33,6 @@ BEFORE = ".before"
 MOST_BEFORE, LARGEST_BEFORE = 2, 256 << 20
 """The most that is kept there: so many of each path, of so many bytes; the rest is removed."""
 
-MOST_LOOKED_AT = 20_000
-"""The most files of a folder whose time or size is read."""
-
 MOST_AT_BOOT = 16 << 20
 """The largest path in bytes that is moved before SSH is open; larger ones are moved afterwards."""
 
@@ -54,7 +51,6 @@ PRIVATE = (".ssh", ".gnupg")
 
 _UNFINISHED = ".moving"
 _FIELD, _RECORD = "\x1f", "\x1e"
-_AT_FDCWD, _EXCHANGE = -100, 2  # renameat2(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +250,7 @@ class _Place:
             return self._take_the_volumes()
         if _mode(self.there) is None:
             return self._move()
-        if was_linked and (self._is_copied() or _changed(self.here) >= _changed(self.there)):
+        if was_linked and (self._is_copied() or self._is_newer()):
             return self._move()
         return self._take_the_volumes()
 
@@ -275,38 +271,49 @@ class _Place:
 
     def _move(self) -> Linked:
         """Move the home's copy to the volume, completely or not at all; set aside the old copy."""
+        from agent.platform import trees  # only a move needs it: a usual boot does not read it
+
         if not self._is_small():
             return Linked(self.path, problem="it is large, and moved once SSH is open")
         kept_as = ""
         if self._is_copied():
-            _copy_newer(self.here, self.there)
+            trees.copy_newer(self.here, self.there)
         else:
             kept_as = self._copy_whole()
-        if stat.S_ISDIR(os.lstat(self.here).st_mode) and _is_open(self.here):
+        if stat.S_ISDIR(os.lstat(self.here).st_mode) and trees.is_open(self.here):
             self._note_copy()
             return Linked(self.path, kept_as=kept_as, problem="copied; a program still has it open")
         old = self.here + _UNFINISHED
         if _mode(old) is not None:
-            _remove(old)
+            trees.remove(old)
         os.symlink(self.there, old)
-        _exchange(old, self.here)
+        trees.exchange(old, self.here)
         self._finish(old)
         self._forget_copy()
         return Linked(self.path, moved=True, kept_as=kept_as)
 
+    def _is_newer(self) -> bool:
+        from agent.platform import trees
+
+        return trees.changed(self.here) >= trees.changed(self.there)
+
     def _is_small(self) -> bool:
+        from agent.platform import trees
+
         size = 0
-        for count, status in enumerate(_all(self.here)):
+        for count, status in enumerate(trees.statuses(self.here)):
             size += status.st_size
-            if size > self.most or (self.most < math.inf and count >= MOST_LOOKED_AT):
+            if size > self.most or (self.most < math.inf and count >= trees.MOST_LOOKED_AT):
                 return False
         return True
 
     def _copy_whole(self) -> str:
+        from agent.platform import trees
+
         unfinished = self.there + _UNFINISHED
         if _mode(unfinished) is not None:
-            _remove(unfinished)
-        _copy(self.here, unfinished, {f"{self.here}/{off}" for off in self.path.off})
+            trees.remove(unfinished)
+        trees.copy(self.here, unfinished, {f"{self.here}/{off}" for off in self.path.off})
         os.sync()
         # Removed after the copy is safe, so that a kill meanwhile loses neither.
         kept_as = self._set_aside() if _mode(self.there) is not None else ""
@@ -319,11 +326,13 @@ class _Place:
         mode = _mode(old)
         if mode is None:
             return
+        from agent.platform import trees
+
         if not stat.S_ISLNK(mode):
-            _copy_newer(old, self.there)
+            trees.copy_newer(old, self.there)
             for off in self.path.off:
                 self._keep_off(old, off)
-        _remove(old)
+        trees.remove(old)
 
     @property
     def _note(self) -> str:
@@ -369,15 +378,17 @@ class _Place:
 
     def _set_aside(self) -> str:
         """Set aside the volume's content; returns its new place. The oldest ones are removed."""
-        if _bytes(self.there) > LARGEST_BEFORE:
-            _remove(self.there)
+        from agent.platform import trees
+
+        if trees.size(self.there) > LARGEST_BEFORE:
+            trees.remove(self.there)
             return ""
         folder = f"{self.kept}/{BEFORE}"
         os.makedirs(folder, mode=0o700, exist_ok=True)
         name = self.path.path.replace("/", "%")
         older = sorted(each for each in os.listdir(folder) if each.startswith(f"{name}@"))
         for each in older[: max(0, len(older) + 1 - MOST_BEFORE)]:
-            _remove(f"{folder}/{each}")
+            trees.remove(f"{folder}/{each}")
         kept_as = f"{folder}/{name}@{_now()}"
         os.rename(self.there, kept_as)
         return kept_as
@@ -397,117 +408,9 @@ def _identity(path: str) -> str:
     return f"{status.st_dev} {status.st_ino}"
 
 
-def _all(path: str) -> Iterator[os.stat_result]:
-    """The status of a file, or of a folder and its content, up to the limit."""
-    yield os.lstat(path)
-    count = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            status = _status(f"{folder}/{name}")
-            count += 1
-            if count > MOST_LOOKED_AT:
-                return
-            if status is not None:
-                yield status
-
-
-def _changed(path: str) -> float:
-    """The time of its last change (ctime), which no program can set."""
-    return max(status.st_ctime for status in _all(path))
-
-
-def _bytes(path: str) -> int:
-    return sum(status.st_blocks * 512 for status in _all(path))
-
-
-def _is_open(folder: str) -> bool:
-    """Whether a process of the account works in the folder, or has a file in it open to write."""
-    inside = os.path.realpath(folder) + "/"
-    return any(f"{path}/".startswith(inside) for path in _open_paths())
-
-
-def _open_paths() -> Iterator[str]:
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        if int(pid) == os.getpid():
-            continue
-        try:
-            yield os.readlink(f"/proc/{pid}/cwd")
-            for number in os.listdir(f"/proc/{pid}/fd"):
-                path = os.readlink(f"/proc/{pid}/fd/{number}")
-                if path.startswith("/") and os.lstat(f"/proc/{pid}/fd/{number}").st_mode & 0o200:
-                    yield path
-        except OSError:
-            continue  # it has exited, or belongs to another account
-
-
-def _exchange(one: str, other: str) -> None:
-    """Swap two names, in one step if the file system can. Raises `OSError`."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = os.fsencode(one), os.fsencode(other)
-    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE) == 0:
-        return
-    # Not every file system can: then a name is missing for a moment.
-    aside = f"{one}.{_now()}"
-    os.rename(other, aside)
-    os.rename(one, other)
-    os.rename(aside, one)
-
-
-def _copy(here: str, there: str, left_out: set[str]) -> None:
-    import shutil
-
-    def ignored(folder: str, names: list[str]) -> set[str]:
-        return _special(folder, names) | {n for n in names if f"{folder}/{n}" in left_out}
-
-    if stat.S_ISDIR(os.lstat(here).st_mode):
-        shutil.copytree(here, there, symlinks=True, ignore=ignored)
-    else:
-        shutil.copy2(here, there, follow_symlinks=False)
-
-
-def _copy_newer(old: str, new: str) -> None:
-    """Copy files that were written on the old side since it was copied."""
-    import shutil
-
-    if not stat.S_ISDIR(os.lstat(old).st_mode):
-        if os.lstat(old).st_mtime_ns != os.lstat(new).st_mtime_ns:
-            shutil.copy2(old, new, follow_symlinks=False)
-        return
-    for folder, _, names in os.walk(old):
-        there = new + folder[len(old) :]
-        for name in sorted(set(names) - _special(folder, names)):
-            status, copied = os.lstat(f"{folder}/{name}"), _status(f"{there}/{name}")
-            if copied is None or status.st_mtime_ns > copied.st_mtime_ns:
-                os.makedirs(there, exist_ok=True)
-                shutil.copy2(f"{folder}/{name}", f"{there}/{name}", follow_symlinks=False)
-
-
-def _special(folder: str, names: list[str]) -> set[str]:
-    """Sockets and pipes, which cannot be copied and are useless without their process."""
-    kinds = {name: _mode(f"{folder}/{name}") or 0 for name in names}
-    kept = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
-    return {name for name, mode in kinds.items() if not any(is_kind(mode) for is_kind in kept)}
-
-
-def _remove(path: str) -> None:
-    import shutil
-
-    if stat.S_ISDIR(os.lstat(path).st_mode):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
-
-
 def _mode(path: str) -> int | None:
-    status = _status(path)
-    return None if status is None else status.st_mode
-
-
-def _status(path: str) -> os.stat_result | None:
     try:
-        return os.lstat(path)
+        return os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
 
