@@ -1,4 +1,4 @@
-"""What a service is: one table `[service.NAME]` of a TOML file, read into a `Service`.
+"""The definition of a service: one table `[service.NAME]` of a TOML file, read into a `Service`.
 
 Every problem names the key and what it expects. Whether the user and the program exist is checked
 here too: a service that cannot start is an error when it is loaded, not at three in the morning.
@@ -121,7 +121,7 @@ class Health(Check, frozen=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """One service: the keys of its table, and its name. `user` empty: whoever runs the agent."""
+    """One service: the keys of its table, and its name. Without `user`: the login account."""
 
     command: Command
     name: str = ""
@@ -155,7 +155,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse(name: str, table: object, default_user: str) -> Service:
-    """The service of one table. Raises `DefinitionError`."""
+    """Read the table of a service. Raises `DefinitionError`."""
     if not NAME.fullmatch(name):
         raise DefinitionError("expected a name of lower-case letters, digits, - and _")
     if not isinstance(table, dict):
@@ -176,7 +176,7 @@ def parse(name: str, table: object, default_user: str) -> Service:
 
 
 def _refuse_unknown(table: Mapping[str, object], kind: type[msgspec.Struct]) -> None:
-    """By hand, for the hint: msgspec does not suggest the right name."""
+    """Refuse unknown keys with a hint: msgspec does not suggest the right name."""
     known = [field for field in kind.__struct_fields__ if field != "name"]
     for key in table:
         if key not in known:
@@ -188,7 +188,7 @@ def _refuse_unknown(table: Mapping[str, object], kind: type[msgspec.Struct]) -> 
 
 
 def _explained(error: msgspec.ValidationError, table: Mapping[str, object]) -> str:
-    """msgspec's error in the words of whoever wrote the table."""
+    """msgspec's error in the terms of the TOML table."""
     message, _, path = str(error).partition(" - at `$.")
     if not path:
         return f"{message.split('`')[1]} is missing"

@@ -7,21 +7,21 @@ from agent.services.definition import Service
 
 
 def cycle(services: Mapping[str, Service]) -> list[str]:
-    """The names along one circle of `after` and `requires`, the first one again at its end.
+    """The names along one cycle of `after` and `requires`, the first one again at its end.
 
-    Empty where there is none.
+    Empty if there is no cycle.
     """
     order = TopologicalSorter({name: service.follows for name, service in services.items()})
     try:
         order.prepare()
     except CycleError as error:
-        circle: list[str] = error.args[1]  # each starts before the next one
-        return circle[::-1]
+        found: list[str] = error.args[1]  # each starts before the next one
+        return found[::-1]
     return []
 
 
 def stop_order(services: Mapping[str, Service], names: Iterable[str]) -> list[str]:
-    """These names, followers before what they follow."""
+    """These names, each before the services that it follows."""
     among = frozenset(names)
     order = TopologicalSorter({name: services[name].follows & among for name in sorted(among)})
     return [*order.static_order()][::-1]

@@ -1,4 +1,4 @@
-"""Reading services from files: each file is taken as a whole or refused as a whole.
+"""Reads services from files: each file is used as a whole or refused as a whole.
 
 A refused file changes nothing: the services loaded from it before keep running.
 """
@@ -21,7 +21,7 @@ SIZE_LIMIT = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a file is not used, in the words the user reads."""
+    """A file that is not used, and the reason as the user reads it."""
 
     file: str
     reason: str
@@ -41,16 +41,16 @@ class Plan:
 
     @property
     def services(self) -> dict[str, Service]:
-        """All of them, by name."""
+        """All services by name."""
         return {name: service for found in self.files.values() for name, service in found.items()}
 
     def file_of(self, name: str) -> str:
-        """Where a service comes from."""
+        """The file that defines a service."""
         return next(path for path, found in self.files.items() if name in found)
 
 
 def paths(config: str, folder: str) -> list[str]:
-    """The files that may have services: the settings file, and each .toml in the folder."""
+    """The files that may define services: the settings file, and each .toml in the folder."""
     found = [config] if os.path.exists(config) else []
     if os.path.isdir(folder):
         found += listed(folder, SUFFIX)
@@ -58,7 +58,7 @@ def paths(config: str, folder: str) -> list[str]:
 
 
 def load(files: Sequence[str], account: Account, before: Plan) -> tuple[Plan, list[Refused]]:
-    """The services of these files, and the files that are refused."""
+    """Read these files. Returns the plan and the refused files."""
     taken: dict[str, Mapping[str, Service]] = {}
     refused: list[Refused] = []
     for path in files:
@@ -72,7 +72,7 @@ def load(files: Sequence[str], account: Account, before: Plan) -> tuple[Plan, li
     while (wrong := _wrong_order(Plan(taken))) is not None:
         refused.append(wrong)
         kept = before.files.get(wrong.file, {})
-        # What was sound before may not be any more, beside what is new.
+        # Services that were valid before may not be valid together with new ones.
         taken[wrong.file] = {} if taken[wrong.file] is kept else kept
     return Plan(taken), refused
 
@@ -87,10 +87,10 @@ def _wrong_order(plan: Plan) -> Refused | None:
     services = plan.services
     for name, other in graph.unknown(services).items():
         return Refused(plan.file_of(name), f"[service.{name}] follows {other}, which is no service")
-    circle = graph.cycle(services)
-    if circle:
-        words = " after ".join(circle)
-        return Refused(plan.file_of(circle[0]), f"[service.{circle[0]}]: a circle: {words}")
+    cycle = graph.cycle(services)
+    if cycle:
+        words = " after ".join(cycle)
+        return Refused(plan.file_of(cycle[0]), f"[service.{cycle[0]}]: a cycle: {words}")
     return None
 
 

@@ -1,4 +1,4 @@
-"""What a service writes, read line by line; the service never waits for us.
+"""Reads the output of a service line by line; the service never waits for us.
 
 A service may write as much as it likes. Output beyond `RATE` is discarded inside the kernel
 (splice(2) to /dev/null), so that it slows down neither the service nor SSH.
@@ -21,7 +21,7 @@ KEPT_LINES, KEPT_BYTES = 1000, 128 << 10
 """Lines kept per service, and the memory for them: 25 MiB for 200 services."""
 
 RATE, BURST = 256 << 10, 2 << 20
-"""Bytes a second that are read as lines, and how many at once."""
+"""Bytes a second that are read as lines, and the largest burst."""
 
 _CHUNK = 64 << 10
 _PIPE_SIZE = 1 << 20  # what an unprivileged process may ask for
@@ -40,7 +40,7 @@ class Line:
 
 @dataclass(slots=True)
 class Stream:
-    """Our end of a pipe (-1: it has ended), and what was read of a line that has begun."""
+    """Our end of a pipe (-1: closed), and the part of an incomplete line that was read."""
 
     descriptor: Descriptor
     begun: bytes = b""
@@ -56,14 +56,14 @@ class Lines:
 
 
 class Ring:
-    """The last lines of a service, and who follows them."""
+    """The last lines of a service. `changed` is set at the next line, and then replaced."""
 
     def __init__(self, lines: Lines) -> None:
         self.lines = lines
         self.changed = asyncio.Event()
 
     def add(self, at: float, stream: str, text: str) -> None:
-        """One more line."""
+        """Add a line."""
         lines = self.lines
         lines.count += 1
         line = Line(lines.count, at, stream, text)
@@ -90,8 +90,8 @@ def _size(line: Line) -> int:
 class Output:
     """Reads one pipe until it ends or is closed.
 
-    `on_line` is called with each line, `on_lost` with the bytes that were thrown away, once the
-    service is quieter again.
+    `on_line` is called with each line, `on_lost` with the number of bytes that were discarded, once
+    the service writes less again.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Output:
                 count = os.splice(
                     self._stream.descriptor, self._null, _PIPE_SIZE, flags=os.SPLICE_F_NONBLOCK
                 )
-                self._throw_away(count)
+                self._discard(count)
         except BlockingIOError:
             return False
         if not count:
@@ -141,7 +141,7 @@ class Output:
         return bool(count)
 
     def _has_tokens(self) -> bool:
-        # Not a piece at a time: reading begins again when there is room for a good part.
+        # Reading resumes only once a good part of the burst is available, not for every byte.
         enough = BURST / 4 if self._lost else 0
         if self._bucket.level(RATE, BURST, self._loop.time()) <= enough:
             return False
@@ -150,11 +150,11 @@ class Output:
             self._on_lost(lost)
         return True
 
-    def _throw_away(self, count: int) -> None:
+    def _discard(self, count: int) -> None:
         if not self._lost and self._stream.begun:
             self._line(self._stream.begun, cut=True)
         self._stream.begun = b""
-        # What comes next begins in the middle of a line.
+        # The next data begins in the middle of a line.
         self._cutting = True
         self._lost += count
 

@@ -1,4 +1,4 @@
-"""Probing once whether a service answers, and the socket on which it reports itself ready."""
+"""Probes a service once; provides the socket on which it reports itself ready."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ SAID = 300
 
 
 async def look(check: Check, service: Service, children: Children, patience: float) -> str | None:
-    """What is wrong, or None when the service answers within `patience` seconds."""
+    """The problem, or None if the service answers within `patience` seconds."""
     try:
         async with asyncio.timeout(patience):
             problem = await _look(check, service, children, patience)
@@ -27,7 +27,7 @@ async def look(check: Check, service: Service, children: Children, patience: flo
         problem = f"no answer within {patience:g} s"
     except Exception as error:  # any error while probing counts as no answer
         problem = f"{check.http or 'the probe'}: {type(error).__name__}: {error}"
-    # The words of whoever answered may be in it.
+    # It may contain text from the program that answered.
     return None if problem is None else safe.line(problem, SAID)
 
 
@@ -107,7 +107,7 @@ class Notify:
 
 
 def listen(path: str, uid: int) -> socket.socket:
-    """The socket at `path` for `Notify`, which the account `uid` may use. Raises `OSError`."""
+    """Create the socket at `path` for `Notify`; the account `uid` may use it. Raises `OSError`."""
     with suppress(FileNotFoundError):
         os.unlink(path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

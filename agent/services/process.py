@@ -1,8 +1,8 @@
-"""The process of a service: started with user, folder, environment, limits; ended with all of it.
+"""The process of a service: started with user, folder, environment, limits; ended with descendants.
 
-Everything that descends from the process belongs to the service, also what has left its process
-group or session, or lost its parent. The kernel knows it where we can make a group (cgroups); else
-it is known by its parents, its session, and a mark in the environment that it started with.
+All its descendants belong to the service, even if they leave its process group or session or lose
+their parent. Where we can create a cgroup, the kernel keeps track of them; elsewhere they are found
+by their parents, their session, and a mark in the environment that they started with.
 """
 
 import os
@@ -18,11 +18,11 @@ from agent.platform.account import credentials_of, environment_of
 from agent.services.definition import Service
 from agent.services.output import Stream
 
-# A shell that waits until the other limits are set, sets its own, and becomes the program.
+# A shell that waits until the other limits are set, sets nofile, and becomes the program.
 _WAIT = 'read -r nofile && { [ -z "$nofile" ] || ulimit -n "$nofile"; } && exec "$@" </dev/null'
 
 MARK = "SWARM_SERVICE"
-"""The variable of its environment that names the service a process belongs to."""
+"""The environment variable that names the service of a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Started:
 def start(service: Service, children: Children, given: Mapping[str, str]) -> Started:
     """Start the service's process. Raises `OSError`.
 
-    `given` is what its environment has beside its user's HOME and the like.
+    `given` is added to its user's basic environment (HOME and the like).
     """
     environ = environment_of(service.user) | dict(given) | {MARK: service.name}
     out_read, out_write = os.pipe()
@@ -65,7 +65,7 @@ def start(service: Service, children: Children, given: Mapping[str, str]) -> Sta
 
 
 def signal_all(started: Started, number: int) -> None:
-    """Signal everything of the service, also after the process that was started has ended."""
+    """Signal all processes of the service, even if its first process has ended."""
     started.child.send_group(number)
     for process in members(started):
         if process.group != started.child.pid or not started.child.running:
@@ -74,12 +74,12 @@ def signal_all(started: Started, number: int) -> None:
 
 
 def has_ended(started: Started) -> bool:
-    """Nothing of the service runs any more."""
+    """No process of the service runs any more."""
     return not started.child.running and not members(started)
 
 
 def forget(started: Started) -> None:
-    """Everything of it has ended, or will not."""
+    """Remove its group. Call it once all its processes have ended or cannot be killed."""
     if started.group is not None:
         groups.remove(started.group)
 
@@ -89,7 +89,7 @@ def members(started: Started) -> list[proctree.Process]:
     grouped = set() if started.group is None else groups.members(started.group)
     leader, ours = started.child.pid, os.getpid()
     found: dict[int, proctree.Process] = {}
-    # What began before the leader belongs to something else that had its number.
+    # A process older than the leader belongs to something else that had the same id.
     young = [
         process
         for process in proctree.all_processes()
@@ -104,7 +104,7 @@ def members(started: Started) -> list[proctree.Process]:
         if process.pid in grouped
         or leader in (process.group, process.session)
         or (
-            # Where there are groups nobody's memory is read: whose it is could make us wait.
+            # Only without groups: reading the memory of a process may have to wait for its owner.
             started.group is None
             and process.parent == ours
             and _is_marked(process.pid, started.service)

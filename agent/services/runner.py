@@ -1,4 +1,4 @@
-"""One service: waits for those it follows, starts, becomes ready, is watched, and starts again.
+"""One service: waits for the services it follows, starts, becomes ready, is checked, restarts.
 
     inactive → waiting → starting → running → stopping → inactive
                   ↑          │         │
@@ -39,20 +39,20 @@ from agent.services.probes import Notify, listen, look
 from agent.services.process import Started
 
 FIRST_LOOK, SLOWEST_LOOK = 0.02, 1.0
-"""Seconds between two looks whether a service is ready: doubled each time."""
+"""Seconds between two checks whether a service is ready: doubled each time."""
 
 SLOWEST_LOOK_AT_REST = 0.2
-"""Seconds between two looks whether what a program left behind has ended."""
+"""Seconds between two checks whether the processes that a program left behind have ended."""
 
 LOOK_PATIENCE = 5.0
 KILL_PATIENCE, KILL_ROUNDS = 5.0, 10
-"""Seconds that SIGKILL may take, as a process can hang in the kernel; how often it is sent then."""
+"""Seconds that SIGKILL may take (a process can hang in the kernel), and how often it is sent."""
 
 LAST_LINES = 3
 
 
 class ServiceState(Enum):
-    """Where a service is in its life."""
+    """The state of a service."""
 
     INACTIVE = "inactive"
     WAITING = "waiting"
@@ -97,16 +97,16 @@ MOVES: Mapping[ServiceState, frozenset[ServiceState]] = {
 
 
 class Siblings(Protocol):
-    """What a runner needs to know of the other services."""
+    """A runner's view of the other services."""
 
     async def siblings_ready(self, service: Service) -> None:
-        """Wait until every service that this one follows is where it should be."""
+        """Wait until services that it requires are ready, and others that it follows settled."""
 
     def moved(self, name: str, state: ServiceState) -> None:
-        """A service is in another state."""
+        """Note that a service has changed its state."""
 
     def ended_for_good(self, service: Service, status: int) -> None:
-        """A service whose death should end the container has failed."""
+        """Note that a service has failed whose failure ends the container."""
 
     def stop_patience(self, service: Service) -> float:
         """Seconds that a stop may take now."""
@@ -114,10 +114,10 @@ class Siblings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What every runner is given.
+    """The dependencies of every runner.
 
-    `environ` is the agent's own, with all secrets; `session_env` what the services of the account
-    `login` get of it.
+    `environ` is the agent's own environment, with all secrets; `session_env` the part of it for
+    services of the account `login`.
     """
 
     children: Children
@@ -130,7 +130,7 @@ class Surroundings:
 
 @dataclass(slots=True, kw_only=True)
 class ServiceRecord:
-    """Where a service is in its life, and its process while it has one."""
+    """The state of a service, and its process while it has one."""
 
     backoff: Backoff
     lines: Lines = field(default_factory=Lines)
@@ -141,9 +141,9 @@ class ServiceRecord:
     starts: int = 0
     process: Started | None = None
     notify: socket.socket | None = None
-    """Where its process reports itself ready, if it does."""
+    """The socket on which its process reports itself ready, if it does."""
     ready_since: float | None = None
-    """On the monotonic clock, while its process is ready."""
+    """When its process became ready, on the monotonic clock; None: it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class Runner:
 
     @property
     def pid(self) -> int | None:
-        """Of its process, while it has one."""
+        """The id of its process, while it has one."""
         return None if self.record.process is None else self.record.process.child.pid
 
     @property
@@ -186,7 +186,7 @@ class Runner:
         return max(0, self.record.starts - 1)
 
     async def run(self) -> None:
-        """Be the service until it is over; cancelling stops it."""
+        """Run the service until it is over; cancelling stops it."""
         try:
             while True:
                 if self.record.process is None:
@@ -242,7 +242,7 @@ class Runner:
         try:
             began = process.start(self.service, self._around.children, self._environment())
         except OSError as error:
-            self._listen_no_more()
+            self._stop_listening()
             reason = f"cannot start {self.service.command[0]}: {error.strerror}"
             return _Outcome(True, reason, 0.0, 127)
         record.process = began
@@ -254,7 +254,7 @@ class Runner:
         return await self._see_through(began)
 
     async def _see_through(self, began: Started) -> _Outcome:
-        """Attend to the process until nothing of the service is left."""
+        """Follow the process until no process of the service is left."""
         record = self.record
         if record.notify is not None:
             self._notify = Notify(self._notify_path, record.notify)
@@ -272,14 +272,14 @@ class Runner:
             if began.child.running:
                 self._move(ServiceState.STOPPING)
             try:
-                # Also what a program that ended by itself has left: it ends as in a stop.
+                # Also if the program ended by itself: processes that it left are stopped too.
                 await _to_its_end(self._stop(began))
             finally:
                 for output in self._outputs:
                     output.close()
                 process.forget(began)
                 record.process = None
-                self._listen_no_more()
+                self._stop_listening()
 
     async def _until_end(self, began: Started) -> _Outcome:
         child = began.child
@@ -295,7 +295,7 @@ class Runner:
             self._move(ServiceState.RUNNING)
             ready = self.record.ready_since = time.monotonic()
             self._around.bus.publish(ServiceReady(service=self.service.name, seconds=ready - since))
-        problem = await self._until_unwell(child)
+        problem = await self._until_unhealthy(child)
         if problem is not None:
             await self._stop_failed(began)
             return _Outcome(True, problem, time.monotonic() - ready, _status(child))
@@ -306,7 +306,7 @@ class Runner:
         return _Outcome(status.code != 0, f"ended with {status}", ran, status.code)
 
     async def _until_ready(self, child: Child) -> str | None:
-        """Wait for readiness or the end; what is wrong when neither comes in time."""
+        """Wait for readiness or the end. Returns a problem if neither comes in time."""
         if self.service.oneshot or self.service.ready is None:
             if self.service.oneshot:
                 await asyncio.shield(child.exited)
@@ -341,8 +341,8 @@ class Runner:
                 pause = min(SLOWEST_LOOK, pause * 2)
         self.record.detail = ""
 
-    async def _until_unwell(self, child: Child) -> str | None:
-        """Wait for the end, or for what health checks find."""
+    async def _until_unhealthy(self, child: Child) -> str | None:
+        """Wait until the process ends, or health checks fail; then returns the problem."""
         health = self.service.health
         if health is None:
             await asyncio.shield(child.exited)
@@ -356,7 +356,7 @@ class Runner:
             failures = failures + 1 if problem else 0
             self.record.detail = problem or ""
             if failures >= health.failures:
-                return f"unwell {failures} times in a row: {problem}"
+                return f"unhealthy {failures} times in a row: {problem}"
 
     async def _stop_failed(self, began: Started) -> None:
         if began.child.running:
@@ -364,13 +364,13 @@ class Runner:
             await self._stop(began)
 
     async def _stop(self, began: Started) -> None:
-        """Ask everything of the service to end, and kill what has not when its time is over."""
+        """Send the stop signal to all processes of the service; kill those left after its time."""
         if process.has_ended(began):
             return
         process.signal_all(began, self.service.stop_signal)
         if await _ended_within(began, self._siblings.stop_patience(self.service)):
             return
-        for _ in range(KILL_ROUNDS):  # what forks all the time is not caught at once
+        for _ in range(KILL_ROUNDS):  # processes that fork all the time are not caught at once
             process.signal_all(began, signal.SIGKILL)
             if await _ended_within(began, KILL_PATIENCE / KILL_ROUNDS):
                 return
@@ -393,7 +393,7 @@ class Runner:
     def _notify_path(self) -> str:
         return f"{self._around.run_dir}/notify/{self.service.name}"
 
-    def _listen_no_more(self) -> None:
+    def _stop_listening(self) -> None:
         if self._notify is not None:
             self._notify.close()
         elif self.record.notify is not None:
@@ -421,7 +421,7 @@ class Runner:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do it even when this is cancelled meanwhile, and be cancelled then."""
+    """Finish the work even if this task is cancelled meanwhile; then raise the cancellation."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -434,7 +434,7 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _ended_within(began: Started, patience: float) -> bool:
-    """Wait until nothing of the service runs any more; false when `patience` seconds are over."""
+    """Wait until no process of the service is left; False after `patience` seconds."""
     # asyncio.timeout does not work in a task that is being cancelled (before Python 3.11.4).
     loop = asyncio.get_running_loop()
     end, pause = loop.time() + patience, FIRST_LOOK
@@ -444,7 +444,7 @@ async def _ended_within(began: Started, patience: float) -> bool:
             return False
         if began.child.running:
             await asyncio.wait([began.child.exited], timeout=left)
-        else:  # what it left is no child of ours
+        else:  # the processes that it left are not our children
             await asyncio.sleep(min(left, pause))
             pause = min(SLOWEST_LOOK_AT_REST, pause * 2)
     return True

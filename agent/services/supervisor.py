@@ -33,10 +33,10 @@ class UnknownService(KeyError):
 
 @dataclass(slots=True)
 class ServicesRecord:
-    """The plan in force, and where each of its services is.
+    """The plan in force, and the state of each of its services.
 
-    `wanted` have a task that was not told to end; `to_begin` are being stopped in order to begin
-    again.
+    `wanted`: services with a task that was not asked to end. `to_begin`: services that are being
+    stopped in order to restart.
     """
 
     plan: Plan = field(default_factory=Plan)
@@ -46,7 +46,7 @@ class ServicesRecord:
 
 
 class Supervisor:
-    """Runs the services of a plan. One for the whole life of the agent."""
+    """Runs the services of a plan. One for the whole run of the agent."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Supervisor:
         account: Account,
         stop: Stop,
     ) -> None:
-        """Continues with each service that the record has, where it is."""
+        """Continue with each service of the record in its present state."""
         self.runners: dict[str, Runner] = {}
         self.refused: list[Refused] = []
         self._record = record
@@ -79,11 +79,11 @@ class Supervisor:
         self.runners[name] = Runner(record, ring, service, self._around, self)
         wanted = name in self._record.wanted | self._record.to_begin
         if record.process is None and (wanted or record.state not in OVER):
-            record.state = ServiceState.INACTIVE  # it had begun to wait
+            record.state = ServiceState.INACTIVE  # without a process it begins anew
         if wanted or record.process is not None:
             self._begin_task(name)
         if not wanted and name in self._tasks:
-            # Not before it has begun: what was never run cleans up nothing.
+            # Not before it has begun: a task that never ran cleans up nothing.
             asyncio.get_running_loop().call_soon(self._cancel, name)
 
     @property
@@ -92,10 +92,10 @@ class Supervisor:
         return paths(config_path(self._around.environ), self._current.value.services_dir)
 
     async def follow(self) -> None:
-        """Read the files, and make what runs what they say: only what changed is touched."""
+        """Re-read the files and apply them; services that did not change keep running."""
         async with self._one_at_a_time:
             if self._deadline is not None:
-                return  # the machine stops
+                return  # the machine is stopping
             before = self._record.plan
             plan, self.refused = load(self.files, self._account, before)
             for refused in self.refused:
@@ -136,7 +136,7 @@ class Supervisor:
             await self._end(set(self._tasks))
 
     async def siblings_ready(self, service: Service) -> None:
-        """Wait until what it requires is ready, and what it comes after is settled."""
+        """Wait until services that it requires are ready, and those it comes after are settled."""
         while True:
             changed = self._changed
             states = {name: self._state(name) for name in service.follows}
@@ -152,7 +152,7 @@ class Supervisor:
             await changed.wait()
 
     def moved(self, name: str, state: ServiceState) -> None:
-        """A service changed its state: other services may wait for that."""
+        """Note that a service has changed its state: other services may wait for that."""
         self._wake_waiting()
         if state is ServiceState.FAILED:
             # Services that require it cannot run without it.
@@ -161,12 +161,12 @@ class Supervisor:
                     self._wait_again(other)
 
     def ended_for_good(self, service: Service, status: int) -> None:
-        """This service failed for good and ends the container, with its status."""
+        """End the container with the status of this service, which failed for good."""
         ending = Ending.stopping(f"service {service.name} failed")
         self._stop.because(replace(ending, status=status or 1))
 
     def stop_patience(self, service: Service) -> float:
-        """Its own stop timeout, cut to what is left of the machine's."""
+        """Its own stop timeout, limited to the time that is left before the deadline."""
         if self._deadline is None:
             return service.stop_timeout
         left = self._deadline - asyncio.get_running_loop().time()
@@ -216,7 +216,7 @@ class Supervisor:
         if service.name in self._tasks:
             return
         if self._state(service.name) is not ServiceState.INACTIVE:
-            self._renew(service)  # a new try by hand begins with a clean slate
+            self._renew(service)  # a new start by hand forgets earlier failures
         self._begin_task(service.name)
 
     def _begin_task(self, name: str) -> None:
@@ -229,7 +229,7 @@ class Supervisor:
     def _cancel(self, name: str) -> None:
         self._record.wanted.discard(name)
         task = self._tasks.get(name)
-        if task is not None and not task.cancelling():  # a second time would break off its stop
+        if task is not None and not task.cancelling():  # a second time would interrupt its stop
             task.cancel()
 
     def _over(self, name: str, task: "asyncio.Task[None]") -> None:
@@ -245,7 +245,7 @@ class Supervisor:
         self._changed = asyncio.Event()
 
     async def _end(self, names: Iterable[str]) -> None:
-        """Stop these, each after its followers, otherwise in parallel."""
+        """Stop these services, each after its followers, otherwise in parallel."""
         ending = {name: self._tasks[name] for name in names if name in self._tasks}
         services = self._record.plan.services
 
@@ -255,11 +255,11 @@ class Supervisor:
             self._cancel(name)
             await asyncio.gather(ending[name], return_exceptions=True)
 
-        # Followers first, so that each can wait for those behind it.
+        # Followers first, so that each can wait for its followers.
         ends: dict[str, asyncio.Task[None]] = {}
         for name in graph.stop_order(services, ending):
             ends[name] = asyncio.create_task(end(name))
-        # Whoever waits for the ends may be cancelled; the ends must not be.
+        # The caller may be cancelled; the stops must not be.
         await asyncio.shield(asyncio.gather(*ends.values()))
 
     def _wait_again(self, name: str) -> None:
@@ -292,7 +292,7 @@ class Supervisor:
             raise UnknownService(name) from None
 
     def _settled(self, name: str, state: ServiceState) -> bool:
-        # What is inactive and has no task is not about to start.
+        # An inactive service without a task is not about to start.
         return state in SETTLED or (state is ServiceState.INACTIVE and name not in self._tasks)
 
     def _state(self, name: str) -> ServiceState:

@@ -202,7 +202,7 @@ def test_health_checks_restart_a_service_that_hangs(services: Services, tmp_path
     first = services.becomes("web", "running")
     well.unlink()
     told = services.box.event("service.backoff", service="web")
-    assert told["because"].startswith("unwell 2 times in a row")
+    assert told["because"].startswith("unhealthy 2 times in a row")
     well.touch()
     until(lambda: services.becomes("web", "running")["pid"] != first["pid"], "a new process")
 

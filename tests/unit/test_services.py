@@ -223,7 +223,7 @@ def test_a_bad_file_is_refused_whole_and_changes_nothing(tmp_path: Path) -> None
     [
         ("[service.a", "Expected"),
         ('[service.a]\ncommand = "true"\nafter = ["b"]\n', "follows b, which is no service"),
-        ('[service.a]\ncommand = "true"\nafter = ["a"]\n', "a circle: a after a"),
+        ('[service.a]\ncommand = "true"\nafter = ["a"]\n', "a cycle: a after a"),
         ("[service]\na = 1\n", "[service.a] expected a table"),
     ],
 )
