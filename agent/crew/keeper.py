@@ -1,7 +1,7 @@
 """The crew of this machine: receives hooks, looks at processes, publishes changes, holds leases.
 
-`states` decides. Here are the clock, the processes, the events, and the page on the volume that
-says after a stop who was cut off.
+`states` decides. This module has the clock, the processes, the events, and the page on the volume
+that records which members a stop cuts off.
 """
 
 import asyncio
@@ -44,11 +44,11 @@ MOST_ENDED = 20
 """Members that have ended and are still shown."""
 
 ALONE = ("claude", "gemini")
-"""Tools of whose processes each has one conversation. Gemini CLI may begin another before its first
-prompt, and says nothing of it."""
+"""Tools with one conversation per process. Gemini CLI may begin another before its first prompt,
+without reporting it."""
 
 SOON, LATER = 1.0, 15.0
-"""Seconds between two looks: while something can change without a hook, and else."""
+"""Seconds between two looks: while something can change without a hook, and otherwise."""
 
 
 class Crew:
@@ -92,7 +92,7 @@ class Crew:
         )
 
     def leases(self, now: float) -> list[Lease]:
-        """A lease for each that works, for as long as its process runs."""
+        """A lease for each member that works, for as long as its process runs."""
         longest = self._current.value.lease_max
         return [
             Lease(
@@ -107,7 +107,7 @@ class Crew:
         ]
 
     async def run(self) -> None:
-        """Hear and look until cancelled. Raises `OSError` when hooks cannot be taken."""
+        """Receive hooks and look until cancelled. Raises `OSError` if hooks cannot be received."""
         settings = self._current.value
         inbox = Inbox(settings.run_dir, self._account.uid, self._account.gid, self.hear)
         async with asyncio.TaskGroup() as group:
@@ -146,7 +146,7 @@ class Crew:
         return None
 
     def _new(self, teller: Teller, report: Report, now: float) -> Member | None:
-        """A new member, or None where it is not followed."""
+        """A new member, or None if it is not followed."""
         process = process_of(teller.pid, self._account.uid)
         if process is None or report.kind is Kind.ENDED:
             return None  # it was over before its hook was read
@@ -230,7 +230,7 @@ class Crew:
         while True:
             await self._until_due()
             members = list(self._members.values())
-            # With nobody to look at there is no next look: the first one's hook makes it.
+            # Without members no look is due: the first hook of a new one makes it due.
             self._next_look = clock() + LATER if members else math.inf
             if not members:
                 continue
@@ -265,7 +265,7 @@ class Crew:
         try:
             descriptor = os.pidfd_open(process[0])
         except OSError:
-            # Gone already, or no descriptor is left: looks see it.
+            # It is gone already, or no descriptor is left: the next look notices its end.
             self._look_in(0.0)
             return
         self._watched[process] = descriptor
@@ -286,13 +286,13 @@ class Crew:
                 os.close(descriptor)
 
     def _complain(self, problem: str) -> None:
-        """Report once that hooks send unusable data."""
+        """Report a problem with hooks once."""
         if problem not in self._complained:
             self._complained.add(problem)
             self._bus.publish(Notice(part="coding agents", notice=problem))
 
     def _hear_of_stop(self, event: Event) -> None:
-        # From now on everything ends because the machine does: the page keeps who was cut off.
+        # From now on members end because the machine stops: the page keeps who was cut off.
         if isinstance(event, StopBegan):
             self._stopping = True
 
@@ -315,7 +315,7 @@ def says_what(standing: Standing) -> str:
 
 
 def place_of(member: Member) -> str:
-    """The tmux pane it sits in, or its terminal; nothing where it has none."""
+    """The member's tmux pane or terminal; empty if it has none."""
     if member.pane:
         return f"tmux {member.pane}"
     terminal = terminal_of(member.process[0])
@@ -323,7 +323,7 @@ def place_of(member: Member) -> str:
 
 
 def greeting(crew: Crew, now: float) -> Iterable[str]:
-    """What a login should know: who waits for a person."""
+    """Lines for the greeting: members that wait for a person or have failed."""
     for member in crew.members:
         standing = member.standing
         if standing.need in URGENT or standing.state is State.FAILED:

@@ -1,4 +1,7 @@
-"""Who is at work, kept on the volume: after a stop, the next login says who was cut off."""
+"""Keeps on the volume which coding agents are at work.
+
+After a stop, the next login shows which of them were cut off.
+"""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -10,7 +13,7 @@ from agent.state.page import Page
 NAME = "agents"
 
 REST = 5.0
-"""Seconds between two writings: states change often, and only the last ones matter."""
+"""Seconds between two writes: states change often, and only the latest matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +27,12 @@ class Line:
 
     @property
     def counts(self) -> bool:
-        """Its end has cut something off."""
+        """Its end interrupted work or a question."""
         return self.worked or self.asked
 
 
 class CrewPage:
-    """The page; what is kept is written soon, while `run` runs."""
+    """The page on the volume. Changes are written soon, while `run` runs."""
 
     def __init__(self, page: Page, cut_off: Sequence[Line]) -> None:
         self._page = page
@@ -38,7 +41,7 @@ class CrewPage:
         self._text: str | None = None
 
     def cut_off(self) -> list[str]:
-        """What a login should know of the agents that the end of the previous run cut off."""
+        """Lines for the greeting about agents that the end of the previous run cut off."""
         return [
             f"{line.who} was cut off when the machine stopped: {line.what}."
             for line in self._cut_off
@@ -46,14 +49,14 @@ class CrewPage:
         ]
 
     def keep(self, lines: Iterable[Line]) -> None:
-        """Have these written soon."""
+        """Keep these lines; they are written soon."""
         text = "".join(map(_text, lines))
         if text != self._text:
             self._text = text
             self._changed.set()
 
     async def run(self) -> None:
-        """Write what has changed until cancelled."""
+        """Write changes until cancelled."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -62,12 +65,12 @@ class CrewPage:
 
 
 def page(volume_path: str, bus: Bus) -> Page:
-    """Where it is kept."""
+    """The page on this volume."""
     return Page(volume_path, NAME, bus)
 
 
 def read(page: Page) -> tuple[Line, ...]:
-    """Who was at work when the previous run ended."""
+    """The coding agents at the end of the previous run."""
     nothing: tuple[Line, ...] = ()
     return page.read(_parse, nothing)
 

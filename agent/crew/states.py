@@ -1,10 +1,10 @@
-"""What a coding agent does now: a pure function of what its hooks and its surroundings have said.
+"""The state of a coding agent: a pure function of its hooks and of evidence from outside.
 
 No hook fires when a permission is granted or denied or a turn is interrupted, and none after a
-kill -9. So hooks, the tool's own session file, the process and its terminal are weighed together,
-whenever one of them has something new. Where they contradict each other for long, the state is
-*unknown*, which holds nothing awake. Times are seconds of a clock that never steps; `wall` is Unix
-time, compared with nothing but the stamps of session files.
+kill -9. So hooks, the tool's own session file, the process and its terminal are combined whenever
+one of them changes. If they contradict each other for long, the state is *unknown*, which does not
+keep the machine awake. Times are seconds of a clock that never steps; `wall` is Unix time, compared
+only with the stamps of session files and of the tool's records.
 """
 
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 SETTLED = 3.0
-"""Seconds after a hook from which the session file counts, though it has not changed since."""
+"""Seconds after a hook from which the session file counts even if it has not changed since."""
 
 QUIET = 30.0
 """Seconds without any sign of life after which a turn of a tool without a session file is in doubt.
-The kernel notes a terminal's output every 8 seconds only."""
+The kernel records a terminal's output every 8 seconds only."""
 
 ASIDE = 0.3
 """Seconds after a question in which hooks that run beside ours may still start."""
 
 LIVES = 0.5
-"""Seconds after which a process that a tool has started is a tool call, and no hook."""
+"""Seconds after which a process that a tool has started is a tool call, not a hook."""
 
 MOST_SUBS, MOST_CALLS = 32, 64
 
@@ -31,7 +31,7 @@ Process = tuple[int, int]
 
 
 class State(Enum):
-    """What a coding agent does, in the word that people read."""
+    """The state of a coding agent, in the word that people read."""
 
     WORKING = "working"
     WAITING = "waiting"
@@ -41,7 +41,7 @@ class State(Enum):
 
 
 class Need(Enum):
-    """What one that waits needs from a person."""
+    """What a waiting agent needs from a person."""
 
     NOTHING = ""
     PERMISSION = "a permission"
@@ -89,7 +89,7 @@ class Report:
 
 
 URGENT = (Need.PERMISSION, Need.ANSWER)
-"""Work stands still until a person does something."""
+"""Work has stopped until a person does something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Part:
 
     @property
     def urgent(self) -> bool:
-        """It stands still until a person does something."""
+        """Its work has stopped until a person does something."""
         return self.state is State.WAITING and self.need in URGENT
 
 
@@ -129,7 +129,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is seen of a member from outside. `output`: its terminal was written since the last look
+    """Observations of a member from outside. `output`: its terminal was written since the last look
     (None: it has no terminal); `born`: when the processes below it were started; `ending`: the end
     of the latest turn, where the tool records it."""
 
@@ -142,7 +142,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The state of the whole session since `since`, and why it is that."""
+    """The state of the whole session since `since`, and the reason."""
 
     state: State
     need: Need
@@ -152,7 +152,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One session of a coding tool; `tool` is the tool's name, `process` the one that reports."""
+    """One session of a coding tool: `tool` is its name, `process` the process that reports."""
 
     name: str
     tool: str
@@ -182,17 +182,17 @@ class Member:
     prompted: float = 0.0
     """The Unix time of its last prompt."""
     over: float = 0.0
-    """The Unix time of the latest end of a turn that its record has, and that was believed."""
+    """The Unix time of the latest end of a turn that was accepted from its record."""
     lived: float = 0.0
-    """The last sign of life beside hooks."""
+    """When the last sign of life other than a hook was seen."""
     works_since: float | None = None
-    """Since when something runs without a pause, or None."""
+    """Since when something has been running without a pause, or None."""
     working_seconds: float = 0.0
     waiting_seconds: float = 0.0
 
     @property
     def works(self) -> bool:
-        """Something runs that must not be put to sleep."""
+        """Something runs for which the machine must stay awake."""
         if self.main.state in (State.ENDED, State.UNKNOWN):
             return False
         parts = (self.main, *self.subs.values())
@@ -200,13 +200,13 @@ class Member:
 
     @property
     def ended(self) -> bool:
-        """It is over."""
+        """Its session has ended."""
         return self.main.state is State.ENDED
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What ended members have added up, in seconds."""
+    """Seconds that members have worked and waited."""
 
     working: float = 0.0
     waiting: float = 0.0
@@ -214,7 +214,7 @@ class Counted:
 
 @dataclass(slots=True)
 class CrewRecord:
-    """What is known of the crew: members by tool and session; the latest that ended first."""
+    """The crew: members by tool and session, ended members (latest first), and their seconds."""
 
     members: dict[tuple[str, str], Member] = field(default_factory=dict)
     ended: tuple[Member, ...] = ()
@@ -222,13 +222,13 @@ class CrewRecord:
 
 
 def hear(member: Member, report: Report, now: float, wall: float) -> Member:
-    """The member after its tool has reported something."""
+    """The member after a report of its tool."""
     heard = replace(member, heard=now, heard_wall=wall, note=report.note or member.note)
     return _settle(member, _after(heard, report), now)
 
 
 def look(member: Member, evidence: Evidence, now: float) -> Member:
-    """The member after a look at what is around it."""
+    """The member after a look at it from outside."""
     if member.ended:
         return member
     if not evidence.alive:
@@ -280,7 +280,7 @@ def _after(member: Member, report: Report) -> Member:
 def _after_turn(member: Member, report: Report) -> Member:
     match report.kind:
         case Kind.STOPPED:
-            # What has failed says so until the next prompt.
+            # A conversation that has failed stays failed until the next prompt.
             main = member.main if member.main.state is State.FAILED else IDLE
             return replace(member, main=main, background=report.background, calls=frozenset())
         case Kind.REMINDED:
@@ -293,7 +293,7 @@ def _after_turn(member: Member, report: Report) -> Member:
             return replace(member, main=main, calls=frozenset())
         case Kind.ENDED:
             return replace(member, main=Part(State.ENDED), subs={}, background=0)
-        case _:  # interrupted: with the turn all ends that belongs to it
+        case _:  # interrupted: everything that belongs to the turn ends
             return replace(member, main=IDLE, subs={}, calls=frozenset())
 
 
@@ -306,9 +306,9 @@ def _with_part(member: Member, sub: str, part: Part) -> Member:
 
 
 def _believe(member: Member, file: FileSays, now: float) -> Member:
-    """What the session file says counts where it is newer than the last hook.
+    """Apply the session file if it is newer than the last hook.
 
-    An older one counts once the tool has had its time to write it.
+    An older one counts once the tool has had the time to write it (`SETTLED`).
     """
     seen = replace(member, file=file)
     if file.stamp <= member.heard_wall and now - member.heard < SETTLED:
@@ -333,9 +333,9 @@ def _believe(member: Member, file: FileSays, now: float) -> Member:
 
 
 def _without_file(member: Member, evidence: Evidence, now: float) -> Member:
-    """Processes, the record of the conversation and the terminal, where no file has the state.
+    """Apply processes, the record of the conversation and the terminal, without a session file.
 
-    Codex and Gemini CLI record that a turn has ended, and no grant; but what was granted runs.
+    Codex and Gemini CLI record the end of a turn but no grant. A granted call shows as a process.
     """
     runs = any(member.asked < born <= now - LIVES for born in evidence.born)
     seen = replace(member, lived=now if runs or evidence.output else member.lived)
@@ -352,7 +352,7 @@ def _without_file(member: Member, evidence: Evidence, now: float) -> Member:
 def _ended_turn(member: Member, ending: Ending) -> Member:
     over = replace(member, over=ending.stamp, calls=frozenset(), subs={})
     runs = member.main.urgent or member.main.state in (State.WORKING, State.UNKNOWN)
-    # An error after the turn's last hook is none of the turn's.
+    # An error after the turn's last hook does not belong to the turn.
     if ending.failed and (runs or member.heard_wall >= ending.stamp):
         return replace(over, main=Part(State.FAILED, error="error"))
     return replace(over, main=IDLE) if runs else over
@@ -377,7 +377,7 @@ def count(member: Member, now: float) -> Member:
 
 
 def _settle(before: Member, after: Member, now: float, because: str = "") -> Member:
-    """Work out the whole session's state; `since` moves only when it changes."""
+    """Derive the state of the whole session; `since` changes only with it."""
     state, need, why = _standing(after)
     old = before.standing
     since = old.since if (state, need) == (old.state, old.need) else now
@@ -403,9 +403,9 @@ def _standing(member: Member) -> tuple[State, Need, str]:
 
 
 _WORDS = {
-    State.ENDED: "it said so",
+    State.ENDED: "it reported its end",
     State.FAILED: "error",
-    State.UNKNOWN: "its turn has not ended, and its terminal stands still",
+    State.UNKNOWN: "its turn has not ended, but its terminal shows no output",
 }
 
 

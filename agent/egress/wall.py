@@ -1,6 +1,6 @@
-"""The rules in the kernel: put in place at boot, kept up with the names' addresses, watched.
+"""The egress rules in the kernel: installed at boot, updated as addresses change, and watched.
 
-The rules are root's: the login account has no capability to change them.
+The rules belong to root: the login account has no capability to change them.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ REFRESH = 120.0
 """Seconds between two look-ups of all names."""
 
 KEPT = 3600.0
-"""Seconds that an address outlives the answer that had it: clients keep what they looked up."""
+"""Seconds that an address stays allowed after the last answer with it: clients cache answers."""
 
 LOOK = 30.0
-"""Seconds between two looks at what was refused."""
+"""Seconds between two readings of refused packets."""
 
 PATIENCE = 10.0
 """Seconds that one name, or nft, may take."""
 
 SHOWN = 20
 SAID = 400
-"""Characters of nft's own words in an error."""
+"""Characters of nft's output in an error."""
 
 OUTPUT_LIMIT = 4 << 20
 RESOLVERS = "/etc/resolv.conf"
@@ -64,9 +64,9 @@ class Wall:
         self.mode = settings.egress
         self.looked_up = asyncio.Event()
         self.addresses: dict[str, tuple[Network, ...]] = {}
-        """Of each allowed name, those of its last answer."""
+        """The addresses of each allowed name in its last answer."""
         self.refused: dict[str, int] = {}
-        """Destinations (`ADDRESS tcp/PORT`) of the last minutes, and how many packets."""
+        """Refused packets of the last minutes, by destination (`ADDRESS tcp/PORT`)."""
         self._children = children
         self._run_dir = settings.run_dir
         self._bus = bus
@@ -74,15 +74,15 @@ class Wall:
         self.always = Allowed((*settings.private_networks, *fixed), _resolvers())
         self._record = record
         if record.allow != settings.egress_allow:
-            # An address has no name any more: those of a name that was removed must not stay.
+            # Addresses are kept without names: drop all, as those of a removed name must not stay.
             record.allow, record.seen = settings.egress_allow, {}
 
     async def put_up(self) -> None:
-        """Refuse everything that is not allowed from now on. Raises `EgressError`."""
+        """Install the rules: refuse everything that is not allowed. Raises `EgressError`."""
         await self._nft(rules.ruleset(self.mode, self.always, self._record.seen))
 
     async def remove(self) -> None:
-        """Take the rules away. Raises `EgressError`."""
+        """Remove the rules. Raises `EgressError`."""
         await self._nft(rules.remove())
 
     async def allow(self, names: Iterable[str]) -> None:
@@ -91,7 +91,7 @@ class Wall:
         await self._look_up()
 
     async def run(self) -> None:
-        """Keep the rules up with the names, and tell what is refused, until cancelled."""
+        """Update the rules as addresses change, and report refused packets, until cancelled."""
         loop = asyncio.get_running_loop()
         due = 0.0
         while True:
@@ -102,7 +102,7 @@ class Wall:
             await self._look_at_refused()
 
     async def _look_up(self) -> None:
-        """Look all names up side by side, so that one that hangs delays no other."""
+        """Look up all names in parallel, as one may hang, and allow their addresses."""
         now, record = asyncio.get_running_loop().time(), self._record
         found = await asyncio.gather(*map(_addresses_of, self.names))
         answers = dict(zip(self.names, found, strict=True))

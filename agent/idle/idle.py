@@ -1,4 +1,4 @@
-"""The idle part, put together."""
+"""Assembles the idle part."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ from agent.state.runs import RunJournal, RunRecord
 
 @dataclass(frozen=True, slots=True)
 class IdleRecord:
-    """What the idle part knows of this run."""
+    """The state of the idle part in this run."""
 
     run: RunRecord
     watch: WatchRecord
@@ -47,7 +47,7 @@ class IdleRecord:
 
     @classmethod
     def begin(cls, volume_path: str, bus: Bus) -> "IdleRecord":
-        """A run that begins now, with what the volume knows of earlier ones."""
+        """The state of a run that begins now, with data of earlier runs from the volume."""
         run = runs.begin(runs.page(volume_path, bus))
         leases = leasekeeper.read(leasekeeper.page(volume_path, bus))
         cut_off = crewpage.read(crewpage.page(volume_path, bus))
@@ -82,7 +82,7 @@ def make(
     checkpoint: Callable[[float], Awaitable[None]],
     restic_ran: Callable[[], float],
 ) -> Idle:
-    """Make the idle part, and let it hear what happens; `watch.run` is what runs it."""
+    """Make the idle part, and subscribe it to events; `watch.run` runs it."""
     volume = current.value.volume
     budget = Budget(record.budget, current)
     journal = RunJournal(runs.page(volume, bus), record.run, lambda: budget.awake)
@@ -100,7 +100,7 @@ def make(
     bus.subscribe(watch.hear, early=True)
     greeting = Greeting(current, account, sessions, watch, record.run.before, budget, keyring)
     bus.subscribe(greeting.hear, early=True)
-    # The first login is greeted before the crew is there.
+    # The first login may be greeted before the crew exists.
     crew_page = CrewPage(crewpage.page(volume, bus), record.cut_off)
     greeting.more.append(crew_page.cut_off)
     return Idle(watch, leases, greeting, sleeper, crew_page, journal, budget)

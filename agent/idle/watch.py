@@ -1,7 +1,7 @@
 """Watches for activity: reads the signals, decides, warns, and puts the machine to sleep.
 
 A signal that cannot be read counts as active: the machine never sleeps because a look failed. One
-`Watch` lasts as long as the agent; `run` may crash and be started again, and nothing is forgotten.
+`Watch` lasts as long as the agent; `run` may crash and restart without losing state.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ LONGEST_PAUSE, SHORTEST_PAUSE = 20.0, 1.0
 """Seconds between two looks: a twentieth of the idle timeout, within these."""
 
 FROZEN = 10.0
-"""Seconds by which a pause is too long when the machine, or the agent, was frozen meanwhile."""
+"""A pause that is so many seconds too long means that the machine or the agent was frozen."""
 
 LONGEST_WAKE = 180.0
 """Seconds after which a wake-up without a login is judged if no wake window is set."""
@@ -50,12 +50,12 @@ COMPELLED = (Cause.LIMIT, Cause.HAND)
 """Sleeps that no activity can postpone."""
 
 COMPELLED_POLL = 1.0
-"""Seconds between two looks at the time while signals are looked at."""
+"""Seconds between two checks for such a sleep while signals are read."""
 
 
 @dataclass(slots=True)
 class View:
-    """What one signal has shown: its latest activity, and what it saw at its last look."""
+    """The latest activity of one signal, and the result of its last look."""
 
     latest: Activity | None = None
     signs: Sequence[Sign] = ()
@@ -68,7 +68,7 @@ class Waking:
 
     began: float
     arrivals: int
-    """What the gate had counted when it began."""
+    """The gate's count of arrivals when it began."""
     logins: int = 0
     judged: bool = False
 
@@ -84,22 +84,22 @@ class Intent:
 
 @dataclass(slots=True)
 class WatchRecord:
-    """What the watch knows of this time awake."""
+    """The state of the watch in this time awake."""
 
     waking: Waking
     latest: Activity
     intent: Intent = field(default_factory=Intent)
     views: dict[str, View] = field(default_factory=dict)
-    """What each signal has shown, by its name."""
+    """The view of each signal, by its name."""
 
     @classmethod
     def begin(cls, now: float) -> "WatchRecord":
-        """The machine has just started."""
+        """The state of a machine that has just started."""
         return cls(Waking(now, 0), Activity("start", now, "the machine started"))
 
 
 class Watch:
-    """Keeps the machine awake while it is used. `signals` makes the signals of the settings."""
+    """Keeps the machine awake while it is used. `signals` creates the enabled signals."""
 
     def __init__(
         self,
@@ -128,11 +128,11 @@ class Watch:
 
     @property
     def seen(self) -> Seen:
-        """What the decision looks at now."""
+        """The facts for a decision now."""
         return Seen(
             woke=self.record.waking.began,
             latest=self.record.latest,
-            # Sessions outlive a suspend: who is still there needs no new login.
+            # Sessions outlive a suspend: an open one needs no new login.
             login=self.record.waking.logins > 0 or self._has_sessions(),
             connections=self._gate.arrivals > self.record.waking.arrivals,
             ordered=self.record.intent.ordered,
@@ -145,7 +145,7 @@ class Watch:
         return {"login"} | {signal.name for signal in self._signals}
 
     def decision(self) -> Decision:
-        """What follows from what was seen so far."""
+        """The decision that follows from all that was seen so far."""
         return decide(self.seen, self._effective_settings(), clock())
 
     def _effective_settings(self) -> Settings:
@@ -157,7 +157,7 @@ class Watch:
         return replace(settings, idle_timeout=shorter)
 
     def order_sleep(self, *, at_once: bool) -> None:
-        """Order a sleep: the terminals are warned first, and a login cancels it."""
+        """Order a sleep. Unless `at_once`, terminals are warned first; a login cancels it."""
         self.record.intent = Intent(ordered=clock(), at_once=at_once)
         self._woken.set()
 
@@ -222,7 +222,7 @@ class Watch:
                 self._bus.publish(SignalRecovered(signal=signal.name))
         for sign in view.signs:
             if sign.active:
-                # Now, not when the look began: one that hangs may take longer than the timeout.
+                # Now, not when the look began: a look that hangs may take longer than the timeout.
                 view.latest = self._active(signal.name, clock(), sign.because)
                 break
 
@@ -284,14 +284,14 @@ class Watch:
         self._bus.publish(SleepWarned(because=decision.because, seconds=seconds, terminals=told))
 
     async def _sleep(self, due: Warn | Sleep) -> None:
-        """Wait for who is just logging in, look once more, and sleep if nothing has changed.
+        """Wait for clients that are logging in, look once more, and sleep if nothing has changed.
 
         Programs of the account (checks, hooks that take a lease) postpone neither the limit nor
         an order: only a login cancels an order.
         """
         intent, compelled = self.record.intent, due.cause in COMPELLED
         if not intent.at_once:
-            # Newcomers first: what happens while they are waited for must be seen by the last look.
+            # Newcomers first: the last look must see activity during the wait for them.
             await self._newcomers()
             if not compelled:
                 await self._look()
@@ -324,7 +324,8 @@ class Watch:
     def _resumed(self, because: str, arrivals: int, logins: int) -> None:
         """Start counting again: what was seen before the freeze says nothing about now.
 
-        `arrivals` is what the gate had counted before; `logins` came since, and are not forgotten.
+        `arrivals` is the gate's count before the freeze; `logins` have happened since and still
+        count.
         """
         self.record.waking = Waking(clock(), arrivals, logins)
         self.record.intent = Intent()

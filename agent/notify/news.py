@@ -1,8 +1,8 @@
-"""What messages say: from events and readings to news, each at most once.
+"""Turns events and readings into news for messages, each at most once.
 
-Pure: every method takes the time (seconds of a clock that never steps). What could tell a stranger
-more than that a machine exists (paths, addresses, names of keys) is in `detail` alone, which leaves
-the machine only where the setting says so.
+Pure: every method takes the time (seconds of a clock that never steps). Details that a stranger
+should not learn (paths, addresses, names of keys) are only in `detail`, which is sent only if the
+setting allows it.
 """
 
 import socket
@@ -22,21 +22,21 @@ from agent.network import Network
 
 BUDGET_AT = 0.8
 FULL_AT, AGAIN_BELOW = 0.9, 0.85
-"""Used shares of the volume: it is nearly full from the first one on, and that is reported again
-only when it was below the second one meanwhile."""
+"""Used shares of the volume: it is reported as nearly full from `FULL_AT` on, and again only after
+it was below `AGAIN_BELOW`."""
 
 STORM, STORM_WINDOW, STORM_REST = 20, 600.0, 3600.0
-"""How many bans within how many seconds are a storm, and seconds until another is reported."""
+"""So many bans within so many seconds are a storm; and seconds until another one is reported."""
 
 MOST_KNOWN = 1000
 MOST_FOLLOWED = 200
 _PREFIXES: dict[int, int] = {socket.AF_INET: 24, socket.AF_INET6: 48}
-"""Leading bits of an address that make a network somebody comes from."""
+"""Leading bits of an address that count as the network of a login."""
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """One thing to report; of one `key`, only the first."""
+    """One thing to report. Of all news with the same `key`, only the first is sent."""
 
     kind: str
     key: str
@@ -46,7 +46,7 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Spell:
-    """What a coding agent is at: the turn that runs, or what it has waited for since."""
+    """A coding agent's turn that runs, or what it waits for and since when."""
 
     turn_began: float | None = None
     waits_since: float | None = None
@@ -57,15 +57,15 @@ class Spell:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What outlives the machine: from which networks each key came, and the month whose budget was
-    reported."""
+    """What outlives the machine: the networks of each key's logins, and the month for which the
+    used budget was reported."""
 
     networks: frozenset[tuple[str, str]] = frozenset()
     budget_month: str = ""
 
 
 class NewsDesk:
-    """Turns what happens into news. `wait` and `done_after` are settings, in seconds."""
+    """Turns events into news. `wait` and `done_after` are settings, in seconds."""
 
     def __init__(self, known: Known) -> None:
         self.known = known
@@ -75,7 +75,7 @@ class NewsDesk:
         self._volume_told = False
 
     def hear(self, event: Event, now: float, done_after: float) -> list[News]:
-        """What follows from an event."""
+        """The news that follow from an event."""
         match event:
             case CodingAgentChanged():
                 return self._coding(event, now, done_after)
@@ -109,7 +109,7 @@ class NewsDesk:
         return news
 
     def readings(self, budget_used: float, month: str, volume_used: float) -> list[News]:
-        """What follows from shares of the budget and of the volume."""
+        """The news that follow from the used shares of the budget and of the volume."""
         news = []
         if budget_used >= BUDGET_AT and self.known.budget_month != month:
             self.known = replace(self.known, budget_month=month)
@@ -200,5 +200,5 @@ def _network_of(client: str) -> str:
     try:
         host = Network.host(client)
     except ValueError:
-        return client  # no address: what names a client stands for its network
+        return client  # not an address: the client's name stands for its network
     return str(host.within(_PREFIXES[host.family]))

@@ -1,6 +1,6 @@
-"""Tells people outside: hears events, keeps what waits, starts the process that sends.
+"""Sends messages to people: receives events, keeps pending letters, starts the sending process.
 
-`news` and `outbox` decide; here are the clocks, the page and the process.
+`news` and `outbox` decide; this module has the clocks, the page and the process.
 """
 
 import asyncio
@@ -34,16 +34,16 @@ PATIENCE = 30.0
 """Seconds that sending may take, to all addresses together."""
 
 FAREWELL = 8.0
-"""Seconds that the machine waits before its sleep for the last letter."""
+"""Seconds that the machine waits for the last letter before it sleeps."""
 
 READINGS = 60.0
-"""Seconds between two looks at the budget and the volume."""
+"""Seconds between two readings of the budget and the volume."""
 
 SOON = 0.5
-"""Seconds in which news gather into one letter."""
+"""Seconds during which news are collected into one letter."""
 
 TEST_REST = 10.0
-"""Seconds between two messages that are sent by hand."""
+"""Seconds between two test messages."""
 
 MOST_ADDRESSES = 20
 OUTPUT_LIMIT = 64 << 10
@@ -51,7 +51,7 @@ _NOBODY = Credentials(65534, 65534, ())
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """The page: what is known, and what waits to be sent."""
+    """The contents of the page: known facts and pending letters."""
 
     known: Known
     outbox: outbox.Kept
@@ -59,19 +59,19 @@ class _Kept(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class NotifyRecord:
-    """What makes the news, and what waits to be sent."""
+    """The desk that makes the news, and the pending letters."""
 
     desk: NewsDesk
     outbox: Outbox
 
 
 class TooSoon(Exception):
-    """Somebody asks for more messages than people can stand."""
+    """A test message was sent a moment ago."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one address: which line of the secret it is, its scheme, and what went wrong."""
+    """The result for one address: its line in the secret, its scheme, and the problem, if any."""
 
     line: int
     kind: str
@@ -80,7 +80,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """Shares of the budget (of which month) and of the volume that are used."""
+    """The used shares of the budget (of `month`) and of the volume."""
 
     budget_used: float
     month: str
@@ -88,14 +88,14 @@ class Readings:
 
     @classmethod
     def of(cls, budget_used: float, volume: str) -> "Readings":
-        """What they are now."""
+        """The readings of this moment."""
         return cls(budget_used, this_month(), _used(volume))
 
 
 class Notifier:
-    """Tells; `addresses` are Apprise's URLs, which are secrets.
+    """Sends messages to `addresses`: Apprise's URLs, which are secrets.
 
-    `allow` lets processes connect to hosts of these names, where not all may be connected to.
+    `allow` lets processes connect to hosts with these names, if connections are restricted.
     """
 
     def __init__(
@@ -151,8 +151,7 @@ class Notifier:
             self._woken.clear()
 
     async def farewell(self) -> None:
-        """Send what waits, before the machine sleeps; what is not taken in time waits for the next
-        run."""
+        """Send pending letters before the machine sleeps; the rest waits for the next run."""
         if not self._addresses:
             return
         with suppress(TimeoutError):
@@ -161,7 +160,7 @@ class Notifier:
         await self._keep()
 
     async def test(self) -> list[Outcome]:
-        """Send a letter to all addresses, and what came of it. Raises `TooSoon`."""
+        """Send a letter to all addresses. Returns the result of each. Raises `TooSoon`."""
         if clock() < self._next_test:
             raise TooSoon(f"a test was just sent: try again in {TEST_REST:g} s")
         self._next_test = clock() + TEST_REST
@@ -209,11 +208,11 @@ class Notifier:
         for (number, _), answer in zip(to, answers, strict=True):
             outcome = Outcome(lines[number], answer["kind"], answer["problem"])
             outcomes.append(outcome)
-            self._say(number, outcome)
+            self._report(number, outcome)
         return outcomes
 
-    def _say(self, number: int, outcome: Outcome) -> None:
-        """Report what is wrong with an address once, until it works again."""
+    def _report(self, number: int, outcome: Outcome) -> None:
+        """Report the problem of an address once, until it works again."""
         if not outcome.problem:
             self._troubled.discard(number)
             self._bus.publish(NewsSent(line=outcome.line, kind=outcome.kind))
@@ -224,19 +223,19 @@ class Notifier:
             )
 
     async def _ask(self, says: str, urls: Sequence[str]) -> list[Answer]:
-        """Have the other process do an order; its failure is the failure of every address."""
+        """Have the sending process carry out an order; if it fails, every address has failed."""
         order: Order = {"urls": list(urls), "title": self._machine, "says": says}
         try:
             said = await self._run(msgspec.json.encode(order))
             answers = msgspec.json.decode(said, type=list[Answer])
             if len(answers) == len(urls):
                 return answers
-            problem = "the process that sends gave no answer"
+            problem = "the sending process gave no answer"
         except NotDone:
             problem = f"not done within {PATIENCE:g} s"
         except (OSError, ValueError):  # msgspec's errors are of this kind
-            # Their words could have an address in them.
-            problem = "the process that sends has failed"
+            # The error text could contain an address.
+            problem = "the sending process has failed"
         return [{"kind": "?", "problem": problem, "hosts": []} for _ in urls]
 
     async def _run(self, order: bytes) -> bytes:
@@ -269,18 +268,18 @@ class Notifier:
             pauses.append(waits - now)
         due = self._outbox.due(wall)
         if due is not None:
-            # In quiet hours what waits is due all the time.
+            # In quiet hours pending letters are due all the time.
             pauses.append(max(5.0, due - wall))
         return max(0.05, min(pauses))
 
 
 def page(volume_path: str, bus: Bus) -> Page:
-    """Where it keeps what must outlive the machine."""
+    """The notifier's page on this volume."""
     return Page(volume_path, NAME, bus)
 
 
 def read(page: Page) -> NotifyRecord:
-    """What earlier runs have left on the volume."""
+    """The state that earlier runs have left on the volume."""
     nothing = _Kept(Known(), outbox.Kept())
 
     def parse(text: str) -> _Kept:
@@ -294,16 +293,16 @@ def _used(path: str) -> float:
     try:
         status = os.statvfs(path)
     except OSError:
-        return 0.0  # there is none: nothing fills up
+        return 0.0  # no volume: nothing fills up
     return 1 - status.f_bavail / status.f_blocks if status.f_blocks else 0.0
 
 
 def machine_name(environ: Mapping[str, str]) -> str:
-    """What people call this machine."""
+    """The machine's name for people."""
     return environ.get("FLY_APP_NAME") or os.uname().nodename
 
 
 def addresses_in(environ: Mapping[str, str]) -> list[str]:
-    """The lines of the secret."""
+    """The addresses in the secret, one a line."""
     lines = [line.strip() for line in environ.get(VARIABLE, "").splitlines()]
     return [line for line in lines if line and not line.startswith("#")][:MOST_ADDRESSES]

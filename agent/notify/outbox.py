@@ -1,6 +1,6 @@
-"""What waits to be sent: floods become one letter, what fails is tried again, nothing goes twice.
+"""Pending messages: a flood becomes one letter, failures are retried, nothing is sent twice.
 
-Pure: every method takes the time, as Unix time, because what waits outlives the machine.
+Pure: every method takes the time, as Unix time, because pending messages outlive the machine.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from agent.notify.news import News
 from agent.pace import doubled
 
 LETTERS, WINDOW = 6, 600.0
-"""Letters in so many seconds; what comes beyond waits, and is summed up in the next one."""
+"""At most so many letters in so many seconds; further news wait for the next letter."""
 
 LINES = 8
 """News that one message spells out; the rest is counted."""
@@ -18,14 +18,14 @@ LINES = 8
 MOST_PENDING = 200
 FIRST_RETRY, LONGEST_RETRY = 30.0, 3600.0
 LIFETIME = 86400.0
-"""Seconds after which a letter that nobody takes is given up, and after which a key may return."""
+"""Seconds after which an undelivered letter is dropped, and a key may be sent again."""
 
 MOST_KEYS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """Something to be sent to the addresses `to`; empty: to all."""
+    """A message to the addresses `to` (empty: to all)."""
 
     says: str
     made: float
@@ -36,7 +36,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What waits to be sent, and what was sent lately, as it outlives the machine."""
+    """Pending and recently sent messages, in the form that outlives the machine."""
 
     letters: tuple[Letter, ...] = ()
     pending: tuple[News, ...] = ()
@@ -56,7 +56,7 @@ class Outbox:
         self._keys = dict(kept.keys)
 
     def kept(self) -> Kept:
-        """What waits and what was sent, now."""
+        """Pending and recently sent messages of this moment."""
         keys = tuple(self._keys.items())
         pending, sent = tuple(self._pending), tuple(self._sent)
         return Kept(tuple(self._letters), pending, self._left_out, sent, keys)
@@ -75,7 +75,7 @@ class Outbox:
         self._keys = dict(latest)
 
     def seal(self, now: float, *, quiet: bool, details: bool) -> None:
-        """Make a letter of what is pending, if one may be sent now."""
+        """Make a letter of the pending news, if one may be sent now."""
         self._sent = [at for at in self._sent if now - at < WINDOW]
         if not self._pending or quiet or len(self._sent) >= LETTERS:
             return
@@ -89,17 +89,17 @@ class Outbox:
         return [each for each in self._letters if each.due <= now]
 
     def sent(self, letter: Letter) -> None:
-        """It was taken by all it is for."""
+        """Remove a letter that all its addresses have accepted."""
         self._letters.remove(letter)
 
     def failed(self, letter: Letter, to: Iterable[int], now: float) -> None:
-        """These did not take it: try them again later."""
+        """Retry later for the addresses `to`, which did not accept the letter."""
         pause = doubled(FIRST_RETRY, letter.attempts, LONGEST_RETRY)
         again = replace(letter, to=frozenset(to), attempts=letter.attempts + 1, due=now + pause)
         self._letters[self._letters.index(letter)] = again
 
     def due(self, now: float) -> float | None:
-        """When something can be sent next; None while nothing waits."""
+        """When the next letter can be sent; None while nothing is pending."""
         times = [each.due for each in self._letters]
         if self._pending:
             full = len(self._sent) >= LETTERS

@@ -1,8 +1,8 @@
 """The state database: SQLite in our folder on the volume, behind a thread of its own.
 
-Losing it costs what it remembers and nothing else: a database that is damaged is set aside and
-replaced, one that cannot be written is reported once, and SSH keeps working. SQLite
-waits for the disk, so nothing of it runs in the event loop.
+Its loss affects nothing else: a damaged database is set aside and replaced, a database that cannot
+be written is reported once, and SSH keeps working. SQLite waits for the disk, so it never runs in
+the event loop.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Database:
-    """Keeps what it is given, in the order in which it is given it.
+    """Applies changes in the order in which they are given.
 
-    `schema` is a list of statements that make what is missing. Without `volume_path` everything
-    is kept in memory, for this life only.
+    `schema` is a list of statements that create missing tables. Without `volume_path` everything is
+    kept in memory only.
     """
 
     def __init__(
@@ -63,21 +63,21 @@ class Database:
             self.later(self._write_pending)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """What `work` finds once everything given before is written; None when it can't be read."""
+        """The result of `work`, after all earlier changes are written; None after an error."""
         return await self._loop.run_in_executor(self._worker, self.attempt, work)
 
     def write(self, changes: Sequence[Change]) -> None:
-        """Make changes soon, in the order in which they come.
+        """Queue changes; they are written soon, in the order in which they are given.
 
-        What cannot be written is tried again with the next changes.
+        Changes that cannot be written are retried with the next ones.
         """
-        # What comes while the thread is busy is written together: a storm must not queue.
+        # Changes queued while the thread is busy are written together: a storm must not pile up.
         for change in changes:
             self._pending.put(change)
         self.later(self._write_pending)
 
     def later(self, work: Callable[[], None]) -> None:
-        """Call `work` in the database's thread, once everything given before is written."""
+        """Call `work` in the database's thread, after all earlier changes are written."""
         self._worker.submit(self._guarded, work)
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -88,24 +88,24 @@ class Database:
             self.publish(ErrorUnhandled(problem=f"{self.path}: {error!r}", where=where))
 
     async def flush(self, patience: float) -> None:
-        """Wait until everything given before is written, at most `patience` seconds."""
+        """Wait until all earlier changes are written, at most `patience` seconds."""
         # asyncio.wait works in a task that is being cancelled, asyncio.timeout does not (3.11).
         written = asyncio.wrap_future(self._worker.submit(lambda: None))
         await asyncio.wait([written], timeout=patience)
 
     def unwritten(self) -> tuple[Change, ...]:
-        """What could not be written so far."""
+        """Changes that could not be written so far."""
         self._take_pending()
         return tuple(self._unwritten)
 
     def tell_not_kept(self, problem: str) -> None:
-        """Say once that something is not kept for now; from the database's thread."""
+        """Report once that changes cannot be written; call it from the database's thread."""
         if not self._told:
             self._told = True
             self.publish(StateNotKept(problem=problem))
 
     def tell_replaced(self, reason: str, kept_as: str) -> None:
-        """Say that something damaged was set aside; from the database's thread."""
+        """Report that a damaged file was set aside; call it from the database's thread."""
         self.publish(StateReplaced(reason=reason, kept_as=kept_as))
 
     def publish(self, event: Event) -> None:
@@ -133,13 +133,16 @@ class Database:
                 self.publish(StateKept(path=self.path))
 
     def attempt(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """What `work` finds, or None, told once; from the database's thread."""
+        """The result of `work`, or None after an error, which is reported once.
+
+        Call it from the database's thread.
+        """
         try:
             try:
                 return self._with_database(work)
             except sqlite3.DatabaseError as error:
-                # The extended code has the plain one in its lowest byte; text that is no UTF-8
-                # comes without any.
+                # The lowest byte of the extended code is the plain one; an error about invalid
+                # UTF-8 has no code.
                 code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
                 if code & 0xFF not in _DAMAGED:
                     raise

@@ -30,9 +30,9 @@ class MemoryRecord:
 
 
 class Memory:
-    """Keeps it while `run` runs. `volume_path` is None where nothing can be kept safely.
+    """Stores it while `run` runs. `volume_path` is None if nothing can be stored safely.
 
-    Events in `missed` are kept as well, and leave the list then.
+    Events in `missed` are stored as well, and then removed from the list.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Memory:
         self.crew = CrewLog(self._database, bus)
         self.usage = Usage(self._database, lambda: len(sessions), bus)
         self.totals: asyncio.Future[Totals] = asyncio.get_running_loop().create_future()
-        """What earlier lives had, once it was read."""
+        """The totals of earlier runs, once they are read."""
 
     async def run(self, clocks: Clocks) -> None:
-        """Keep what happened since the start and what happens, until cancelled."""
+        """Store events since the start and new ones, until cancelled."""
         try:
             await self._bans.begin(clocks)
-            # Past events are reported only the first time: they must not be counted twice.
+            # Past events are delivered only the first time: they must not be counted twice.
             first = not self.totals.done()
             self.audit.begin(early=first)
             self.crew.begin(early=first)
