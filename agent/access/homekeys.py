@@ -1,4 +1,4 @@
-"""Keys in the login account's home: they let nobody in, and `keys` and the greeting say why.
+"""Keys in the login account's home: not accepted, as `keys` and the greeting explain.
 
 `ssh-copy-id` writes into `~/.ssh/authorized_keys` and reports success. Keys come from outside the
 machine only, so the next login with that key is refused. The file is read as the login account.

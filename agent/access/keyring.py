@@ -70,7 +70,7 @@ class Keyring:
         return [entry for entry in self.keys.usable if not self.lets_nobody_in(entry)]
 
     def problem(self) -> str:
-        """Why nobody can log in now; empty where somebody can."""
+        """Why nobody can log in now; empty if somebody can."""
         return no_login(self.keys, self._seen)
 
     def _report(self, before: Keys, found: Keys) -> None:
@@ -119,7 +119,7 @@ def seen_by_sshd(settings: Settings) -> tuple[Network, ...] | None:
 
 
 def no_login(found: Keys, seen: tuple[Network, ...] | None) -> str:
-    """Why nobody can log in with these keys now; empty where somebody can."""
+    """Why nobody can log in with these keys now; empty if somebody can."""
     if not found.usable:
         return NO_KEY
     reasons = [(entry, entry.lets_nobody_in(time(), seen)) for entry in found.usable]

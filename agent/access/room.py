@@ -79,7 +79,7 @@ def limit_of_login(usual: int, tasks: Tasks) -> int:
 
 
 class Room:
-    """Keeps room. `share` is the account's share of the processes that the machine can hold."""
+    """Makes room for logins. `share`: the account's share of the machine's possible processes."""
 
     def __init__(self, share: float | None, account: Account, children: Children, bus: Bus) -> None:
         self._account = account
@@ -149,7 +149,7 @@ class Room:
                 if os.stat(f"/proc/{hoard.pid}").st_uid == uid:
                     os.kill(hoard.pid, signal.SIGKILL)
             said = f"{hoard.command} (pid {hoard.pid}) held {hoard.count} and was killed"
-            self._bus.publish(Notice(part="terminals", notice=f"hardly any were left: {said}"))
+            self._bus.publish(Notice(part="terminals", notice=f"few were left: {said}"))
             left += hoard.count
             if left >= FREED:
                 return

@@ -154,10 +154,12 @@ def _bits(kind: str, reader: _Reader) -> int:
         point = (reader.string(), reader.string())
         is_point = point[0] == curve and len(point[1]) == length and point[1][0] == 4
         if not is_point or not _is_on_curve(point[1]):
-            raise ValueError(f"the key is no point of {curve.decode()}: copy the whole line again")
+            raise ValueError(
+                f"the key is not a point of {curve.decode()}: copy the whole line again"
+            )
         bits = {65: 256, 97: 384, 133: 521}[length]
     if security_key and b"\0" in reader.string():  # the application, such as "ssh:"
-        raise ValueError("the key's application is no text: copy the whole line again")
+        raise ValueError("the key's application is not text: copy the whole line again")
     return bits
 
 

@@ -120,7 +120,7 @@ class Crew:
         try:
             teller, report = read(data)
         except ReportError as error:
-            return self._complain(f"a hook sent something that cannot be used: {error}")
+            return self._complain(f"a hook sent unusable data: {error}")
         if report is None:
             return None
         key = (teller.tool, teller.session)

@@ -19,7 +19,7 @@ QUIET = 30.0
 The kernel records a terminal's output every 8 seconds only."""
 
 ASIDE = 0.3
-"""Seconds after a question in which hooks that run beside ours may still start."""
+"""Seconds after a question during which other hooks of the tool may still start."""
 
 LIVES = 0.5
 """Seconds after which a process that a tool has started is a tool call, not a hook."""
@@ -85,7 +85,7 @@ class Report:
     error: str = ""
     note: str = ""
     at: float = 0.0
-    """When the hook ran, in Unix time; 0 where it does not say."""
+    """When the hook ran, in Unix time; 0 if unknown."""
 
 
 URGENT = (Need.PERMISSION, Need.ANSWER)
@@ -112,7 +112,7 @@ IDLE = Part(State.WAITING, Need.PROMPT)
 
 @dataclass(frozen=True, slots=True)
 class FileSays:
-    """What the tool's own session file says: its words, and the Unix time of its last change."""
+    """The contents of the tool's own session file, and the Unix time of its last change."""
 
     status: str
     waits_for: str = ""

@@ -277,11 +277,11 @@ class Watch:
             return
         self.record.intent.warned = clock()
         seconds = decision.sleep_at - self.record.intent.warned
-        told = self._sleeper.tell_terminals(
+        reached = self._sleeper.tell_terminals(
             f"swarm-agent: this machine sleeps in {words.duration(seconds)} ({decision.because}).\n"
             "To stay: press a key, or type: swarm-agent awake --for 2h"
         )
-        self._bus.publish(SleepWarned(because=decision.because, seconds=seconds, terminals=told))
+        self._bus.publish(SleepWarned(because=decision.because, seconds=seconds, terminals=reached))
 
     async def _sleep(self, due: Warn | Sleep) -> None:
         """Wait for clients that are logging in, look once more, and sleep if nothing has changed.

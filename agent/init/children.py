@@ -349,7 +349,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def become_subreaper() -> None:
-    """Let orphans of our descendants become our children where we are not PID 1 (prctl(2)).
+    """Let orphans of our descendants become our children, unless we are PID 1 (prctl(2)).
 
     Raises `OSError` where the kernel refuses.
     """

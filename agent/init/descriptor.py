@@ -4,7 +4,7 @@
 class Descriptor(int):
     """A descriptor in a record; -1 is none.
 
-    The type is what keeps it open over execve(2): see `agent/life/reexec.py`.
+    The type keeps it open over execve(2): see `agent/life/reexec.py`.
     """
 
 

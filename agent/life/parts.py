@@ -445,7 +445,7 @@ async def _banner(gate: Gate) -> None:
     """Wait until a waiting client has its banner: from a cold disk it takes a second."""
     end = clock() + PATIENCE
     await asyncio.sleep(BANNER_FIRST)
-    while gate.awaits_banner and clock() < end:  # noqa: ASYNC110  # the kernel alone knows
+    while gate.awaits_banner and clock() < end:  # noqa: ASYNC110  # only the kernel knows
         await asyncio.sleep(BANNER_FIRST / 2)
 
 

@@ -140,8 +140,8 @@ def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
         # Keys and sshd's configuration are written there: nobody else may redirect us.
         raise PermissionError(
             f"{settings.run_dir} belongs to uid {status.st_uid} with mode "
-            f"{status.st_mode & 0o7777:04o}: it must be ours and writable by nobody else; "
-            "remove it, or name another in SWARM_RUN_DIR"
+            f"{status.st_mode & 0o7777:04o}: it must belong to uid {os.geteuid()} and be "
+            "writable by nobody else; remove it, or name another folder in SWARM_RUN_DIR"
         )
     if os.geteuid() != 0:
         # An ordinary user's volume is a folder of their own, made on first use.
@@ -162,7 +162,7 @@ def _prepare_machine(settings: Settings, account: Account, bus: Bus) -> None:
         become_subreaper()
     except OSError as error:
         bus.publish(
-            Notice(part="init", notice=f"orphans of sessions will not be reaped by us: {error}")
+            Notice(part="init", notice=f"the agent cannot reap orphans of sessions: {error}")
         )
 
 

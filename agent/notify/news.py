@@ -52,7 +52,7 @@ class Spell:
     waits_since: float | None = None
     need: str = ""
     folder: str = ""
-    told: bool = False
+    reported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ class NewsDesk:
         self.known = known
         self._spells: dict[str, Spell] = {}
         self._bans: list[float] = []
-        self._storm_told: float | None = None
-        self._volume_told = False
+        self._storm_reported: float | None = None
+        self._volume_reported = False
 
     def hear(self, event: Event, now: float, done_after: float) -> list[News]:
         """The news that follow from an event."""
@@ -93,7 +93,7 @@ class NewsDesk:
         waits = [
             each.waits_since + wait
             for each in self._spells.values()
-            if each.waits_since is not None and not each.told
+            if each.waits_since is not None and not each.reported
         ]
         return min(waits) if waits else None
 
@@ -102,8 +102,8 @@ class NewsDesk:
         news = []
         for name, spell in self._spells.items():
             since = spell.waits_since
-            if since is not None and not spell.told and now - since >= wait:
-                self._spells[name] = replace(spell, told=True)
+            if since is not None and not spell.reported and now - since >= wait:
+                self._spells[name] = replace(spell, reported=True)
                 says = f"{name} waits for {spell.need}"
                 news.append(News("waiting", f"waiting {name} {since:.3f}", says, spell.folder))
         return news
@@ -115,12 +115,12 @@ class NewsDesk:
             self.known = replace(self.known, budget_month=month)
             says = f"{budget_used:.0%} of this month's budget of hours is used"
             news.append(News("budget", f"budget {month}", says))
-        if volume_used >= FULL_AT and not self._volume_told:
-            self._volume_told = True
+        if volume_used >= FULL_AT and not self._volume_reported:
+            self._volume_reported = True
             says = f"the volume is {volume_used:.0%} full"
             news.append(News("volume", f"volume {volume_used:.2f} {month}", says))
         elif volume_used < AGAIN_BELOW:
-            self._volume_told = False
+            self._volume_reported = False
         return news
 
     def _coding(self, event: CodingAgentChanged, now: float, done_after: float) -> list[News]:
@@ -162,10 +162,10 @@ class NewsDesk:
     def _ban(self, now: float) -> list[News]:
         recent = [at for at in self._bans if now - at < STORM_WINDOW]
         self._bans = [*recent[1 - STORM :], now]
-        rests = self._storm_told is not None and now - self._storm_told < STORM_REST
+        rests = self._storm_reported is not None and now - self._storm_reported < STORM_REST
         if len(self._bans) < STORM or rests:
             return []
-        self._storm_told = now
+        self._storm_reported = now
         says = f"{STORM} networks were banned within {words.duration(now - self._bans[0])}"
         return [News("bans", f"bans {now:.0f}", says)]
 

@@ -184,7 +184,7 @@ def _refuse_unknown(table: Mapping[str, object], kind: type[msgspec.Struct]) -> 
 
             close = difflib.get_close_matches(key, known, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
-            raise DefinitionError(f"{key} is no key of a service{hint}")
+            raise DefinitionError(f"{key} is not a key of a service{hint}")
 
 
 def _explained(error: msgspec.ValidationError, table: Mapping[str, object]) -> str:
@@ -259,7 +259,7 @@ def _command(value: object) -> list[str]:
         raise ValueError("a command line, or a list of its words")
     for word in words:
         if not isinstance(word, str) or "\0" in word:
-            raise ValueError(f"a command line, or a list of its words ({word!r} is none)")
+            raise ValueError(f"a command line, or a list of its words ({word!r} is not valid)")
     return [_text(words[0]), *words[1:]]
 
 
@@ -268,7 +268,7 @@ def _environment(value: object) -> dict[str, str]:
         raise ValueError("a table of variables")
     for name, text in value.items():
         if not _VARIABLE.fullmatch(name) or not isinstance(text, str) or "\0" in text:
-            raise ValueError(f"variables with texts ({name} is none)")
+            raise ValueError(f"variables with text values ({name} is not valid)")
     return value
 
 
@@ -277,7 +277,7 @@ def _list_of(pattern: "re.Pattern[str]", what: str, value: object) -> list[str]:
         raise ValueError(f"a list of {what}")
     for name in value:
         if not isinstance(name, str) or not pattern.fullmatch(name):
-            raise ValueError(f"a list of {what} ({name!r} is none)")
+            raise ValueError(f"a list of {what} ({name!r} is not valid)")
     return value
 
 

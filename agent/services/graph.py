@@ -1,4 +1,4 @@
-"""The order of services: who starts before whom. Pure."""
+"""The order in which services start and stop. Pure."""
 
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter

@@ -86,7 +86,9 @@ def _require_new_names(found: Mapping[str, Service], taken: Files) -> None:
 def _wrong_order(plan: Plan) -> Refused | None:
     services = plan.services
     for name, other in graph.unknown(services).items():
-        return Refused(plan.file_of(name), f"[service.{name}] follows {other}, which is no service")
+        return Refused(
+            plan.file_of(name), f"[service.{name}] follows {other}, which does not exist"
+        )
     cycle = graph.cycle(services)
     if cycle:
         words = " after ".join(cycle)

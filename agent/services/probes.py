@@ -40,7 +40,7 @@ async def _look(check: Check, service: Service, children: Children, patience: fl
         return await _command(check.command, service, children, patience)
     if check.file is not None:
         return None if os.path.lexists(check.file) else f"{check.file} is missing"
-    return "it has not said READY=1"
+    return "it has not sent READY=1"
 
 
 async def _tcp(port: int) -> str | None:

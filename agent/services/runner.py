@@ -331,7 +331,7 @@ class Runner:
     async def _ready(self) -> None:
         check = self.service.ready
         if self._notify is not None:
-            self.record.detail = "it has not said READY=1"
+            self.record.detail = "it has not sent READY=1"
             await self._notify.ready.wait()
         elif check is not None:
             pause = FIRST_LOOK

@@ -175,7 +175,7 @@ class Supervisor:
     async def _become(self, plan: Plan) -> None:
         old, new = self._record.plan.services, plan.services
         if len(new) > MOST:
-            reason = f"{len(new)} services; {MOST} is the most"
+            reason = f"{len(new)} services; the maximum is {MOST}"
             self._bus.publish(ServicesRefused(file="all files", reason=reason))
             return
         removed, added = set(old) - set(new), set(new) - set(old)

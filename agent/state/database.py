@@ -55,7 +55,7 @@ class Database:
         self._memory: sqlite3.Connection | None = None
         self._pending: queue.SimpleQueue[Change] = queue.SimpleQueue()
         self._unwritten: deque[Change] = deque(unwritten, MOST_UNWRITTEN)
-        self._told = False
+        self._reported = False
         self._loop = asyncio.get_running_loop()
         # One thread: the order of writes is the order of events.
         self._worker = ThreadPoolExecutor(1, "state", initializer=leave_signals)
@@ -100,8 +100,8 @@ class Database:
 
     def tell_not_kept(self, problem: str) -> None:
         """Report once that changes cannot be written; call it from the database's thread."""
-        if not self._told:
-            self._told = True
+        if not self._reported:
+            self._reported = True
             self.publish(StateNotKept(problem=problem))
 
     def tell_replaced(self, reason: str, kept_as: str) -> None:
@@ -128,8 +128,8 @@ class Database:
         written = self.attempt(work) if self._unwritten else None
         if written:
             self._unwritten.clear()
-            if self._told:
-                self._told = False
+            if self._reported:
+                self._reported = False
                 self.publish(StateKept(path=self.path))
 
     def attempt(self, work: Callable[[sqlite3.Connection], T]) -> T | None:

@@ -335,7 +335,8 @@ def test_live_changes_touch_only_what_changed(services: Services) -> None:
     services.write('[service.same]\ncommand = "sleep 1000"\nrestrt = "never"\n')
     refused = services.box.event("services.refused")
     assert (
-        "[service.same] restrt is no key of a service (did you mean restart?)" in refused["reason"]
+        "[service.same] restrt is not a key of a service (did you mean restart?)"
+        in refused["reason"]
     )
     assert services.all()["same"]["pid"] == before["same"]["pid"]
     assert "not used: " in services.box.agent("services").stdout

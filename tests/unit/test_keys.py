@@ -70,7 +70,7 @@ def test_security_keys_are_accepted() -> None:
         ("ssh-ed25519 " + wire(b"ssh-ed25519", bytes(32), b"x"), "extra bytes"),
         ("ssh-ed25519 " + wire(b"ssh-rsa", bytes(32)), "the line says ssh-ed25519"),
         ("ecdsa-sha2-nistp256 " + wire(b"ecdsa-sha2-nistp256", b"nistp384", b"\4" + bytes(64)),
-         "no point"),
+         "not a point"),
         ("ssh-foo AAAA", "unknown key type or option 'ssh-foo'"),
         ("hello", "unknown key type or option 'hello'"),
         ("command=ls " + ED25519, "needs a value in quotes"),

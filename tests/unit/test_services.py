@@ -76,7 +76,7 @@ def test_a_whole_definition() -> None:
         ({"command": "no-such-program"}, "no-such-program is not found"),
         ({"command": ["true", 1]}, "command = ['true', 1]: expected a command line"),
         ({"command": "sh -c 'x"}, 'command = "sh -c \'x": expected'),
-        ({"comand": "true"}, "comand is no key of a service (did you mean command?)"),
+        ({"comand": "true"}, "comand is not a key of a service (did you mean command?)"),
         ({"user": "nobody-here"}, "expected an account that exists"),
         (
             {"restart": "sometimes"},
@@ -88,16 +88,16 @@ def test_a_whole_definition() -> None:
         ({"ready": {"file": "/x", "redirects": True}}, "expected redirects for http only"),
         ({"health": {"tcp": 1, "failures": 0}}, "health.failures = 0: expected a whole number"),
         ({"health": {"tcp": 1, "failurs": 2}}, "did you mean failures?"),
-        ({"name": "other"}, "name is no key"),
+        ({"name": "other"}, "name is not a key"),
         ({"ready": {"tcp": 1, "file": "/x"}}, "expected one of"),
         ({"ready": {"http": "https://x"}}, "an address that begins with http://"),
         ({"health": {"notify": True}}, "notify is only for ready"),
-        ({"health": {"tcp": 1, "often": 1}}, "often is no key"),
+        ({"health": {"tcp": 1, "often": 1}}, "often is not a key"),
         ({"stop_signal": "SIGNOTHING"}, "expected the name of a signal"),
         ({"nice": 40}, "expected a whole number from -20 to 19"),
-        ({"env": {"A": 1}}, "expected variables with texts (A is none)"),
-        ({"secrets": ["a b"]}, "'a b' is none"),
-        ({"after": ["Bad Name"]}, "'Bad Name' is none"),
+        ({"env": {"A": 1}}, "expected variables with text values (A is not valid)"),
+        ({"secrets": ["a b"]}, "'a b' is not valid"),
+        ({"after": ["Bad Name"]}, "'Bad Name' is not valid"),
         ({"on_failure": "panic"}, 'expected "nothing" or "shutdown"'),
         ({"oneshot": "yes"}, "expected true or false"),
     ],
@@ -215,14 +215,14 @@ def test_a_bad_file_is_refused_whole_and_changes_nothing(tmp_path: Path) -> None
     write(tmp_path, "b.toml", '[service.b]\ncommand = "false"\n[service.c]\ncomand = "x"\n')
     again, refused = load([good, other], ACCOUNT, plan)
     assert again.services == plan.services
-    assert str(refused[0]).startswith(f"{other}: [service.c] comand is no key")
+    assert str(refused[0]).startswith(f"{other}: [service.c] comand is not a key")
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("[service.a", "Expected"),
-        ('[service.a]\ncommand = "true"\nafter = ["b"]\n', "follows b, which is no service"),
+        ('[service.a]\ncommand = "true"\nafter = ["b"]\n', "follows b, which does not exist"),
         ('[service.a]\ncommand = "true"\nafter = ["a"]\n', "a cycle: a after a"),
         ("[service]\na = 1\n", "[service.a] expected a table"),
     ],
