@@ -1,7 +1,6 @@
 """A keeper of checkpoints without an agent, and trees to save."""
 
 import asyncio
-import atexit
 import hashlib
 import os
 import shutil
@@ -11,7 +10,6 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +24,7 @@ from agent.platform.volume import give_to
 from agent.settings import load
 from agent.settings.current import Current
 from tests import quick
+from tests.claims import once
 from tests.support import ROOT
 
 T = TypeVar("T")
@@ -118,24 +117,35 @@ def volume(environ: Mapping[str, str] | None = None, *, new: bool = False) -> It
         shutil.rmtree(folder)
 
 
-@cache
 def _repository() -> Path:
     """A folder with the `.swarm` of a volume on which the agent has made a repository.
 
     Its key, which the agent made too, is quick to try: half a second of CPU less for each restic.
     """
-    kept = Path(tempfile.mkdtemp(dir="/var/tmp"))
-    atexit.register(shutil.rmtree, kept)
-    with volume(new=True) as made:
 
+    def make(folder: Path) -> None:
         async def use(hands: Hands) -> None:
             async with hands.keeper.turn("a test"):
                 pass
 
-        made.run(use)
-        quick.quicken(made.own / "repo", (made.own / "key").read_bytes().strip())
-        subprocess.run(["cp", "-a", str(made.path / ".swarm"), str(kept)], check=True)
-    return kept
+        with volume(new=True) as made:
+            made.run(use)
+            quick.quicken(made.own / "repo", (made.own / "key").read_bytes().strip())
+            subprocess.run(["cp", "-a", str(made.path / ".swarm"), str(folder)], check=True)
+
+    return once("repository", make)
+
+
+def repository_elsewhere(password: str) -> Path:
+    """An empty repository as the owner of a machine makes it, with a key that is quick to try."""
+
+    def make(folder: Path) -> None:
+        environ = os.environ | {"RESTIC_PASSWORD": password}
+        command = ["restic", "--no-cache", "init", "--repo", str(folder / "repo")]
+        subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, check=True)
+        quick.quicken(folder / "repo", password.encode())
+
+    return once("elsewhere", make) / "repo"
 
 
 Seen = tuple[int, int, str]

@@ -5,12 +5,18 @@ to the same network namespace as the ports, and the kernel frees it when its pro
 """
 
 import fcntl
+import os
+import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import cycle
 from pathlib import Path
+
+SHARED = "TESTS_SHARED"
+"""The environment variable that tells workers a folder for what they share; `tests.conftest` makes
+and removes it."""
 
 _FIRST, _LAST, _BLOCK = 20_000, 32_000, 200
 """Below Linux's ephemeral ports (32768 upwards): no outgoing connection takes one of ours."""
@@ -36,6 +42,19 @@ def alone(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def once(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first worker of a test run makes, for all of them. None may change it."""
+    path = Path(os.environ[SHARED], name)
+    with alone(path.with_name(f"{name}.lock")):
+        if not path.exists():
+            unfinished = path.with_name(f"{name}.new")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(path)
+    return path
 
 
 def free_port() -> int:

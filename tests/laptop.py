@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from deploy.local import access, shapes, store
+from deploy.local import shapes, store
 from tests import warm
 from tests.support import make_key, until
 
@@ -62,7 +62,7 @@ class Laptop:
         words = FLY.format(folder=folder, program=program, cold=cold, streams=STREAMS)
         self.fly_path.write_text(words)
         self.fly_path.chmod(0o755)
-        self.access = access.ensure(self.platform)
+        self.access = warm.stand_in(self.platform)
         self.environ = {
             "PATH": f"{self.fly_path.parent}:{os.environ['PATH']}",
             "HOME": str(folder),

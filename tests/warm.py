@@ -1,13 +1,19 @@
-"""The small flyctl without the start of Python: a process that has imported it forks for each call.
+"""The small flyctl and the stand-in for the platform without the start of Python: a process that
+has imported one of them forks for each use.
 
-A test calls flyctl thousands of times. `python -m tests.warm SOCKET` serves until its standard
-input ends; CLIENT is the script that calls it, in an interpreter that imports nothing.
+The tests call flyctl thousands of times, and start the stand-in for many.
+`python -m tests.warm PROGRAM SOCKET` serves until its standard input ends; CLIENT is the script
+that calls flyctl, in an interpreter that imports nothing.
 """
 
+import array
 import atexit
+import gc
+import importlib
 import marshal
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,9 +21,12 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
+
+from deploy.local import access, surface
 
 CLIENT = """\
 import _socket, array, marshal, posix, sys
@@ -31,41 +40,69 @@ posix._exit((server.recv(1) or b"\\1")[0])
 """
 
 
+FLYCTL, STAND_IN = "fly", "server"
+"""The programs: modules of deploy/local with a `main`."""
+
+
 @cache
 def command() -> str:
-    """The shell words that call it; the server belongs to this process, and ends with it."""
-    folder = Path(tempfile.mkdtemp(prefix="swarm-warm-"))
-    client, where = folder / "client.py", folder / "socket"
+    """The shell words that call flyctl."""
+    where = _serve(FLYCTL)
+    client = where.with_name("client.py")
     client.write_text(CLIENT)
+    return f"{sys.executable} -IS {client} {where}"
+
+
+def stand_in(folder: Path) -> access.Access:
+    """Start the stand-in for a folder, as `access.ensure` does."""
+
+    def start(folder: Path, output: int) -> Callable[[], bool]:
+        call = marshal.dumps(("/", [str(folder)], dict(os.environb)))
+        with socket.socket(socket.AF_UNIX) as server, open(os.devnull) as nothing:
+            server.connect(str(_serve(STAND_IN)))
+            streams = array.array("i", [nothing.fileno(), output, output])
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)]
+            server.sendmsg([len(call).to_bytes(8)], rights)
+            server.sendall(call)
+        return lambda: True
+
+    return access.ensure(folder, start)
+
+
+@cache
+def _serve(program: str) -> Path:
+    """The socket of a process that has imported a program; it ends with this one."""
+    folder = Path(tempfile.mkdtemp(prefix="swarm-warm-"))
+    where = folder / "socket"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(where))
         listener.listen(64)
-        words = [sys.executable, "-m", "tests.warm", str(listener.fileno())]
+        words = [sys.executable, "-m", "tests.warm", program, str(listener.fileno())]
         server = subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
 
     def end() -> None:
         server.communicate()
-        for path in (client, where):
-            path.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
 
     atexit.register(end)
-    return f"{sys.executable} -IS {client} {where}"
+    return where
 
 
 def main() -> None:
-    """Serve on the listening socket whose descriptor is the argument."""
-    from deploy.local import fly, surface
-
+    """Serve a module of deploy/local on the listening socket whose descriptor is the argument."""
+    program = importlib.import_module(f"deploy.local.{sys.argv[1]}")
     surface.parse(["version"])  # reads the file of all commands
+    gc.freeze()  # memory that a child's collector does not visit stays shared
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    listener = socket.socket(fileno=int(sys.argv[1]))
+    listener = socket.socket(fileno=int(sys.argv[2]))
     while 0 not in select.select([0, listener.fileno()], [], [])[0]:
         connection = listener.accept()[0]
         head, streams, _, _ = socket.recv_fds(connection, 8, 3)
         if os.fork() == 0:
             listener.close()
-            _call(connection, int.from_bytes(head), streams, fly.main)
+            if sys.argv[1] == STAND_IN:
+                os.setsid()
+            _call(connection, int.from_bytes(head), streams, program.main)
         connection.close()
         for stream in streams:
             os.close(stream)
@@ -86,7 +123,7 @@ def _call(
         for name in list(os.environb):
             del os.environb[name]
         os.environb.update(environ)
-        sys.argv = ["flyctl", *words]
+        sys.argv = [sys.argv[1], *words]
         status = run()
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
@@ -95,7 +132,8 @@ def _call(
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        connection.sendall(bytes([status]))
+        with suppress(OSError):  # nobody waits for the stand-in
+            connection.sendall(bytes([status]))
         os._exit(status)
 
 

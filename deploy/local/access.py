@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -59,8 +60,11 @@ def find(folder: Path) -> Access | None:
     return found
 
 
-def ensure(folder: Path) -> Access:
-    """The stand-in that serves this folder, started if none runs. Raises `AccessError`."""
+def ensure(folder: Path, start: Callable[[Path, int], Callable[[], bool]] | None = None) -> Access:
+    """The stand-in that serves this folder, started if none runs. Raises `AccessError`.
+
+    `start` gets the folder and a descriptor for output, and answers with what says that it runs.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -69,18 +73,23 @@ def ensure(folder: Path) -> Access:
         (folder / "access.json").unlink(missing_ok=True)
         log = folder / "server.log"
         with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "deploy.local.server", str(folder.resolve())],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd="/",
-                start_new_session=True,
-            )
+            runs = (start or _start)(folder.resolve(), output.fileno())
         end = time.monotonic() + _PATIENCE
-        while time.monotonic() < end and process.poll() is None:
+        while time.monotonic() < end and runs():
             if found := find(folder):
                 return found
             time.sleep(0.02)
     said = log.read_text(errors="replace")[-1000:]
     raise AccessError(f"the stand-in for the platform does not start: {said}")
+
+
+def _start(folder: Path, output: int) -> Callable[[], bool]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploy.local.server", str(folder)],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        cwd="/",
+        start_new_session=True,
+    )
+    return lambda: process.poll() is None

@@ -10,12 +10,14 @@ from tests.messages import Model
 from tests.support import ready, shell, until
 from tests.system.test_hooks import FLOOD
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("claude")]
 
 IDLE = {"SWARM_IDLE_TIMEOUT": "10s", "SWARM_IDLE_WARNING": "2s", "SWARM_BOOT_GRACE": "90s"}
 """The tools of a test log in often: what keeps the machine awake must be the lease alone."""
 
 
+@pytest.mark.long
+@pytest.mark.xdist_group("awake")
 def test_a_turn_keeps_the_machine_awake_to_its_end(
     make_cloud: CloudMaker, the_model: Model
 ) -> None:

@@ -226,6 +226,7 @@ def test_a_wish_that_cannot_be_had_costs_nothing_and_is_forgotten(
     assert "no machine yet" in laptop.well("list")
 
 
+@pytest.mark.long
 def test_a_machine_that_dies_at_boot_shows_its_last_words(laptop: Laptop) -> None:
     """Only the machine itself can report it: its settings are good, its image lacks a program."""
     (laptop.folder / "env").write_text("SWARM_SSHD=/usr/sbin/no-sshd\n")

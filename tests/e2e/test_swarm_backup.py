@@ -147,6 +147,7 @@ def notes_in(repo: Path) -> list[str]:
     return [" ".join(each["tags"]) for each in json.loads(done.stdout)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("waits", [True, False])
 def test_down_offers_to_wait_for_the_last_upload(laptop: Laptop, away: Path, waits: bool) -> None:
     """The other repository cannot be written until the question is answered."""

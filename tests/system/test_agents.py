@@ -11,7 +11,7 @@ from tests.messages import Model
 from tests.support import ready, until
 from tests.system.test_notify import webhook
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("claude")]
 
 
 @pytest.fixture
@@ -179,6 +179,8 @@ def test_headless_claude_works_until_it_ends(desk: Desk) -> None:
     desk.becomes("web", "ended")
 
 
+@pytest.mark.long
+@pytest.mark.xdist_group("retried")
 def test_an_error_that_is_retried_for_minutes_is_work_and_then_a_failure(desk: Desk) -> None:
     desk.say("api", "err500 please")
     desk.becomes("api", "working")

@@ -11,7 +11,7 @@ from tests.conftest import BoxMaker
 from tests.messages import Model
 from tests.support import ready, until
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("tools")]
 
 
 @pytest.fixture

@@ -21,12 +21,14 @@ from agent.events import (
     CheckpointsUploaded,
     CheckpointUploadFailed,
 )
-from tests.checkpoints import Hands, Volume, seen
+from tests.checkpoints import Hands, Volume, repository_elsewhere, seen
 from tests.checkpoints import volume as make_volume
 from tests.claims import free_port
 from tests.support import Key, make_key, until
 
 pytestmark = pytest.mark.root
+
+PASSWORD = "of the owner"
 
 
 class Server:
@@ -57,6 +59,10 @@ class Server:
         self.process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", path])
         until(self._listens, "the SFTP server")
 
+    def have_repository(self) -> None:
+        """Have the repository that the machine finds there, instead of making one."""
+        shutil.copytree(repository_elsewhere(PASSWORD), self.folder / "repo")
+
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
@@ -67,7 +73,7 @@ class Server:
         host, kind, data = "[127.0.0.1]", *self.host_key.public.split()[:2]
         return {
             "SWARM_CHECKPOINT_REPO": f"sftp://root@127.0.0.1:{self.port}/{self.folder}/repo",
-            "CHECKPOINT_PASSWORD": "of the owner",
+            "CHECKPOINT_PASSWORD": PASSWORD,
             "CHECKPOINT_SSH_KEY": (key or self.key).path.read_text(),
             "CHECKPOINT_KNOWN_HOSTS": f"{host}:{self.port} {kind} {data}",
             "AWS_SECRET_ACCESS_KEY": "for restic alone",
@@ -141,6 +147,7 @@ def test_a_destroyed_machine_comes_back_from_the_other_repository(
 
 def test_what_cannot_be_reached_costs_nothing_here(volume: Volume, server: Server) -> None:
     """The server is down, then refuses us, then is back: uploads resume, the rest keeps working."""
+    server.have_repository()
     server.stop()
 
     async def failing(hands: Hands) -> None:
@@ -170,6 +177,7 @@ def test_what_cannot_be_reached_costs_nothing_here(volume: Volume, server: Serve
 
 
 def test_the_wrong_password_overwrites_nothing(volume: Volume, server: Server) -> None:
+    server.have_repository()
     volume.run(upload)
     before = sorted(path.name for path in (server.folder / "repo").rglob("*"))
     volume.environ["CHECKPOINT_PASSWORD"] = "another"
@@ -185,7 +193,7 @@ def test_the_wrong_password_overwrites_nothing(volume: Volume, server: Server) -
 
 def restic_there(server: Server, *words: str) -> str:
     """restic as the owner calls it, in the server's folder."""
-    environ = {"RESTIC_REPOSITORY": str(server.folder / "repo"), "RESTIC_PASSWORD": "of the owner"}
+    environ = {"RESTIC_REPOSITORY": str(server.folder / "repo"), "RESTIC_PASSWORD": PASSWORD}
     done = subprocess.run(
         ["restic", "--no-cache", *words],
         env=os.environ | environ,
@@ -210,7 +218,7 @@ async def upload_and_check(hands: Hands) -> None:
 
 def test_the_other_repository_keeps_what_the_rules_say(volume: Volume, server: Server) -> None:
     """Six checkpoints of one hour, months ago: the latest one stays, as the latest of its week."""
-    restic_there(server, "init")
+    server.have_repository()
     (server.folder / "old").write_text("old")
     for minute in range(6):
         when = f"2020-01-02 10:0{minute}:00"
@@ -227,6 +235,7 @@ def test_a_damaged_other_repository_is_reported_and_costs_nothing_here(
     volume: Volume, server: Server
 ) -> None:
     """The repository on the volume stays."""
+    server.have_repository()
     volume.run(upload)
     repository = volume.run(ids)
     for pack in (server.folder / "repo" / "data").rglob("*"):
@@ -259,6 +268,7 @@ def test_no_secret_is_in_a_command_line_or_open_to_the_account(
     volume: Volume, server: Server
 ) -> None:
     """While it uploads: /proc of restic and its ssh, and the files in the run folder."""
+    server.have_repository()
     seen_lines: set[bytes] = set()
 
     async def look() -> None:

@@ -75,6 +75,7 @@ async def patient(hands: Hands) -> Checkpoint:
     pytest.fail("a hostile script stops checkpoints")
 
 
+@pytest.mark.long
 def test_every_checkpoint_is_what_was_there_whatever_a_hostile_script_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -250,6 +250,7 @@ def test_memory_that_runs_out_costs_neither_the_agent_nor_its_ssh(
     assert box.ssh("cat /proc/self/oom_score_adj").stdout == "200\n"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_stopped_for_two_minutes_it_goes_on(box: Box, clients: list[Client]) -> None:
     """SIGSTOP stands for a host that has no time for us."""
