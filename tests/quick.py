@@ -1,7 +1,7 @@
-"""Repositories of restic that are opened quickly.
+"""Makes repositories of restic quick to open.
 
-restic makes each try of a password cost half a second, and there is no option for less. How much it
-costs stands in the repository's key file: this writes it again, for the same password.
+In restic each try of a password takes half a second, and no option shortens it. The repository's key
+file has the cost: this rewrites that file with a lower cost, for the same password.
 """
 
 import base64
@@ -19,7 +19,7 @@ CHEAP = {"N": 2, "r": 1, "p": 1}
 
 
 def quicken(repository: Path, password: bytes) -> None:
-    """Have the only key of a repository cost next to nothing to try."""
+    """Make the only key of a repository almost free to try."""
     [path] = (repository / "keys").iterdir()
     record = json.loads(path.read_bytes())
     sealed = base64.b64decode(record["data"])
@@ -47,7 +47,7 @@ def _keys(record: dict[str, str | int], password: bytes) -> tuple[bytes, bytes]:
 
 
 def _counted(key: bytes, start: bytes, data: bytes) -> bytes:
-    """AES in counter mode, which is its own reverse."""
+    """AES in counter mode, which both encrypts and decrypts."""
     return Cipher(AES256(key), CTR(start)).encryptor().update(data)
 
 

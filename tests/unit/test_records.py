@@ -117,7 +117,7 @@ def test_the_jail_follows_another_policy() -> None:
 
 
 def test_sessions_and_their_connections_stay_one() -> None:
-    """A session ends with its connection, also if both are from the previous agent."""
+    """A session ends with its connection, even if both are from the previous agent."""
 
     async def test() -> None:
         here, there = socket.socketpair()
@@ -162,7 +162,7 @@ def test_sessions_and_their_connections_stay_one() -> None:
             lambda _: None,
             lambda connection, _: ended.append(connection),
         )
-        # Its sshd had ended before, and nobody had acted on that: it is acted on now.
+        # Its sshd had exited before, and nothing had handled that: it is handled now.
         while not ended:  # noqa: ASYNC110  # a few turns of the loop
             await asyncio.sleep(0)
         assert not list(sessions)
@@ -241,7 +241,7 @@ def test_a_service_that_is_over_stays_so_with_its_lines_and_counts() -> None:
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_process_of_a_service_is_seen_through(wanted: bool) -> None:
-    """Its end was not acted on yet: the rest of its words is read, and it is over."""
+    """Its exit was not handled yet: the rest of its output is read, and it is over."""
 
     async def test() -> None:
         reading, writing = os.pipe()
