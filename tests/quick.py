@@ -1,7 +1,7 @@
 """Makes repositories of restic quick to open.
 
-In restic each try of a password takes half a second, and no option shortens it. The repository's key
-file has the cost: this rewrites that file with a lower cost, for the same password.
+In restic each try of a password takes half a second, and no option shortens it. The repository's
+key file has the cost: this rewrites that file with a lower cost, for the same password.
 """
 
 import base64
