@@ -94,7 +94,7 @@ class Gate:
             self._await_header(header)
         for connection in list(record.connections.values()):
             self._attend(connection)
-        self._keep_house()
+        self._clean_up()
 
     def close(self) -> None:
         """Stop accepting connections. Those with a sshd continue; waiting ones are closed."""
@@ -109,7 +109,7 @@ class Gate:
         for door in self._record.doors.values():
             for visitor in door.tokens():
                 if not visitor.connection:
-                    self._send_away(visitor)
+                    self._close_visitor(visitor)
         for turn in self._turns.values():
             turn.cancel()
         if self._housekeeping is not None:
@@ -170,7 +170,7 @@ class Gate:
                 if visitor.connection:
                     self._visitors[visitor.connection] = visitor
                 else:
-                    wait(visitor, self._spoke, self._send_away)
+                    wait(visitor, self._spoke, self._close_visitor)
             self._loop.call_soon(self._serve_next, setting)
 
     def _attend(self, record: ConnectionRecord) -> None:
@@ -290,12 +290,12 @@ class Gate:
         visitor = Visitor(connection, client, door)
         for surplus in self._record.doors[door].arrived(visitor, client, clock()):
             same = self.jail.network(surplus.client.host) == self.jail.network(client.host)
-            if self._send_away(surplus):
+            if self._close_visitor(surplus):
                 refusal = Refusal.CLIENT_CAP if same else Refusal.TOTAL_CAP
                 self.refusals.add(refusal, str(surplus.client), "", clock())
         self._serve_next(door)
         if not visitor.connection and connection.fileno() >= 0:
-            wait(visitor, self._spoke, self._send_away)
+            wait(visitor, self._spoke, self._close_visitor)
 
     def _spoke(self, visitor: Visitor) -> None:
         self._record.doors[visitor.door].spoke(visitor)
@@ -379,7 +379,7 @@ class Gate:
         dry_run = self._settings.ban_dry_run
         doors = () if dry_run else self._record.doors.values()
         found = [each for door in doors for each in door.overlapping(ban.network)]
-        cut = [each for each in found if each.client.known and self._send_away(each)]
+        cut = [each for each in found if each.client.known and self._close_visitor(each)]
         self._access.bus.publish(
             BanStarted(
                 network=str(ban.network),
@@ -391,7 +391,7 @@ class Gate:
             )
         )
 
-    def _send_away(self, visitor: Visitor) -> bool:
+    def _close_visitor(self, visitor: Visitor) -> bool:
         """Close a connection that has not logged in. False if it turns out to have a session."""
         if not visitor.connection:
             stop_waiting(visitor)
@@ -406,15 +406,15 @@ class Gate:
         connection.cut()
         return True
 
-    def _keep_house(self) -> None:
+    def _clean_up(self) -> None:
         now = clock()
         for network in self.jail.expire(now):
             self._access.bus.publish(BanLifted(network=str(network), reason="expired"))
         for door in self._record.doors.values():
             for visitor in door.overdue(now, self._settings.login_grace_time):
-                self._send_away(visitor)
+                self._close_visitor(visitor)
         self.refusals.flush(now)
-        self._housekeeping = self._loop.call_later(HOUSEKEEPING, self._keep_house)
+        self._housekeeping = self._loop.call_later(HOUSEKEEPING, self._clean_up)
 
 
 def _limits(settings: Settings) -> Limits:

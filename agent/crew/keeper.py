@@ -131,7 +131,7 @@ class Crew:
         pane, tmux = (teller.pane, teller.tmux) if teller.pane else (member.pane, member.tmux)
         folder, path = member.folder or teller.folder, teller.record or member.record
         member = replace(member, folder=folder, pane=pane, tmux=tmux, record=path)
-        self._become(key, states.hear(member, report, now, time.time()))
+        self._update(key, states.hear(member, report, now, time.time()))
         if report.kind is Kind.TURN:
             self._bus.publish(
                 CodingTurnBegan(
@@ -142,7 +142,7 @@ class Crew:
                     typed=report.typed,
                 )
             )
-        self._look_in(SOON)
+        self._look_within(SOON)
         return None
 
     def _new(self, teller: Teller, report: Report, now: float) -> Member | None:
@@ -154,7 +154,7 @@ class Crew:
             # The end of the earlier conversation was not reported.
             for key, other in list(self._members.items()):
                 if other.process == process and other.tool == teller.tool:
-                    self._become(key, states.end(other, "another conversation began", now))
+                    self._update(key, states.end(other, "another conversation began", now))
         if len(self._members) >= MOST:
             self._complain(f"more than {MOST} coding agents report: the rest is not followed")
             return None
@@ -184,7 +184,7 @@ class Crew:
         taken = {each.name for each in self._members.values()}
         return next(name for n in range(1, MOST + 2) if (name := f"{teller.tool}-{n}") not in taken)
 
-    def _become(self, key: tuple[str, str], member: Member) -> None:
+    def _update(self, key: tuple[str, str], member: Member) -> None:
         before = self._members.get(key)
         if member.ended:
             self._members.pop(key, None)
@@ -241,9 +241,9 @@ class Crew:
                 if evidence is None:
                     continue
                 if any(member is each for each in members) or not evidence.alive:
-                    self._become(key, states.look(member, evidence, now))
+                    self._update(key, states.look(member, evidence, now))
             if any(_may_change(each, clock()) for each in self._members.values()):
-                self._look_in(SOON)
+                self._look_within(SOON)
 
     async def _until_due(self) -> None:
         while (rest := self._next_look - clock()) > 0:
@@ -252,7 +252,7 @@ class Crew:
                 async with asyncio.timeout(rest if rest < math.inf else None):
                     await self._woken.wait()
 
-    def _look_in(self, seconds: float) -> None:
+    def _look_within(self, seconds: float) -> None:
         due = clock() + seconds
         if due < self._next_look:
             self._next_look = due
@@ -266,7 +266,7 @@ class Crew:
             descriptor = os.pidfd_open(process[0])
         except OSError:
             # It is gone already, or no descriptor is left: the next look notices its end.
-            self._look_in(0.0)
+            self._look_within(0.0)
             return
         self._watched[process] = descriptor
         asyncio.get_running_loop().add_reader(descriptor, self._process_ended, process)
@@ -276,7 +276,7 @@ class Crew:
         now = clock()
         for key, member in list(self._members.items()):
             if member.process == process:
-                self._become(key, states.end(member, "its process is gone", now))
+                self._update(key, states.end(member, "its process is gone", now))
 
     def _forget_process(self, process: states.Process, *, ended: bool = False) -> None:
         if ended or all(each.process != process for each in self._members.values()):

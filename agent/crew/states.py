@@ -234,7 +234,7 @@ def look(member: Member, evidence: Evidence, now: float) -> Member:
     if not evidence.alive:
         return end(member, "its process is gone", now)
     if evidence.file is not None:
-        return _settle(member, _believe(member, evidence.file, now), now)
+        return _settle(member, _apply_file(member, evidence.file, now), now)
     return _settle(member, _without_file(member, evidence, now), now)
 
 
@@ -305,7 +305,7 @@ def _with_part(member: Member, sub: str, part: Part) -> Member:
     return replace(member, subs={**member.subs, sub: part})
 
 
-def _believe(member: Member, file: FileSays, now: float) -> Member:
+def _apply_file(member: Member, file: FileSays, now: float) -> Member:
     """Apply the session file if it is newer than the last hook.
 
     An older one counts once the tool has had the time to write it (`SETTLED`).

@@ -292,7 +292,7 @@ class Watch:
         intent, compelled = self.record.intent, due.cause in COMPELLED
         if not intent.at_once:
             # Newcomers first: the last look must see activity during the wait for them.
-            await self._newcomers()
+            await self._wait_for_newcomers()
             if not compelled:
                 await self._look()
             if not isinstance(self.decision(), Sleep):
@@ -316,7 +316,7 @@ class Watch:
             self.record.intent = Intent()
             self._bus.publish(SleepCancelled(because=self.record.latest.because))
 
-    async def _newcomers(self) -> None:
+    async def _wait_for_newcomers(self) -> None:
         patience = clock() + self._current.value.login_grace_time
         while self._gate.undecided and clock() < patience:  # noqa: ASYNC110  # for once in a sleep
             await asyncio.sleep(NEWCOMER_POLL)

@@ -217,7 +217,7 @@ class _Life:
         # Blocked signals stay pending through execve(2), and reach the new agent.
         signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, *FORWARDED})
         with suppress(Exception):  # as above
-            self._runner.run(_settled(machine.children))
+            self._runner.run(_pause(machine.children))
         # Nothing may happen in the event loop from here on.
         machine.gate.jail.keep_latest(BANS_KEPT)
         records.put(machine.current.value)
@@ -294,7 +294,7 @@ async def _end_parts(serving: Serving) -> None:
     await asyncio.wait([serving.running], timeout=PARTS_END)
 
 
-async def _settled(children: Children) -> None:
+async def _pause(children: Children) -> None:
     async with asyncio.timeout(SETTLE):
         await children.pause()
 

@@ -142,7 +142,7 @@ def _services(machine: Machine, records: Records) -> Run:
 
     async def run() -> None:
         if machine.wall is not None:
-            await _waited(machine.wall.looked_up, FIRST_LOOK_UP)
+            await _wait_at_most(machine.wall.looked_up, FIRST_LOOK_UP)
         await supervisor.follow()
 
     return run
@@ -351,17 +351,17 @@ class Parts:
     async def run(self) -> None:
         """Make every part in its turn, and keep it running until cancelled."""
         gate, bus = self._machine.gate, self._machine.bus
-        await _banner(gate)
+        await _wait_for_banner(gate)
         _prepare_threads()
         when = When.BANNER
         async with asyncio.TaskGroup() as group:
             for part in TABLE:
                 if part.when > when:
                     when = part.when
-                    await _moment(when, gate)
+                    await _wait_for_moment(when, gate)
                 for module in part.modules:
                     await asyncio.to_thread(importlib.import_module, module)
-                group.create_task(keep_running(part.name, partial(self._whole, part), bus))
+                group.create_task(keep_running(part.name, partial(self._make_and_run, part), bus))
                 await asyncio.sleep(0)  # it is made before the next one
 
     async def finish(self, reason: str) -> None:
@@ -381,7 +381,7 @@ class Parts:
             await machine.idle.journal.end(reason)
             await sync_disks()
 
-    async def _whole(self, part: Part) -> None:
+    async def _make_and_run(self, part: Part) -> None:
         """Make a part, unless it is made already, and run it."""
         run = self._make(part)
         if run is not None:
@@ -441,7 +441,7 @@ def _safe_volume(path: str, bus: Bus) -> str | None:
     return None
 
 
-async def _banner(gate: Gate) -> None:
+async def _wait_for_banner(gate: Gate) -> None:
     """Wait until a waiting client has its banner: from a cold disk it takes a second."""
     end = clock() + PATIENCE
     await asyncio.sleep(BANNER_FIRST)
@@ -449,14 +449,14 @@ async def _banner(gate: Gate) -> None:
         await asyncio.sleep(BANNER_FIRST / 2)
 
 
-async def _moment(when: When, gate: Gate) -> None:
+async def _wait_for_moment(when: When, gate: Gate) -> None:
     if when is When.QUIET:
         await asyncio.sleep(QUIET)
     if gate.accepted:
-        await _waited(gate.served, PATIENCE)
+        await _wait_at_most(gate.served, PATIENCE)
 
 
-async def _waited(event: asyncio.Event, patience: float) -> None:
+async def _wait_at_most(event: asyncio.Event, patience: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(patience):
             await event.wait()

@@ -194,15 +194,16 @@ class Runner:
                     await self._siblings.siblings_ready(self.service)
                     outcome = await self._run_once()
                 else:
-                    outcome = await self._see_through(self.record.process)
-                if not await self._again(outcome):
+                    outcome = await self._follow_process(self.record.process)
+                if not await self._prepare_restart(outcome):
                     return
         finally:
             if self.record.state not in (ServiceState.FAILED, ServiceState.DONE):
                 self._move(ServiceState.INACTIVE)
                 self._around.bus.publish(ServiceStopped(service=self.service.name))
 
-    async def _again(self, outcome: _Outcome) -> bool:
+    async def _prepare_restart(self, outcome: _Outcome) -> bool:
+        """Wait for the restart. False if the service is over, as done or failed."""
         match self.record.backoff.ended(failed=outcome.failed, ran=outcome.ran):
             case Again(delay=delay, number=number):
                 self._move(ServiceState.BACKOFF, outcome.because)
@@ -251,9 +252,9 @@ class Runner:
         self._around.bus.publish(
             ServiceStarted(service=self.service.name, pid=began.child.pid, restarts=self.restarts)
         )
-        return await self._see_through(began)
+        return await self._follow_process(began)
 
-    async def _see_through(self, began: Started) -> _Outcome:
+    async def _follow_process(self, began: Started) -> _Outcome:
         """Follow the process until no process of the service is left."""
         record = self.record
         if record.notify is not None:
@@ -273,7 +274,7 @@ class Runner:
                 self._move(ServiceState.STOPPING)
             try:
                 # Also if the program ended by itself: processes that it left are stopped too.
-                await _to_its_end(self._stop(began))
+                await _despite_cancellation(self._stop(began))
             finally:
                 for output in self._outputs:
                     output.close()
@@ -420,7 +421,7 @@ class Runner:
         self._siblings.moved(self.service.name, state)
 
 
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+async def _despite_cancellation(work: Coroutine[Any, Any, None]) -> None:
     """Finish the work even if this task is cancelled meanwhile; then raise the cancellation."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

@@ -100,7 +100,7 @@ class Supervisor:
             plan, self.refused = load(self.files, self._account, before)
             for refused in self.refused:
                 self._bus.publish(ServicesRefused(file=refused.file, reason=refused.reason))
-            await self._become(plan)
+            await self._apply(plan)
 
     async def start(self, name: str) -> None:
         """Start a service by hand, and the services it requires. Raises `UnknownService`."""
@@ -172,7 +172,7 @@ class Supervisor:
         left = self._deadline - asyncio.get_running_loop().time()
         return max(0.0, min(service.stop_timeout, left))
 
-    async def _become(self, plan: Plan) -> None:
+    async def _apply(self, plan: Plan) -> None:
         old, new = self._record.plan.services, plan.services
         if len(new) > MOST:
             reason = f"{len(new)} services; the maximum is {MOST}"
@@ -224,7 +224,7 @@ class Supervisor:
         self._record.wanted.add(name)
         task = asyncio.create_task(self.runners[name].run(), name=f"service {name}")
         self._tasks[name] = task
-        task.add_done_callback(lambda done: self._over(name, done))
+        task.add_done_callback(lambda done: self._task_done(name, done))
 
     def _cancel(self, name: str) -> None:
         self._record.wanted.discard(name)
@@ -232,7 +232,7 @@ class Supervisor:
         if task is not None and not task.cancelling():  # a second time would interrupt its stop
             task.cancel()
 
-    def _over(self, name: str, task: "asyncio.Task[None]") -> None:
+    def _task_done(self, name: str, task: "asyncio.Task[None]") -> None:
         if self._tasks.get(name) is task:
             del self._tasks[name]
             self._record.wanted.discard(name)
