@@ -335,7 +335,8 @@ def test_a_broken_check_counts_as_active_and_is_told_once(make_cloud: CloudMaker
     cloud.up(only("CHECK") | {"SWARM_IDLE_CHECK": "500ms"})
     failed = cloud.event("idle.signal.failed")
     assert failed["signal"] == "check"
-    assert "was not done within 0.5 s" in failed["problem"]
+    # All checks share half a second, of which starting this one took a part.
+    assert re.search(r"was not done within 0\.\d+ s", failed["problem"])
     until(lambda: "cannot be read, so it counts" in cloud.agent("why").stdout, "the reason")
     cloud.stays_awake()
     assert len(cloud.events("idle.signal.failed")) == 1
