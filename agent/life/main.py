@@ -108,7 +108,11 @@ def run(command: Sequence[str], environ: MutableMapping[str, str]) -> int:
     reset_signals()
     runner, children = asyncio.Runner(), Children()
     file = environ.pop(HANDED, None)
-    inherited = None if file is None else runner.run(_take(int(file), children))
+    inherited = None
+    if file is not None:
+        from agent.life.reexec import take
+
+        inherited = runner.run(take(int(file), children))
     records = inherited or Records()
     try:
         settings, refused = _settings(environ, records.find(Settings))
@@ -309,12 +313,6 @@ async def _end_strangers(machine: Machine) -> None:
     )
     deadline = asyncio.get_running_loop().time() + STRANGERS_END
     await shutdown.end_descendants(deadline, machine.stop.hurry, set())
-
-
-async def _take(file: int, children: Children) -> Records | None:
-    from agent.life.reexec import take
-
-    return take(file, children)
 
 
 def _settings(environ: Mapping[str, str], before: Settings | None) -> tuple[Settings, str]:

@@ -87,10 +87,11 @@ def re_execute(
     os.execve(sys.executable, argv, {**environ, variable: str(file)})  # noqa: S606  # ourselves
 
 
-def take(file: int, children: Children) -> Records | None:
+async def take(file: int, children: Children) -> Records | None:
     """The records of the previous agent; None if they cannot be used, as those of another version.
 
-    Its children are then unknown to us. Called in the event loop, before children are reaped.
+    Its children are then unknown to us. It adopts children, so it runs in the event loop, before
+    children are reaped.
     """
     with open(file, "rb") as content:
         # In every version, these come first and the records last.
