@@ -63,7 +63,7 @@ ON_THE_WAY = (
 
 @dataclass(frozen=True)
 class Identity:
-    """The platform's facts about a machine, besides those that the user chose."""
+    """The platform's facts about a machine, besides the choices of the user."""
 
     app: str = "swarm-local"
     machine: str = "d8e0standin"

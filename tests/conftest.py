@@ -41,7 +41,6 @@ def pytest_configure(config: pytest.Config) -> None:
             # Ignored where a shell runs it in the background: what a test starts would ignore it.
             if signal.getsignal(number) is signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
-    config.addinivalue_line("markers", "long: waits for a minute or more, and so starts first")
 
 
 COSTLY = {"shared_box", "shared_laptop", "watched", "bulk", "place"}

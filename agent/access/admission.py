@@ -113,7 +113,7 @@ class Admission(Generic[Token]):
 
     @property
     def unauthenticated(self) -> int:
-        """Connections that have not logged in yet, including those that wait for a sshd."""
+        """Connections that have not logged in yet, waiting ones included."""
         return len(self._entries)
 
     @property

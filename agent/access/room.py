@@ -25,7 +25,7 @@ from agent.platform import terminals
 from agent.platform.account import Account, credentials_of
 
 LOGIN = 64
-"""Processes that a login may have beyond those that run when it begins."""
+"""Processes that a login may have beyond all processes that run when it begins."""
 
 FIRST_NAMESPACE = "pid:[4026531836]"
 """The namespace that sees every process of the kernel (PROC_PID_INIT_INO, linux/proc_ns.h)."""

@@ -223,9 +223,9 @@ class _Life:
         with suppress(Exception):  # as above
             self._runner.run(_pause(machine.children))
         # Nothing may happen in the event loop from here on.
-        machine.gate.jail.keep_latest(BANS_KEPT)
-        records.put(machine.current.value)
         try:
+            machine.gate.jail.keep_latest(BANS_KEPT)
+            records.put(machine.current.value)
             machine.log.close()
             from agent.life.reexec import re_execute
 

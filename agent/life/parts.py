@@ -49,6 +49,10 @@ STABLE = 300.0
 Run = Callable[[], Awaitable[None]]
 
 
+STATE = "state"
+"""The part that stores what happened."""
+
+
 class When(IntEnum):
     """The moment at which a part is made."""
 
@@ -300,7 +304,7 @@ TABLE = (
     Part("log", When.QUIET, _log),
     Part("watch", When.QUIET, _watch),
     Part("checkpoints", When.QUIET, _checkpoints, ("agent.checkpoints.part",)),
-    Part("state", When.QUIET, _memory, ("agent.state.memory",)),
+    Part(STATE, When.QUIET, _memory, ("agent.state.memory",)),
     Part("known networks", When.QUIET, _known),
     Part("coding agents", When.QUIET, _crew, ("agent.crew.keeper",)),
     Part("messages", When.QUIET, _notifier, ("agent.notify.notifier",)),
@@ -336,12 +340,12 @@ class Parts:
                     self._machine.bus.publish(
                         PartFailed(part=part.name, problem=problem, retry_in=0.0)
                     )
-                    self._records.clear()
+                    self._records.of(part.name).clear()
 
     @property
     def missed(self) -> list[Event]:
         """Events published after the parts have stopped; the next agent stores them."""
-        return self._records.of(Missed, Missed).events
+        return self._records.of(STATE).of(Missed, Missed).events
 
     @property
     def supervisor(self) -> "Supervisor | None":
@@ -389,7 +393,7 @@ class Parts:
 
     def _make(self, part: Part) -> Run | None:
         if part.name not in self._runs:
-            self._runs[part.name] = part.make(self._machine, self._records)
+            self._runs[part.name] = part.make(self._machine, self._records.of(part.name))
         return self._runs[part.name]
 
 

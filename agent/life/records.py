@@ -37,5 +37,12 @@ class Records:
         self._kept.clear()
 
 
-class PartRecords(Records):
-    """The records of the parts that SSH does not depend on."""
+class PartRecords:
+    """The records of each part that SSH does not depend on."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Records] = {}
+
+    def of(self, part: str) -> Records:
+        """The records of the part with this name."""
+        return self._parts.setdefault(part, Records())

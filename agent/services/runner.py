@@ -172,7 +172,6 @@ class Runner:
         self.service = service
         self._around = around
         self._siblings = siblings
-        self._outputs: list[Output] = []
         self._notify: Notify | None = None
 
     @property
@@ -189,12 +188,15 @@ class Runner:
         """Run the service until it is over; cancelling stops it."""
         try:
             while True:
-                if self.record.process is None:
-                    self._move(ServiceState.WAITING)
-                    await self._siblings.siblings_ready(self.service)
-                    outcome = await self._run_once()
-                else:
-                    outcome = await self._follow_process(self.record.process)
+                try:
+                    if self.record.process is None:
+                        self._move(ServiceState.WAITING)
+                        await self._siblings.siblings_ready(self.service)
+                        outcome = await self._run_once()
+                    else:
+                        outcome = await self._follow_process(self.record.process)
+                finally:
+                    self._stop_listening()
                 if not await self._prepare_restart(outcome):
                     return
         finally:
@@ -243,7 +245,6 @@ class Runner:
         try:
             began = process.start(self.service, self._around.children, self._environment())
         except OSError as error:
-            self._stop_listening()
             reason = f"cannot start {self.service.command[0]}: {error.strerror}"
             return _Outcome(True, reason, 0.0, 127)
         record.process = began
@@ -259,7 +260,7 @@ class Runner:
         record = self.record
         if record.notify is not None:
             self._notify = Notify(self._notify_path, record.notify)
-        self._outputs = [
+        outputs = [
             Output(pipe, partial(self._said, stream), self._lost)
             for stream, pipe in began.streams.items()
             if pipe.descriptor >= 0
@@ -276,11 +277,10 @@ class Runner:
                 # Also if the program ended by itself: processes that it left are stopped too.
                 await _despite_cancellation(self._stop(began))
             finally:
-                for output in self._outputs:
+                for output in outputs:
                     output.close()
                 process.forget(began)
                 record.process = None
-                self._stop_listening()
 
     async def _until_end(self, began: Started) -> _Outcome:
         child = began.child

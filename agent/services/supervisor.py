@@ -79,7 +79,7 @@ class Supervisor:
         self.runners[name] = Runner(record, ring, service, self._around, self)
         wanted = name in self._record.wanted | self._record.to_begin
         if record.process is None and (wanted or record.state not in OVER):
-            record.state = ServiceState.INACTIVE  # without a process it begins anew
+            record.state = ServiceState.INACTIVE  # without a process it starts again
         if wanted or record.process is not None:
             self._begin_task(name)
         if not wanted and name in self._tasks:

@@ -660,7 +660,7 @@ def test_fifty_attackers_are_banned_and_no_honest_login_is_refused(
     assert set(bans) == set(attackers)
     for closed in box.events("ssh.connection.closed"):
         if closed["client"] in bans:
-            # Of connections that ended after the ban, only those that the ban closed.
+            # Of connections that ended after the ban, only the ones that the ban closed.
             late = closed["timestamp"] > bans[closed["client"]]
             assert not late or closed["verdict"] == "cut", closed
     print(f"{tries[0]} tries of 50 attackers; {logins} honest logins, none refused")
