@@ -26,6 +26,15 @@ SOON = 2.0 if os.getloadavg()[0] < (os.cpu_count() or 1) else 20.0
 """Seconds from a person's action to its event: 2 if this computer is idle."""
 
 
+INTERRUPTS = {
+    "claude": ("esc to interrupt",),
+    "codex": ("esc to interrupt",),
+    "gemini": ("esc to cancel",),
+    "opencode": ("esc interrupt", "esc again to interrupt"),
+}
+"""What the window of a tool shows when it hears an Escape that interrupts it, for each Escape."""
+
+
 class Desk:
     """A login in the machine with windows in which coding agents run."""
 
@@ -117,6 +126,20 @@ class Desk:
     def answer(self, name: str, key: str) -> None:
         """Press a key in a dialog, once it is shown: its hook fires before that."""
         self.shows(name, "Esc to cancel")
+        self.key(name, key)
+
+    def await_interruptible(self, name: str, tool: str) -> None:
+        """Wait until the next Escape interrupts the tool: an earlier one is lost, and two that
+        come as one read are another key."""
+        *first, last = INTERRUPTS[tool]
+        for text in first:
+            self.shows(name, text)
+            self.key(name, "Escape")
+        self.shows(name, last)
+
+    def interrupt(self, name: str, tool: str, key: str = "Escape") -> None:
+        """Interrupt the turn of the tool in a window."""
+        self.await_interruptible(name, tool)
         self.key(name, key)
 
     def agents(self) -> list[dict[str, Any]]:

@@ -77,14 +77,13 @@ def _open(desk: Desk, name: str) -> None:
 
 
 def _measured(desk: Desk, name: str) -> Measured:
-    twice = "Escape Escape" if name == "opencode" else "Escape"
     _hold(desk)
-    yield "Esc in a turn", _press(desk, twice, *IDLE)
+    yield "Esc in a turn", _interrupt(desk, name)
     if name == "claude":
         desk.key("api", "C-u")  # it restores the unanswered prompt
     _ask(desk, name, ENDLESS)
     yield "a permission is granted", _press(desk, "Enter", "working")
-    yield "Esc in a command", _press(desk, twice, *IDLE)
+    yield "Esc in a command", _interrupt(desk, name)
     desk.sh("touch api/ended")
     desk.type("api", ENDLESS)
     yield "a permission is asked for", _press(desk, "Enter", "waiting", "a permission")
@@ -103,7 +102,7 @@ def _measured(desk: Desk, name: str) -> Measured:
 
 def _of_claude(desk: Desk) -> Measured:
     _hold(desk)
-    yield "Ctrl-C in a turn", _press(desk, "C-c", *IDLE)
+    yield "Ctrl-C in a turn", _interrupt(desk, "claude", "C-c")
     desk.key("api", "C-u")
     desk.type("api", "ask me")
     yield "a question is asked", _press(desk, "Enter", "waiting", "an answer")
@@ -144,12 +143,13 @@ def _read(desk: Desk, name: str) -> None:
     time.sleep(READS)
 
 
-def _press(desk: Desk, keys: str, state: str, need: str = "") -> float:
-    def press() -> None:
-        for key in keys.split():
-            desk.key("api", key)
+def _interrupt(desk: Desk, name: str, key: str = "Escape") -> float:
+    desk.await_interruptible("api", name)
+    return _press(desk, key, *IDLE)
 
-    return _after(desk, press, state, need)
+
+def _press(desk: Desk, key: str, state: str, need: str = "") -> float:
+    return _after(desk, lambda: desk.key("api", key), state, need)
 
 
 def _after(desk: Desk, do: Callable[[], object], state: str, need: str = "") -> float:

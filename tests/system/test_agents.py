@@ -42,7 +42,7 @@ def test_a_permission_is_waited_for_and_its_grant_is_work(desk: Desk) -> None:
     assert waiting["place"].startswith("tmux %")
     desk.answer("api", "Enter")
     desk.becomes("api", "working", works=True)
-    desk.key("api", "Escape")
+    desk.interrupt("api", "claude")
     desk.becomes("api", "waiting", need="the next prompt")
 
 
@@ -95,7 +95,7 @@ def test_an_interrupted_turn_is_over(desk: Desk, pressed: str) -> None:
     """No hook reports it: the tool's own session file does."""
     desk.say("api", "hold on")
     desk.becomes("api", "working")
-    desk.key("api", pressed)
+    desk.interrupt("api", "claude", pressed)
     desk.becomes("api", "waiting", need="the next prompt", works=False)
 
 
@@ -104,7 +104,7 @@ def test_an_interrupted_tool_is_over(desk: Desk) -> None:
     desk.becomes("api", "waiting", need="a permission")
     desk.answer("api", "Enter")
     desk.becomes("api", "working")
-    desk.key("api", "C-c")
+    desk.interrupt("api", "claude", "C-c")
     desk.becomes("api", "waiting", need="the next prompt", works=False)
 
 
@@ -145,7 +145,7 @@ def test_an_agent_whose_process_is_gone_has_ended(desk: Desk, how: str) -> None:
     elif how == "closed terminal":
         desk.tmux("kill-session -t api")
     else:
-        desk.key("api", "Escape")
+        desk.interrupt("api", "claude")
         desk.becomes("api", "waiting")
         desk.key("api", "C-u")
         desk.say("api", "/exit")

@@ -74,7 +74,7 @@ def test_an_interrupted_turn_is_over(desk: Desk, name: str) -> None:
     sit(desk, name)
     desk.say("api", "hold on")
     desk.becomes("api", "working")
-    desk.key("api", "Escape")
+    desk.interrupt("api", name)
     desk.becomes("api", "waiting", need="the next prompt", works=False)
 
 
@@ -96,7 +96,7 @@ def test_a_command_that_is_interrupted_is_over(desk: Desk, name: str) -> None:
     desk.shows("api", made.asks)
     desk.key("api", "Enter")
     until(lambda: desk.sh("ls api") == "granted\n", "the command")
-    desk.key("api", "Escape")
+    desk.interrupt("api", name)
     desk.becomes("api", "waiting", need="the next prompt", works=False)
     desk.sh("touch api/ended")
 
@@ -149,8 +149,7 @@ def test_opencode_asks_for_a_permission(opencode: Desk, pressed: str, becomes: s
 def test_opencode_that_is_interrupted_is_over(opencode: Desk) -> None:
     opencode.say("api", "hold on")
     opencode.becomes("api", "working")
-    opencode.key("api", "Escape")
-    opencode.key("api", "Escape")
+    opencode.interrupt("api", "opencode")
     opencode.becomes("api", "waiting", need="the next prompt", works=False)
 
 
