@@ -22,17 +22,13 @@ DEFAULT_FATAL = (
     "PROF IO PWR SYS"
 ).split()
 
+# Without handlers: one that prints fails when it interrupts another print.
 SAYS_ITS_SIGNAL = """
-import signal, time
-def caught(number, frame):
-    print(number, flush=True)
-    raise SystemExit
-for number in range(1, 32):
-    if number not in (signal.SIGKILL, signal.SIGCHLD, signal.SIGSTOP):
-        signal.signal(number, caught)
+import signal
+numbers = set(range(1, 32)) - {signal.SIGKILL, signal.SIGCHLD, signal.SIGSTOP}
+signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
 print("ready", flush=True)
-while True:
-    time.sleep(100)
+print(int(signal.sigwait(numbers)), flush=True)
 """
 
 
@@ -255,16 +251,13 @@ def test_many_restarts_at_once_leave_one_process(services: Services) -> None:
 
 
 APP = """
-import signal, sys, time
-def end(number, frame):
-    print("app: asked to end", flush=True)
-    time.sleep(1.5)
-    print("app: ended in order", flush=True)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, end)
+import signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 print("app: up", flush=True)
-while True:
-    signal.pause()
+signal.sigwait([signal.SIGTERM])
+print("app: asked to end", flush=True)
+time.sleep(1.5)
+print("app: ended in order", flush=True)
 """
 
 
