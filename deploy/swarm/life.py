@@ -21,6 +21,9 @@ _LAST = 15
 _FAILS, _LATELY = 3, 300.0
 """After so many failed runs within so many seconds we give up waiting."""
 
+_ATTEMPT = 15
+"""Seconds of one attempt to log in, until we check that the machine has not failed meanwhile."""
+
 _POLLS = (0.1, 1.0)
 """Seconds between two polls: the first pause, and the longest; each grows by half."""
 
@@ -161,7 +164,7 @@ def require_alive(fly: Fly, app: str, machine: str) -> None:
 def require_login(where: Place, fly: Fly, patience: float) -> None:
     """Wait until an ssh login works. Raises `LifeError`."""
     end = time.monotonic() + patience
-    while (result := ssh.answers(where)).returncode != 0:
+    while (result := ssh.answers(where, _ATTEMPT)).returncode != 0:
         if time.monotonic() > end or any(word in result.stderr for word in _FINAL):
             said = safe.lines(result.stderr.strip())
             raise LifeError(f"the ssh login fails: {said}\n  swarm doctor {where.name}")
