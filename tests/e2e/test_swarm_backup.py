@@ -173,18 +173,18 @@ def test_down_offers_to_wait_for_the_last_upload(laptop: Laptop, away: Path, wai
         text=True,
     )
     assert ending.stdin is not None
-    ending.stdin.write(f"box\n{'y' if waits else 'n'}\n")
-    ending.stdin.close()
-    if waits:
-        last = "swarm-agent checkpoints"
-        until(lambda: "before its machine is destroyed" in laptop.ssh("box", last), "a checkpoint")
-        assert ending.poll() is None
-        assert laptop.state("box") == "started"
-        away.chmod(0o777)
     assert ending.stdout is not None
-    said = ending.stdout.read()
-    assert ending.wait() == 0, said
-    assert f"wait until a last checkpoint is at {away}/repo? [Y/n]:" in said
+    ending.stdin.write("box\n")
+    ending.stdin.flush()
+    asked, said = f"wait until a last checkpoint is at {away}/repo? [Y/n]:", ""
+    while asked not in said:
+        said += ending.stdout.read(1)
+        assert ending.poll() is None, said
+    assert laptop.state("box") == "started"
+    if waits:  # before the last checkpoint: an upload that fails is repeated a minute later
+        away.chmod(0o777)
+    said += ending.communicate("y\n" if waits else "n\n")[0]
+    assert ending.returncode == 0, said
     assert "box is gone" in said
     assert (f"copied: {away}/repo" in said) is waits
     assert "box" not in laptop.standing().records.apps
