@@ -109,6 +109,8 @@ def tool(name: str, desk: Desk) -> Tool:
         "Escape",
         {
             ".config/opencode/opencode.json": json.dumps(settings),
+            # Its spinner takes half a core.
+            ".local/state/opencode/kv.json": json.dumps({"animations_enabled": False}),
             **{f"{each}/{path}": text for each in PLUGINS for path, text in installed.items()},
         },
     )

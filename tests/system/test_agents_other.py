@@ -3,13 +3,15 @@
 Each tool reports different things; docs/agents.md lists what cannot be known.
 """
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.coding import PLAIN, Desk
 from tests.codingtools import INSTALL, OFFLINE, prepare, sit, tool
 from tests.conftest import BoxMaker
-from tests.messages import Model
-from tests.support import ready, until
+from tests.messages import Model, model
+from tests.support import Box, Key, ready, until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("tools")]
 
@@ -127,16 +129,24 @@ def test_opencode_works_until_its_turn_ends(desk: Desk) -> None:
     assert seen[-3:] == ["working", "waiting", "ended"], "its end came from the plugin"
 
 
-@pytest.fixture
-def opencode(desk: Desk) -> Desk:
-    """OpenCode in a window."""
-    sit(desk, "opencode")
-    return desk
+@pytest.fixture(scope="module")
+def opencode(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[Desk]:
+    """OpenCode in a window, for all tests that leave it at its prompt: a start takes 9 s of CPU."""
+    box = Box(tmp_path_factory.mktemp("opencode") / "box", key)
+    with model() as told:
+        try:
+            desk = Desk(ready(box.boot(PLAIN, before=INSTALL)), told)
+            desk.sh("mkdir -p tmp api")
+            sit(desk, "opencode")
+            yield desk
+        finally:
+            box.machine.kill()
 
 
 @pytest.mark.parametrize(("pressed", "becomes"), [("Enter", "working"), ("Escape", "waiting")])
 def test_opencode_asks_for_a_permission(opencode: Desk, pressed: str, becomes: str) -> None:
     desk = opencode
+    desk.sh("rm -f api/ended")
     desk.say("api", "run until test -e ended; do sleep 0.2; done")
     desk.becomes("api", "waiting", need="a permission", works=False)
     desk.shows("api", "Permission required")
@@ -155,17 +165,18 @@ def test_opencode_that_is_interrupted_is_over(opencode: Desk) -> None:
 
 def test_an_error_of_the_model_fails_opencode_until_the_next_prompt(opencode: Desk) -> None:
     opencode.say("api", "err400 please")
-    opencode.becomes("api", "failed", works=False)
+    failed = opencode.becomes("api", "failed", works=False)
     opencode.say("api", "hello")
-    opencode.becomes("api", "waiting", need="the next prompt", prompts=2)
+    opencode.becomes("api", "waiting", need="the next prompt", prompts=failed["prompts"] + 1)
 
 
 @pytest.mark.parametrize("how", ["kill -9", "closed terminal"])
-def test_opencode_whose_process_is_gone_has_ended(opencode: Desk, how: str) -> None:
-    opencode.say("api", "hold on")
-    working = opencode.becomes("api", "working")
+def test_opencode_whose_process_is_gone_has_ended(desk: Desk, how: str) -> None:
+    sit(desk, "opencode")
+    desk.say("api", "hold on")
+    working = desk.becomes("api", "working")
     if how == "kill -9":
-        opencode.sh(f"kill -9 {working['pid']}")
+        desk.sh(f"kill -9 {working['pid']}")
     else:
-        opencode.tmux("kill-session -t api")
-    opencode.becomes("api", "ended", works=False)
+        desk.tmux("kill-session -t api")
+    desk.becomes("api", "ended", works=False)
