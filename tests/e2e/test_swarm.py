@@ -317,6 +317,7 @@ def test_sync_never_deletes_without_asking(laptop: Laptop) -> None:
     assert laptop.ssh("box", "ls /mnt/work") == "one\n"
 
 
+@pytest.mark.long
 def test_several_machines_and_no_account(laptop: Laptop) -> None:
     for name in ("FLY_API_TOKEN", "FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL"):
         del laptop.environ[name]

@@ -528,6 +528,7 @@ bob = ["{bob.public}"]
     assert "one: key of eve; key of bob removed" in said
 
 
+@pytest.mark.long
 def test_all_machines_at_once_with_one_that_fails(laptop: Laptop) -> None:
     for name in ("one", "two"):
         laptop.up(name)

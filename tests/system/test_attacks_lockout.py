@@ -260,6 +260,7 @@ def test_a_stop_is_heard_while_nft_hangs_at_boot(make_box: BoxMaker, nft: Nft) -
 
 
 @pytest.mark.root
+@pytest.mark.long
 def test_nft_that_hangs_holds_up_neither_a_reload_nor_the_stop_after_it(
     make_box: BoxMaker, nft: Nft
 ) -> None:

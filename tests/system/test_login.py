@@ -427,6 +427,7 @@ def test_chosen_variables_reach_the_sessions_and_nothing_else(make_box: BoxMaker
     assert "GITHUB_TOKEN" in box.event("agent.notice", part="session_env")["notice"]
 
 
+@pytest.mark.long
 def test_secrets_of_sessions_are_on_no_command_line_and_in_no_file(
     make_box: BoxMaker, tmp_path: Path
 ) -> None:

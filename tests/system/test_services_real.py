@@ -5,8 +5,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from mcp import ClientSession
-from mcp.client.streamable_http import streamable_http_client
 
 from tests.claims import free_port
 from tests.services import Services
@@ -42,6 +40,10 @@ def test_a_real_redis(services: Services) -> None:
 
 def test_a_real_mcp_server(services: Services) -> None:
     """The protocol's reference server over HTTP: ready, used by a real client, stopped."""
+    # Not for every worker: it takes 0.6 s.
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamable_http_client
+
     port = free_port()
     services.boot(
         f"""
