@@ -58,7 +58,7 @@ def test_a_permission_is_waited_for_and_its_grant_is_work(desk: Desk, name: str)
 def states(desk: Desk) -> list[str]:
     """Its states and their reasons, since its first prompt."""
     seen = [each["because"] for each in desk.box.events("coding.state")]
-    return seen[seen.index("a turn runs") :]
+    return seen[seen.index("a turn runs") :] if "a turn runs" in seen else []
 
 
 @BOTH
@@ -125,29 +125,42 @@ def test_opencode_works_until_its_turn_ends(desk: Desk) -> None:
     assert working["tool"] == "opencode"
     desk.model.released.set()
     desk.becomes("api", "ended", 120, works=False)
+    desk.box.event("coding.state", state="ended")  # the log is written a little later
     seen = [each["state"] for each in desk.box.events("coding.state")]
     assert seen[-3:] == ["working", "waiting", "ended"], "its end came from the plugin"
 
 
 @pytest.fixture(scope="module")
-def opencode(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[Desk]:
-    """OpenCode in a window, for all tests that leave it at its prompt: a start takes 9 s of CPU."""
-    box = Box(tmp_path_factory.mktemp("opencode") / "box", key)
+def shared_desk(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[Desk]:
+    box = Box(tmp_path_factory.mktemp("shared") / "box", key)
     with model() as told:
         try:
             desk = Desk(ready(box.boot(PLAIN, before=INSTALL)), told)
             desk.sh("mkdir -p tmp api")
-            sit(desk, "opencode")
             yield desk
         finally:
             box.machine.kill()
 
 
+@pytest.fixture
+def opencode(shared_desk: Desk) -> Desk:
+    """OpenCode at its prompt: the one of the test before, if that left it there.
+
+    A start takes 9 s of CPU. Its window still shows earlier prompts: each test begins its own
+    otherwise, so that `say` sees it.
+    """
+    desk = shared_desk
+    if desk.agent("api").get("need") != "the next prompt":
+        desk.sh(f"TMUX_TMPDIR={desk.home} tmux kill-session -t api 2>/dev/null || :")
+        sit(desk, "opencode")
+    desk.sh("rm -f api/ended")
+    return desk
+
+
 @pytest.mark.parametrize(("pressed", "becomes"), [("Enter", "working"), ("Escape", "waiting")])
 def test_opencode_asks_for_a_permission(opencode: Desk, pressed: str, becomes: str) -> None:
     desk = opencode
-    desk.sh("rm -f api/ended")
-    desk.say("api", "run until test -e ended; do sleep 0.2; done")
+    desk.say("api", f"run : {pressed}; until test -e ended; do sleep 0.2; done")
     desk.becomes("api", "waiting", need="a permission", works=False)
     desk.shows("api", "Permission required")
     desk.key("api", pressed)
@@ -157,7 +170,7 @@ def test_opencode_asks_for_a_permission(opencode: Desk, pressed: str, becomes: s
 
 
 def test_opencode_that_is_interrupted_is_over(opencode: Desk) -> None:
-    opencode.say("api", "hold on")
+    opencode.say("api", "hold on until Escape")
     opencode.becomes("api", "working")
     opencode.interrupt("api", "opencode")
     opencode.becomes("api", "waiting", need="the next prompt", works=False)
@@ -171,12 +184,11 @@ def test_an_error_of_the_model_fails_opencode_until_the_next_prompt(opencode: De
 
 
 @pytest.mark.parametrize("how", ["kill -9", "closed terminal"])
-def test_opencode_whose_process_is_gone_has_ended(desk: Desk, how: str) -> None:
-    sit(desk, "opencode")
-    desk.say("api", "hold on")
-    working = desk.becomes("api", "working")
+def test_opencode_whose_process_is_gone_has_ended(opencode: Desk, how: str) -> None:
+    opencode.say("api", f"hold on until {how}")
+    working = opencode.becomes("api", "working")
     if how == "kill -9":
-        desk.sh(f"kill -9 {working['pid']}")
+        opencode.sh(f"kill -9 {working['pid']}")
     else:
-        desk.tmux("kill-session -t api")
-    desk.becomes("api", "ended", works=False)
+        opencode.tmux("kill-session -t api")
+    opencode.becomes("api", "ended", works=False)
