@@ -58,11 +58,11 @@ def test_the_images_own_environment_reaches_sessions_and_services_and_secrets_do
     )
     seen = box_env(services.box)
     services.becomes("shows", "done")
-    said = {event["line"] for event in services.box.events("service.said")}
+    said = services.box.agent("logs", "shows").stdout
     for name, value in (started | {"MY_TOOL": image["MY_TOOL"]}).items():
         assert seen[name] == value
-        assert f"{name}={value}" in said
-    assert "hunter2" not in str(seen) + str(said)
+        assert f" {name}={value}\n" in said
+    assert "hunter2" not in str(seen) + said
 
 
 def box_env(box: Box) -> dict[str, str]:
