@@ -129,8 +129,10 @@ class Desk:
         self.key(name, key)
 
     def await_interruptible(self, name: str, tool: str) -> None:
-        """Wait until the next Escape interrupts the tool: an earlier one is lost, and two that
-        come as one read are another key."""
+        """Wait until the next Escape interrupts the tool, pressing those that it wants before.
+
+        An Escape that comes earlier is lost, and two in one read are another key.
+        """
         *first, last = INTERRUPTS[tool]
         for text in first:
             self.shows(name, text)

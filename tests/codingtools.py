@@ -1,10 +1,13 @@
 """The real Codex, Gemini CLI and OpenCode: how they are installed, and started for a stand-in."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.coding import TOOLS, Desk
+from tests.messages import Model
+from tests.support import Box, ready
 
 CONTAINER = Path(__file__).parents[1] / "container"
 VENDOR = TOOLS / "codex-linux-x64" / "vendor" / "x86_64-unknown-linux-musl"
@@ -114,6 +117,13 @@ def tool(name: str, desk: Desk) -> Tool:
             **{f"{each}/{path}": text for each in PLUGINS for path, text in installed.items()},
         },
     )
+
+
+def desk_with_tools(box: Box, told: Model, environ: Mapping[str, str] = {}) -> Desk:
+    """Boot a machine with the tools' hooks at the image's paths and a folder `api`."""
+    desk = Desk(ready(box.boot(environ, before=INSTALL)), told)
+    desk.sh("mkdir -p tmp api")
+    return desk
 
 
 def sit(desk: Desk, name: str) -> Tool:

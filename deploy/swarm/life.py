@@ -164,7 +164,8 @@ def require_alive(fly: Fly, app: str, machine: str) -> None:
 def require_login(where: Place, fly: Fly, patience: float) -> None:
     """Wait until an ssh login works. Raises `LifeError`."""
     end = time.monotonic() + patience
-    while (result := ssh.answers(where, _ATTEMPT)).returncode != 0:
+    options = ["-o", f"ConnectTimeout={_ATTEMPT}"]
+    while (result := ssh.answers(where, options)).returncode != 0:
         if time.monotonic() > end or any(word in result.stderr for word in _FINAL):
             said = safe.lines(result.stderr.strip())
             raise LifeError(f"the ssh login fails: {said}\n  swarm doctor {where.name}")

@@ -14,10 +14,6 @@ PORT = 10022
 ANSWER = 90
 """Seconds that one login may take, including a start of the machine."""
 
-CONNECT_TIMEOUT = 60
-"""Seconds until sshd's first bytes and the key exchange: the platform holds a connection to a
-machine that is starting."""
-
 KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 _BLOCK = """\
@@ -30,7 +26,7 @@ Host {name}
   StrictHostKeyChecking yes
   ServerAliveInterval 20
   ServerAliveCountMax 3
-  ConnectTimeout {connect_timeout}
+  ConnectTimeout 60
 """
 
 
@@ -51,7 +47,6 @@ def configure(where: Place, address: str, host_key: str, private: str) -> None:
         port=PORT,
         login=LOGIN,
         known_hosts=quoted(where.known_hosts),
-        connect_timeout=CONNECT_TIMEOUT,
     )
     if not address:
         block += f"  ProxyCommand {quoted(program())} proxy {where.name}\n"
@@ -99,12 +94,9 @@ def command(where: Place, words: Sequence[str] = (), options: Sequence[str] = ()
     return ["ssh", "-F", str(where.ssh_config), *options, where.name, *words]
 
 
-def answers(
-    where: Place, connect_timeout: int = CONNECT_TIMEOUT
-) -> "subprocess.CompletedProcess[str]":
+def answers(where: Place, options: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
     """Log in once, without a terminal or prompts."""
-    options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={connect_timeout}"]
-    words = command(where, ["true"], options)
+    words = command(where, ["true"], ["-o", "BatchMode=yes", *options])
     try:
         return subprocess.run(
             words,

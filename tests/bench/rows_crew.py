@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tests.bench.table import AGENT, Row, Samples
 from tests.coding import Desk
-from tests.codingtools import INSTALL, sit
+from tests.codingtools import desk_with_tools, sit
 from tests.messages import model
-from tests.support import Box, Key, ready, until
+from tests.support import Box, Key, until
 
 TOOLS = ("claude", "codex", "gemini", "opencode")
 SECONDS = 2.0
@@ -58,8 +58,7 @@ def _desk(key: Key, name: str) -> Iterator[Desk]:
         Path(folder).chmod(0o755)
         box = Box(Path(folder) / "box", key)
         try:
-            desk = Desk(ready(box.boot(before=INSTALL)), told)
-            desk.sh("mkdir -p tmp api")
+            desk = desk_with_tools(box, told)
             _open(desk, name)
             yield desk
         finally:

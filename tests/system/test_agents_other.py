@@ -8,20 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from tests.coding import PLAIN, Desk
-from tests.codingtools import INSTALL, OFFLINE, prepare, sit, tool
+from tests.codingtools import OFFLINE, desk_with_tools, prepare, sit, tool
 from tests.conftest import BoxMaker
 from tests.messages import Model, model
-from tests.support import Box, Key, ready, until
+from tests.support import Box, Key, until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300), pytest.mark.xdist_group("tools")]
 
 
 @pytest.fixture
 def desk(make_box: BoxMaker, the_model: Model) -> Desk:
-    """A machine with a folder `api`, and the tools' hooks at the image's paths."""
-    desk = Desk(ready(make_box().boot(PLAIN, before=INSTALL)), the_model)
-    desk.sh("mkdir -p tmp api")
-    return desk
+    return desk_with_tools(make_box(), the_model, PLAIN)
 
 
 BOTH = pytest.mark.parametrize("name", ["codex", "gemini"])
@@ -135,9 +132,7 @@ def shared_desk(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[
     box = Box(tmp_path_factory.mktemp("shared") / "box", key)
     with model() as told:
         try:
-            desk = Desk(ready(box.boot(PLAIN, before=INSTALL)), told)
-            desk.sh("mkdir -p tmp api")
-            yield desk
+            yield desk_with_tools(box, told, PLAIN)
         finally:
             box.machine.kill()
 
@@ -151,7 +146,7 @@ def opencode(shared_desk: Desk) -> Desk:
     """
     desk = shared_desk
     if desk.agent("api").get("need") != "the next prompt":
-        desk.sh(f"TMUX_TMPDIR={desk.home} tmux kill-session -t api 2>/dev/null || :")
+        desk.tmux("kill-session -t api 2>/dev/null || :")
         sit(desk, "opencode")
     desk.sh("rm -f api/ended")
     return desk
